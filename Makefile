@@ -1,0 +1,60 @@
+# make run [DATA=folder] [RUN=name] [PROFILE=demo] [SET="name=value ..."]   make test   make lab
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= demo
+RUN ?= $(PROFILE)
+BIN := $(VENV)/bin
+# without these, two Intel/GNU thread pools each take all cores
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.PHONY: run test lint unit notebooks-test lab setup lock notebooks reference clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpdirs needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+run: setup
+	$(BIN)/python -m lpdirs run --profile $(PROFILE) --run $(RUN) $(if $(DATA),--data "$(DATA)") $(if $(SET),--set $(SET))
+
+test: setup lint unit notebooks-test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: setup
+	$(BIN)/python -m pytest -q tests
+
+# the notebooks at smoke scale, in order and in fresh folders; every cell's output is compared unless the cell says why not
+notebooks-test: setup
+	rm -rf outputs/nbval
+	$(BIN)/python -m pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 300 tests/notebooks/reference
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+# regenerate what is committed: the notebooks with the demo's outputs, and nbval's references at smoke scale
+notebooks: setup
+	rm -rf outputs/demo
+	$(BIN)/python -m lpdirs.pipeline.refresh notebooks
+
+reference: setup
+	rm -rf outputs/nbval
+	$(BIN)/python -m lpdirs.pipeline.refresh reference
+
+# after a change in pyproject.toml: what pip resolves to, exact versions, no addresses; CUDA's libraries on Linux alone
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	{ echo "# exact versions of pyproject.toml's dependencies and theirs; made by: make lock"; \
+	  build/lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
+	  | sed -E 's/ @ .*//; s/\+cpu//; s/^((nvidia|cuda|triton)[^ ]*)$$/\1 ; sys_platform == "linux"/'; } > requirements.lock
+	rm -rf build/lock
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache

@@ -1,0 +1,7 @@
+"""The command line: python -m lpdirs."""
+
+import sys
+
+from lpdirs.pipeline.cli import main
+
+sys.exit(main())

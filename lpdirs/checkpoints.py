@@ -1,0 +1,102 @@
+"""Files that are whole or absent, and training that ends the same whether or not it was interrupted."""
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lpdirs.errors import SettingsDiffer, UserError
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def stream(seed: int, *keys: int) -> torch.Generator:
+    """A random stream that depends on (seed, keys) alone, so that step n draws the same after a resume."""
+    digest = hashlib.blake2b(json.dumps([seed, *keys]).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Task(Protocol):
+    """What `train` drives: one optimiser step at a time, all state in one dict of tensors and plain values."""
+
+    def step(self, index: int) -> dict[str, float]: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def train(
+    task: Task,
+    steps: int,
+    folder: Path,
+    settings: dict,
+    save_every: int = 200,
+    report: Callable[[int, int, dict], None] = lambda done, total, losses: None,
+) -> list[dict[str, float]]:
+    """Run `task` to `steps`, saving to folder/checkpoint.pt; goes on where an earlier call stopped.
+
+    Returns the history, a dict of losses a step. Raises SettingsDiffer if the checkpoint was made with other `settings`,
+    and UserError when a loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = load_checkpoint(folder)
+    history: list[dict[str, float]] = []
+    if saved:
+        check_settings(saved["settings"], settings, folder)
+        task.load_state_dict(saved["task"])
+        history = saved["history"]
+    for index in range(len(history), steps):
+        losses = task.step(index)
+        if not all(np.isfinite(v) for v in losses.values()):
+            raise UserError(
+                f"{folder.name}: a loss is not finite at step {index + 1} ({losses}); "
+                f"the last good state is {folder.name}/checkpoint.pt: try a smaller learning rate"
+            )
+        history.append(losses)
+        report(index + 1, steps, losses)
+        if (index + 1) % save_every == 0 or index + 1 == steps:
+            _save_checkpoint(folder, {"settings": settings, "history": history, "task": task.state_dict()})
+    return history
+
+
+def check_settings(before: dict, now: dict, folder: Path) -> None:
+    """Raise SettingsDiffer, naming what differs, unless both are the same; None stands for a setting that is absent."""
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if names:
+        changes = ", ".join(f"{k} was {before.get(k)} and is now {now.get(k)}" for k in names)
+        raise SettingsDiffer(
+            f"{folder.parent.name}/{folder.name} was made with other settings: {changes}; "
+            f"choose another run name, or delete that folder to begin again"
+        )
+
+
+def _save_checkpoint(folder: Path, content: dict) -> None:
+    path = folder / "checkpoint.pt"
+    if path.exists():
+        os.replace(path, folder / "checkpoint.previous.pt")
+    write_atomic(path, lambda partial: torch.save(content, partial))
+
+
+def load_checkpoint(folder: Path) -> dict | None:
+    """The newest checkpoint that can be read, or None."""
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        if (folder / name).exists():
+            try:
+                return torch.load(folder / name, weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile):
+                continue  # damaged: the one before it is at most `save_every` steps older
+    return None

@@ -1,0 +1,32 @@
+"""Body and lung on a slice in HU: the two masks that the reader and the anatomy stand on."""
+
+import numpy as np
+from scipy import ndimage
+
+BODY_HU = -300.0  # between air (-1000) and fat (-100)
+LUNG_HU = -400.0  # lung tissue is below, the rest of the body above
+
+
+def body_mask(hu: np.ndarray) -> np.ndarray:
+    """The patient on one slice (S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
+
+    All False where there is none.
+    """
+    cross = ndimage.generate_binary_structure(2, 1)
+    opened = ndimage.binary_opening(hu > BODY_HU, cross, iterations=max(1, round(hu.shape[0] / 96)))
+    labels, n = ndimage.label(opened)
+    if n == 0:
+        return np.zeros(hu.shape, bool)
+    largest = np.bincount(labels.ravel())[1:].argmax() + 1
+    return ndimage.binary_fill_holes(labels == largest)
+
+
+def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Air-filled tissue inside `body`, both (S, S)."""
+    return body & (hu < LUNG_HU)
+
+
+def lung_fraction(hu: np.ndarray) -> float:
+    """Share of the body's area that is lung on one slice (S, S) of HU; 0 where there is no body."""
+    body = body_mask(hu)
+    return float(lung_mask(hu, body).sum() / max(body.sum(), 1))

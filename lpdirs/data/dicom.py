@@ -1,0 +1,201 @@
+"""DICOM files to upright axial slices in HU. Reads only; what cannot be used is named, with a reason from REASONS."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.pixels import pixel_array
+from pydicom.uid import CTImageStorage
+
+REASONS = {
+    "not DICOM": "the file is not DICOM, or its header cannot be read",
+    "not a CT image": "DICOM, but not CT Image Storage",
+    "no pixels": "there is no pixel data",
+    "colour or multi-frame": "more than one sample a pixel, or more than one frame",
+    "implausible size": "fewer than 32 or more than 4096 rows or columns",
+    "no geometry": "orientation, position or pixel spacing is missing or not a number",
+    "no rescale": "slope or intercept is missing or not a number, so HU are unknown",
+    "not axial": "the slice is tilted by more than 20 degrees from the axial plane (a reformat, or a scout)",
+    "repeated position": "another slice of its series has the same position",
+    "damaged pixels": "the pixel data is truncated or cannot be decoded",
+    "implausible HU": "the HU of the slice are not those of a body in air",
+    "same pixels": "another file holds the same pixels",
+    "no lung": "the share of lung in the body is below min_lung",
+}
+MAX_TILT = 20.0  # degrees from the axial plane, and in plane from the patient's axes
+TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"),
+    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "BitsStored", "PixelRepresentation"),
+]
+
+
+class Unusable(Exception):
+    """A file that cannot be used; str() is one of REASONS."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed to group, order and turn a slice; lengths in mm, in the patient's coordinates (left, posterior, head)."""
+
+    path: Path
+    patient: str
+    series: str
+    instance: str
+    number: int
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    spacing: tuple[float, float]  # between rows, between columns
+    slope: float
+    intercept: float
+    padding: int | None
+
+    @property
+    def z_mm(self) -> float:
+        """Position along the slice normal, growing towards the head."""
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        return float(np.dot(normal * np.sign(normal[2]), self.position))
+
+
+def find_files(folder: Path) -> list[Path]:
+    """All files below `folder`, sorted; links to folders are not followed, hidden files are left out."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(d for d in folders if not d.startswith("."))
+        found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
+def read_header(path: Path) -> Header:
+    """The header of a CT slice; Unusable with the reason if it is none."""
+    try:
+        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=TAGS)
+        sop_class = ds.get("SOPClassUID")
+    except Exception as error:  # whatever a hostile file makes the parser raise
+        raise Unusable("not DICOM") from error
+    if sop_class is None:
+        raise Unusable("not DICOM")
+    if sop_class != CTImageStorage:
+        raise Unusable("not a CT image")
+    try:
+        rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+        frames, samples = int(ds.get("NumberOfFrames") or 1), int(ds.get("SamplesPerPixel") or 1)
+    except Exception as error:
+        raise Unusable("not DICOM") from error
+    if rows == 0 or columns == 0:
+        raise Unusable("no pixels")
+    if frames != 1 or samples != 1:
+        raise Unusable("colour or multi-frame")
+    if not (32 <= rows <= 4096 and 32 <= columns <= 4096):
+        raise Unusable("implausible size")
+    orientation = _numbers(ds, "ImageOrientationPatient", 6, "no geometry")
+    position = _numbers(ds, "ImagePositionPatient", 3, "no geometry")
+    spacing = _numbers(ds, "PixelSpacing", 2, "no geometry")
+    if min(spacing) <= 0.05 or max(spacing) > 10:
+        raise Unusable("no geometry")
+    slope, intercept = _numbers(ds, "RescaleSlope", 1, "no rescale")[0], _numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
+    if slope == 0:
+        raise Unusable("no rescale")
+    _turn(orientation)
+    text = lambda tag: str(ds.get(tag) or "").strip()
+    series = text("SeriesInstanceUID") or text("StudyInstanceUID") or str(path.parent)
+    try:
+        padding = int(ds.PixelPaddingValue)
+    except Exception:
+        padding = None
+    number = text("InstanceNumber")
+    return Header(
+        path=path,
+        patient=text("PatientID") or text("StudyInstanceUID") or series,
+        series=series,
+        instance=text("SOPInstanceUID"),
+        number=int(number) if number.lstrip("-").isdigit() else 0,
+        orientation=orientation,
+        position=position,
+        spacing=spacing,
+        slope=slope,
+        intercept=intercept,
+        padding=padding,
+    )
+
+
+def _numbers(ds, tag: str, n: int, reason: str) -> tuple[float, ...]:
+    try:
+        value = ds.get(tag)
+        values = tuple(float(v) for v in (value if n > 1 else [value]))
+    except Exception as error:
+        raise Unusable(reason) from error
+    if len(values) != n or not np.isfinite(values).all() or np.abs(values).max() > 1e6:
+        raise Unusable(reason)
+    return values
+
+
+def _turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
+    """How to put a slice upright: (transpose, flip rows, flip columns); Unusable if it is not axial."""
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])  # along increasing column, and row, index
+    if abs(np.linalg.norm(row) - 1) > 0.05 or abs(np.linalg.norm(column) - 1) > 0.05 or abs(row @ column) > 0.05:
+        raise Unusable("no geometry")
+    limit = np.cos(np.deg2rad(MAX_TILT))
+    transpose = abs(row[1]) > abs(row[0])
+    x, y = (column, row) if transpose else (row, column)
+    if abs(np.cross(row, column)[2]) < limit or abs(x[0]) < limit or abs(y[1]) < limit:
+        raise Unusable("not axial")
+    return transpose, bool(y[1] < 0), bool(x[0] < 0)
+
+
+def read_hu(header: Header) -> np.ndarray:
+    """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
+    try:
+        raw = pixel_array(header.path, force=True) if _has_preamble(header.path) else _read_bare(header.path)
+    except Exception as error:
+        raise Unusable("damaged pixels") from error
+    if raw.ndim != 2:
+        raise Unusable("colour or multi-frame")
+    hu = raw.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+    if header.padding is not None:  # signed and unsigned readings of the same 16 bits both occur
+        hu[(raw.astype(np.int64) & 0xFFFF) == (header.padding & 0xFFFF)] = -1000
+    hu[hu < -1024] = -1000  # outside the field of view scanners write anything
+    if np.percentile(hu, 99) < -500 or np.percentile(hu, 50) > 1500 or np.percentile(hu, 2) > 500:
+        raise Unusable("implausible HU")
+    transpose, flip_rows, flip_columns = _turn(header.orientation)
+    if transpose:
+        hu = hu.T
+    return np.ascontiguousarray(hu[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+
+
+def _has_preamble(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _read_bare(path: Path) -> np.ndarray:
+    ds = pydicom.dcmread(path, force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        ds.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    return ds.pixel_array
+
+
+def scan(folder: Path) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]:
+    """Series below `folder`, each ordered from head to feet, and what was rejected: (file, reason)."""
+    series: dict[str, list[Header]] = defaultdict(list)
+    rejected = []
+    for path in find_files(folder):
+        try:
+            header = read_header(path)
+            series[header.series].append(header)
+        except Unusable as reason:
+            rejected.append((path, str(reason)))
+    ordered = {}
+    for uid, headers in sorted(series.items()):
+        headers.sort(key=lambda h: (-h.z_mm, h.number, h.path))
+        kept: list[Header] = []
+        for header in headers:
+            if kept and abs(header.z_mm - kept[-1].z_mm) < 0.01:
+                rejected.append((header.path, "repeated position"))
+            else:
+                kept.append(header)
+        ordered[uid] = kept
+    return ordered, rejected

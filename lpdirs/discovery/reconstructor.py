@@ -1,0 +1,58 @@
+"""The reconstructor R: from the pair (G(z), G(z + eps * a_k)) to k and eps (Voynov and Babenko 2020, section 3.2)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet18
+
+
+class LeNet(nn.Module):
+    """LeNet-like R with BatchNorm and mean pooling: 74.6 k parameters at K = 32, 80.4 k at K = 100."""
+
+    def __init__(self, k: int, width: int = 2):
+        super().__init__()
+        c1, c2, c3, hidden = 3 * width, 8 * width, 60 * width, 42 * width
+        self.features = nn.Sequential(
+            *(nn.Conv2d(2, c1, 5), nn.BatchNorm2d(c1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(c1, c2, 5), nn.BatchNorm2d(c2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(c2, c3, 5), nn.BatchNorm2d(c3), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        )
+        head = lambda n: nn.Sequential(nn.Linear(c3, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, n))
+        self.which, self.how_far = head(k), head(1)
+
+    def forward(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (B, 1, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
+        h = self.features(torch.cat([x, shifted], 1))
+        return self.which(h), self.how_far(h).squeeze(1)
+
+
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 on the two slices as channels, enlarged to `upsample` px (224 in the paper; 0: as they are)."""
+
+    def __init__(self, k: int, upsample: int = 224):
+        super().__init__()
+        self.upsample = upsample
+        self.features = resnet18(weights=None)
+        self.features.conv1 = nn.Conv2d(2, 64, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(self.features.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.features.fc = nn.Identity()
+        self.which, self.how_far = nn.Linear(512, k), nn.Linear(512, 1)
+
+    def forward(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (B, 1, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
+        pair = torch.cat([x, shifted], 1)
+        pair = ((pair + 1) / 2 - 0.456) / 0.224
+        if self.upsample:
+            pair = F.interpolate(pair, (self.upsample, self.upsample), mode="bicubic", align_corners=False)
+        h = self.features(pair)
+        return self.which(h), self.how_far(h).squeeze(1)
+
+
+def make_reconstructor(kind: str, k: int) -> nn.Module:
+    """R for k directions: "lenet", "resnet18" (at 224 px, as published) or "resnet18-native" (at the slices' own size)."""
+    if kind == "lenet":
+        return LeNet(k)
+    if kind in ("resnet18", "resnet18-native"):
+        return ResNet18(k, upsample=224 if kind == "resnet18" else 0)
+    raise ValueError(f"reconstructor must be 'lenet', 'resnet18' or 'resnet18-native', not {kind!r}")

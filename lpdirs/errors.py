@@ -1,0 +1,16 @@
+"""Mistakes that a user can mend: one line that says what, where, and what to do."""
+
+
+class UserError(ValueError):
+    """Shown in a notebook as its message alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class MissingInput(UserError):
+    """A file of an earlier stage, or the user's data, is not there."""
+
+
+class SettingsDiffer(UserError):
+    """A run was asked to go on with other settings than it began with."""

@@ -1,0 +1,42 @@
+"""A progress bar that is live while a notebook runs and reads as one plain line once it is stored."""
+
+import sys
+import time
+from html import escape
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Callable as progress(done, total, values); in a notebook a bar that is updated in place, elsewhere tqdm."""
+
+    def __init__(self, label: str, every: float = 0.5):
+        self.label, self.every = label, every
+        self.start = self.last = time.monotonic()
+        self.begun = None  # how much was done before, when a run is resumed
+        self.handle, self.bar = None, None
+        if "ipykernel" in sys.modules:
+            from IPython.display import HTML, display
+
+            self._html = HTML
+            self.handle = display(HTML(escape(label)), display_id=True)
+
+    def __call__(self, done: int, total: int, values: dict[str, float] | None = None) -> None:
+        now = time.monotonic()
+        self.begun = done - 1 if self.begun is None else self.begun
+        if done < total and now - self.last < self.every:
+            return
+        self.last, seconds = now, now - self.start
+        losses = "  ".join(f"{k} {v:.3f}" for k, v in (values or {}).items())
+        if self.handle is None:
+            self.bar = self.bar or tqdm(total=total, desc=self.label, initial=done)
+            self.bar.update(done - self.bar.n)
+            self.bar.set_postfix_str(losses)
+            if done == total:
+                self.bar.close()
+        elif done < total:
+            left = seconds / max(done - self.begun, 1) * (total - done)
+            text = escape(f"{self.label}: {done}/{total}, {left:.0f} s left  {losses}")
+            self.handle.update(self._html(f'<progress value="{done}" max="{total}" style="width:20em"></progress> {text}'))
+        else:
+            self.handle.update(self._html(escape(f"{self.label}: {total} of {total} done in {seconds:.0f} s  {losses}")))
