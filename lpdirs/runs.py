@@ -57,7 +57,7 @@ def resolve(profile: str, given: dict) -> dict:
     return settings | {k: v for k, v in given.items() if v is not None}
 
 
-@dataclass
+@dataclass(repr=False)
 class Stage:
     """One notebook of one run: its settings, its folder, and the files of earlier notebooks."""
 
@@ -106,6 +106,9 @@ class Stage:
         log = read_log(self.folder)
         log[self.notebook] = entry
         write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
+
+    def __repr__(self) -> str:
+        return f"{self.notebook}, run {self.folder.name}, profile {self.profile}, seed {self.seed}"
 
     def _repr_html_(self) -> str:
         rows = "".join(

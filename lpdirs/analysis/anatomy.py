@@ -50,6 +50,7 @@ def _measure_one(hu: np.ndarray, pixel: float) -> list[float]:
     dx, dy = x - cx, y - cy
     xx, yy, xy = (weight * dx * dx).sum(), (weight * dy * dy).sum(), (weight * dx * dy).sum()
     angle = 0.5 * np.arctan2(2 * xy, xx - yy)
+    angle -= np.pi / 2 * np.round(angle / (np.pi / 2))  # of the two axes the one nearer to horizontal: some bodies are deeper than wide
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = dx * cos + dy * sin, dy * cos - dx * sin
     half = 2 * np.sqrt((weight * u * u).sum() / total)  # about the half width

@@ -33,7 +33,7 @@ class Explorer(widgets.HBox):
         self.new, self.reset = widgets.Button(description="New z"), widgets.Button(description="Reset")
         self.image = widgets.Image(format="png", layout={"width": "320px", "height": "320px"})  # the browser enlarges it
         self.status = widgets.Label()
-        self.panel = widgets.VBox(layout={"max_height": "420px", "overflow_y": "auto", "width": "30em", "display": "block"})
+        self.panel = widgets.VBox(layout={"max_height": "420px", "overflow": "auto", "width": "30em", "display": "block"})
         self.model.observe(self._choose, "value")
         self.seed.observe(self._draw, "value")
         self.new.on_click(lambda _: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))

@@ -59,7 +59,7 @@ def walk(generator: nn.Module, directions: Directions, z, k: int, steps, window)
 
 def step_heads(steps) -> list[str]:
     """Steps as column heads: -2, 0, +2."""
-    return [f"{step:+g}" if step else "0" for step in steps]
+    return [f"{step:+.3g}" if step else "0" for step in steps]
 
 
 def film_strips(strips: np.ndarray, heads: list[str], labels: list[str], title: str = "") -> Figure:
@@ -77,7 +77,7 @@ def film_strips(strips: np.ndarray, heads: list[str], labels: list[str], title: 
     return fig
 
 
-def difference_maps(strips: np.ndarray, steps, labels: list[str], limit: float = 600, title: str = "") -> Figure:
+def difference_maps(strips: np.ndarray, steps, labels: list[str], limit: float = 1000, title: str = "") -> Figure:
     """HU at the last step less HU at the first, for strips (K, n steps, S, S); red is denser at the last step."""
     columns = 8
     rows = -(-len(strips) // columns)
@@ -87,7 +87,7 @@ def difference_maps(strips: np.ndarray, steps, labels: list[str], limit: float =
     for ax, strip, label in zip(axes.flat, strips, labels, strict=False):
         image = ax.imshow(strip[-1] - strip[0], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_title(label, fontsize=8)
-    fig.colorbar(image, ax=axes, label=f"HU at {steps[-1]:+g} less HU at {steps[0]:+g}", shrink=0.8, aspect=30)
+    fig.colorbar(image, ax=axes, label=f"HU at {steps[-1]:+.3g} less HU at {steps[0]:+.3g}", shrink=0.8, aspect=30)
     fig.suptitle(title, fontsize=11)
     return fig
 

@@ -10,15 +10,18 @@ LUNG_HU = -400.0  # lung tissue is below, the rest of the body above
 def body_mask(hu: np.ndarray) -> np.ndarray:
     """The patient on one slice (S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
 
-    All False where there is none.
+    Dense pixels beside that piece are taken back in before it is filled, since a chest wall can be thin too. All False where there is none.
     """
+    dense = hu > BODY_HU
     cross = ndimage.generate_binary_structure(2, 1)
-    opened = ndimage.binary_opening(hu > BODY_HU, cross, iterations=max(1, round(hu.shape[0] / 96)))
-    labels, n = ndimage.label(opened)
+    reach = max(1, round(hu.shape[0] / 96))  # px
+    labels, n = ndimage.label(ndimage.binary_opening(dense, cross, iterations=reach))
     if n == 0:
         return np.zeros(hu.shape, bool)
-    largest = np.bincount(labels.ravel())[1:].argmax() + 1
-    return ndimage.binary_fill_holes(labels == largest)
+    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    whole = ndimage.binary_dilation(largest, cross, iterations=4 * reach, mask=dense)
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(whole, reach), cross, iterations=reach))
+    return ndimage.binary_opening(filled, cross, iterations=reach)[reach:-reach, reach:-reach]
 
 
 def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:

@@ -63,7 +63,8 @@ class Canvas:
         if not len(shown):
             return
         # bounding box, over the slices in which the shape shows
-        size, reach = self.hu.shape[1], np.maximum(a, b)[shown] + self.pixel
+        long, short = np.maximum(a, b)[shown], np.minimum(a, b)[shown]
+        size, reach = self.hu.shape[1], long + self.pixel * (0.5 * long / np.maximum(short, 0.3) + 0.5)
         cx = self._x0[shown] + u[shown] * self._cos[shown] - v[shown] * self._sin[shown]
         cy = self._y0[shown] + u[shown] * self._sin[shown] + v[shown] * self._cos[shown]
         span = lambda low, high: slice(

@@ -13,6 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from lpdirs.checkpoints import write_atomic
 from lpdirs.data.phantom import FOV_MM, LENGTH_MM, Patient, factors_at, render, sample_patients
+from lpdirs.errors import UserError
 
 UID_ROOT = "2.25."  # UIDs made from a hash, as the standard allows
 
@@ -30,11 +31,11 @@ class Cohort:
 
     @classmethod
     def read(cls, path: Path) -> "Cohort":
-        """The cohort of a manifest; ValueError names a key that does not belong there."""
+        """The cohort of a manifest; UserError names a key that does not belong there."""
         values = {k: v for k, v in json.loads(path.read_text()).items() if k != "comment"}
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown:
-            raise ValueError(f"{path.name}: unknown {', '.join(sorted(unknown))}; a cohort has {', '.join(cls.__dataclass_fields__)}")
+            raise UserError(f"{path.name}: unknown {', '.join(sorted(unknown))}; a cohort has {', '.join(cls.__dataclass_fields__)}")
         return cls(**values)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.pixels import pixel_array
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 REASONS = {
     "not DICOM": "the file is not DICOM, or its header cannot be read",
@@ -149,7 +148,7 @@ def _turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
 def read_hu(header: Header) -> np.ndarray:
     """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
     try:
-        raw = pixel_array(header.path, force=True) if _has_preamble(header.path) else _read_bare(header.path)
+        raw = _pixels(header.path)
     except Exception as error:
         raise Unusable("damaged pixels") from error
     if raw.ndim != 2:
@@ -166,15 +165,11 @@ def read_hu(header: Header) -> np.ndarray:
     return np.ascontiguousarray(hu[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
 
 
-def _has_preamble(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _read_bare(path: Path) -> np.ndarray:
+def _pixels(path: Path) -> np.ndarray:
     ds = pydicom.dcmread(path, force=True)
-    if "TransferSyntaxUID" not in ds.file_meta:
-        ds.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    if "TransferSyntaxUID" not in ds.file_meta:  # no preamble: what the parser found must have been uncompressed
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     return ds.pixel_array
 
 

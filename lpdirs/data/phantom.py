@@ -111,7 +111,7 @@ def render(p: Patient, t, size: int = 128, noise: float = 18.0) -> np.ndarray:
     rng = np.random.default_rng(p.seed)
     c = Canvas(f["rotation"], f["x_position"], f["y_position"], size, FOV_MM)
     a, b = _trunk(p, t)
-    _couch(c, p, b, f["y_position"])
+    _couch(c, p, f["y_position"])
     _trunk_wall(c, p, t, a, b, rng)
     ca, cb = _cavity(p, t, a, b)
     _lungs(c, p, t, ca, cb, rng)
@@ -126,10 +126,11 @@ def render(p: Patient, t, size: int = 128, noise: float = 18.0) -> np.ndarray:
     return np.clip(c.hu, -1024, 3071)
 
 
-def _couch(c: Canvas, p: Patient, b, y_position):
+def _couch(c: Canvas, p: Patient, y_position):
     """A thin curved board under the back; it stays level when the patient rolls."""
     half = 200.0
-    top = (y_position + 0.985 * b.max())[:, None, None]
+    _, deepest = _trunk(p, np.float32(0.7))  # where the back touches the board
+    top = (y_position + 0.985 * deepest)[:, None, None]
     y = c.y - top + (p.couch * 26.0) * (c.x / half) ** 2
     inside = c.edge(half - np.abs(c.x))
     c.paint_all(c.edge(13 - np.abs(y - 15)) * inside, -930)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from lpdirs.checkpoints import write_atomic
+from lpdirs.errors import UserError
 
 FORMAT = "lpdirs.directions/1"
 
@@ -25,7 +26,7 @@ class Directions:
     def __post_init__(self):
         norms = self.matrix.norm(dim=1)
         if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
-            raise ValueError(f"directions must be unit vectors; lengths run from {norms.min():.4f} to {norms.max():.4f}")
+            raise UserError(f"directions must be unit vectors; lengths run from {norms.min():.4f} to {norms.max():.4f}")
 
     def __len__(self) -> int:
         return len(self.matrix)
@@ -51,11 +52,11 @@ class Directions:
 
     @classmethod
     def load(cls, path: Path) -> "Directions":
-        """Read what `save` wrote; ValueError for a safetensors file of another kind."""
+        """Read what `save` wrote; UserError for a safetensors file of another kind."""
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise ValueError(f"{path.name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
+                raise UserError(f"{path.name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
             return cls(file.get_tensor("directions"), json.loads(header["metadata"]))
 
 
@@ -68,7 +69,7 @@ class DirectionMatrix(nn.Module):
     def __init__(self, k: int, latent_dim: int, basis: str = "unit"):
         super().__init__()
         if basis == "orthonormal" and k > latent_dim:
-            raise ValueError(
+            raise UserError(
                 f"{k} orthonormal directions do not fit in {latent_dim} latent dimensions: "
                 f"set n_directions to at most {latent_dim}, or basis to 'unit'"
             )
@@ -81,7 +82,7 @@ class DirectionMatrix(nn.Module):
         elif basis == "orthonormal":
             parametrizations.orthogonal(self.linear, orthogonal_map="matrix_exp")
         else:
-            raise ValueError(f"basis must be 'unit' or 'orthonormal', not {basis!r}")
+            raise UserError(f"basis must be 'unit' or 'orthonormal', not {basis!r}")
 
     def forward(self, k: Tensor, eps: Tensor) -> Tensor:
         """Shifts eps * a_k (B, d) for k (B,) and eps (B,)."""

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
+from lpdirs.errors import UserError
+
 
 class LeNet(nn.Module):
     """LeNet-like R with BatchNorm and mean pooling: 74.6 k parameters at K = 32, 80.4 k at K = 100."""
@@ -55,4 +57,4 @@ def make_reconstructor(kind: str, k: int) -> nn.Module:
         return LeNet(k)
     if kind in ("resnet18", "resnet18-native"):
         return ResNet18(k, upsample=224 if kind == "resnet18" else 0)
-    raise ValueError(f"reconstructor must be 'lenet', 'resnet18' or 'resnet18-native', not {kind!r}")
+    raise UserError(f"reconstructor must be 'lenet', 'resnet18' or 'resnet18-native', not {kind!r}")

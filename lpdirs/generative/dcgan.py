@@ -4,11 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from lpdirs.errors import UserError
+
 
 def stages(size: int) -> int:
-    """How often 4 px are doubled to reach `size`; ValueError unless it is 32, 64 or 128."""
+    """How often 4 px are doubled to reach `size`; UserError unless it is 32, 64 or 128."""
     if size not in (32, 64, 128):
-        raise ValueError(f"size must be 32, 64 or 128 px, not {size}")
+        raise UserError(f"size must be 32, 64 or 128 px, not {size}")
     return size.bit_length() - 3
 
 

@@ -67,3 +67,10 @@ def generate(generator: nn.Module, z: Tensor, batch: int = 128) -> Tensor:
     """Slices (N, 1, S, S) in [-1, 1] for z (N, d), on the CPU."""
     device = next(generator.parameters(), z).device
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
+
+
+def typical_z(generator: nn.Module, latent_dim: int, seed: int = 0, n: int = 256) -> Tensor:
+    """Of n random z the one (latent_dim,) whose slice is nearest to the mean slice, as a starting point for strips."""
+    z = torch.randn(n, latent_dim, generator=torch.Generator().manual_seed(seed))
+    x = generate(generator, z)
+    return z[(x - x.mean(0)).square().mean((1, 2, 3)).argmin()]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lpdirs.checkpoints import stream
 from lpdirs.data.store import Slices
+from lpdirs.errors import UserError
 from lpdirs.generative.dcgan import Discriminator, Generator
 from lpdirs.generative.vae import LOSSES, VAE, kl_per_dimension
 
@@ -105,7 +106,7 @@ class VAETraining:
     def __init__(self, slices: Slices, settings: VAESettings, device: str = "cpu"):
         s = self.settings = settings
         if s.loss not in LOSSES:
-            raise ValueError(f"vae_loss must be one of {', '.join(LOSSES)}, not {s.loss!r}")
+            raise UserError(f"vae_loss must be one of {', '.join(LOSSES)}, not {s.loss!r}")
         self.slices, self.device = slices, device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lpdirs.analysis.response import Responses, best_directions, respond
+from lpdirs.data.phantom import FOV_MM, render, sample_patients
+from lpdirs.data.store import scale
+from lpdirs.discovery.directions import Directions
+
+
+class Warps(nn.Module):
+    """A generator whose first two dimensions turn one synthetic slice (4 degrees a unit) and move it down (8 mm a unit)."""
+
+    latent_dim = 5
+
+    def __init__(self):
+        super().__init__()
+        patient = sample_patients(1, 1)[0]
+        self.register_buffer("x", scale(torch.from_numpy(render(patient, 0.5, 64, noise=0)), (-1000.0, 1000.0))[None])
+
+    def forward(self, z):
+        angle, down = torch.deg2rad(4 * z[:, 0]), 8 * z[:, 1] * 2 / FOV_MM
+        cos, sin = angle.cos(), angle.sin()
+        theta = torch.stack([cos, sin, -sin * down, -sin, cos, -cos * down], 1).view(-1, 2, 3)
+        x = self.x.expand(len(z), -1, -1, -1)
+        return (
+            F.grid_sample(x + 1, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+            - 1
+            + 0 * zero[:, None, None, None]
+        )
+
+
+def test_planted_factors_are_named_with_their_size():
+    directions = Directions(torch.eye(5)[[3, 1, 0]])  # nothing, down, turn
+    found = respond(Warps(), directions, (-1000.0, 1000.0), FOV_MM / 64, samples=8, steps=(-2, -1, 0, 1, 2))
+    table = found.table().set_index(["direction", "factor"])
+    assert table.loc[(2, "rotation"), "r"] > 0.99
+    assert table.loc[(2, "rotation"), "slope"] == pytest.approx(4, rel=0.1)
+    assert table.loc[(1, "y_position"), "r"] > 0.99
+    assert table.loc[(1, "y_position"), "slope"] == pytest.approx(8, rel=0.1)
+    assert table.loc[(2, "rotation"), "sign_consistency"] == 1
+    assert table.loc[0]["effect"].abs().max() < 0.01, "the third does nothing"
+    best = best_directions(found.table())
+    assert best.loc["rotation", "direction"] == 2 and best.loc["y_position", "direction"] == 1
+
+
+def test_r_does_not_count_how_starting_slices_differ():
+    import pandas as pd
+
+    steps, starts = np.array([-1.0, 0.0, 1.0]), np.array([-100.0, 0.0, 100.0])
+    values = (steps[:, None] + starts[None])[None, :, :, None]
+    row = Responses(values, steps, pd.Series({"rotation": 50.0})).table().iloc[0]
+    assert row["r"] == pytest.approx(1) and row["slope"] == pytest.approx(1) and row["effect"] == pytest.approx(0.02)
+
+
+def test_what_could_not_be_measured_is_counted_and_left_out():
+    import pandas as pd
+
+    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    values = np.repeat(3 * steps[:, None], 4, 1)[None, :, :, None].copy()
+    values[0, :, 3] = np.nan
+    values[0, 0, 0] = np.nan
+    row = Responses(values, steps, pd.Series({"rotation": 1.0})).table().iloc[0]
+    assert row["missing"] == pytest.approx(6 / 20) and row["slope"] == pytest.approx(3) and row["r"] == pytest.approx(1)
+    nothing = Responses(np.full_like(values, np.nan), steps, pd.Series({"rotation": 1.0})).table().iloc[0]
+    assert nothing["missing"] == 1 and np.isnan(nothing["r"])

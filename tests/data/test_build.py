@@ -1,0 +1,151 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lpdirs.checkpoints import stream
+from lpdirs.data.build import SPLITS, DataSettings, NoSlices, build_dataset, split_of
+from lpdirs.data.dicom import REASONS, find_files
+from lpdirs.data.store import affine, open_dataset, scale, to_hu
+from lpdirs.errors import SettingsDiffer
+from tests.conftest import COHORT, SETTINGS
+
+
+def everything(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def test_every_slice_is_there_with_its_truth(dataset):
+    slices = open_dataset(dataset)
+    assert slices.hu.shape == (COHORT.patients * COHORT.slices, 32, 32) and slices.hu.dtype == np.int16
+    table = slices.table
+    assert table["patient"].nunique() == COHORT.patients
+    assert not table.filter(like="true_").isna().any(axis=None)
+    # z of the truth and z of the geometry tell the same order
+    for _, patient in table.groupby("patient"):
+        assert patient["true_z"].is_monotonic_increasing and patient["z_fraction"].is_monotonic_increasing
+
+
+def test_no_patient_is_in_two_splits(dataset):
+    table = open_dataset(dataset).table
+    assert (table.groupby("patient")["split"].nunique() == 1).all()
+    assert sum(len(open_dataset(dataset, split)) for split in SPLITS) == len(table)
+
+
+def test_the_split_is_about_80_10_10():
+    shares = pd.Series([split_of(f"patient {i}") for i in range(5000)]).value_counts(normalize=True)
+    assert all(abs(shares[name] - share) < 0.02 for name, share in SPLITS.items())
+
+
+def test_twice_gives_the_same_bytes(dicom_folder, dataset, tmp_path):
+    build_dataset(dicom_folder, tmp_path / "again", SETTINGS)
+    assert everything(tmp_path / "again") == everything(dataset)
+    before = {p: os.stat(p).st_mtime_ns for p in dataset.iterdir()}
+    build_dataset(dicom_folder, dataset, SETTINGS)
+    assert before == {p: os.stat(p).st_mtime_ns for p in dataset.iterdir()}
+
+
+def test_the_input_is_only_read(dicom_folder, tmp_path):
+    before = {p: (os.stat(p).st_mtime_ns, os.stat(p).st_size) for p in find_files(dicom_folder)}
+    build_dataset(dicom_folder, tmp_path / "data", SETTINGS)
+    assert before == {p: (os.stat(p).st_mtime_ns, os.stat(p).st_size) for p in find_files(dicom_folder)}
+
+
+def test_every_file_is_used_or_rejected(dicom_folder, tmp_path):
+    source = tmp_path / "mixed"
+    shutil.copytree(dicom_folder / "P0000", source / "P0000")
+    shutil.copy(source / "P0000" / "000.dcm", source / "copy.dcm")
+    (source / "notes.txt").write_text("not a slice")
+    (source / "cut.dcm").write_bytes((source / "P0000" / "001.dcm").read_bytes()[:3000])
+    data = build_dataset(source, tmp_path / "data", SETTINGS)
+    rejected = pd.read_csv(tmp_path / "data" / "rejected.csv")
+    assert data["slices"] + len(rejected) == len(find_files(source))
+    assert set(rejected["reason"]) <= set(REASONS)
+    assert dict(zip(rejected["file"], rejected["reason"], strict=True))["notes.txt"] == "not DICOM"
+
+
+def test_identifiers_of_a_clinic_are_not_copied(dicom_folder, tmp_path):
+    source = tmp_path / "clinic"
+    shutil.copytree(dicom_folder / "P0001", source)  # without factors.csv: not known to be synthetic
+    build_dataset(source, tmp_path / "data", SETTINGS)
+    assert "P0001" not in (tmp_path / "data" / "slices.csv").read_text()
+    assert "2.25." not in (tmp_path / "data" / "slices.csv").read_text()
+
+
+def test_slices_without_lung_can_be_left_out(dicom_folder, tmp_path):
+    few = build_dataset(dicom_folder, tmp_path / "data", DataSettings(32, (-1000.0, 1000.0), min_lung=0.25))
+    assert few["rejected"]["no lung"] > 0
+    assert open_dataset(tmp_path / "data").table["lung_fraction"].min() >= 0.25
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "is not a folder"),
+        (lambda folder: folder.mkdir(), "holds no files"),
+        (lambda folder: (folder.mkdir(), (folder / "a.txt").write_text("x")), "1 not DICOM"),
+    ],
+)
+def test_nothing_to_read_says_so_in_one_line(tmp_path, prepare, message):
+    prepare(tmp_path / "source")
+    with pytest.raises(NoSlices, match=message) as caught:
+        build_dataset(tmp_path / "source", tmp_path / "data", SETTINGS)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data" / "dataset.json").exists()
+
+
+def test_only_lungless_slices_says_what_to_do(dicom_folder, tmp_path):
+    with pytest.raises(NoSlices, match="no lung.*lower min_lung"):
+        build_dataset(dicom_folder, tmp_path / "data", DataSettings(32, min_lung=0.99))
+
+
+def test_other_settings_are_refused_by_name(dicom_folder, dataset):
+    with pytest.raises(SettingsDiffer, match="size was 32 and is now 64"):
+        build_dataset(dicom_folder, dataset, DataSettings(64, (-1000.0, 1000.0)))
+
+
+def test_batches_are_whole_epochs_in_a_seeded_order(dataset):
+    slices = open_dataset(dataset)
+    n = len(slices)
+    epoch = np.concatenate([slices.batch(i, 16, seed=0).numpy() for i in range(n // 16)])
+    assert {x.tobytes() for x in epoch} == {x.tobytes() for x in slices.tensor().numpy()}
+    assert np.array_equal(slices.batch(5, 16, seed=0), slices.batch(5, 16, seed=0))
+    assert not np.array_equal(slices.batch(5, 16, seed=0), slices.batch(5, 16, seed=1))
+
+
+def test_scaling_keeps_hu(dataset):
+    slices = open_dataset(dataset)
+    x = slices.tensor(slice(0, 4))
+    assert x.shape == (4, 1, 32, 32) and x.min() >= -1 and x.max() <= 1
+    assert np.abs(to_hu(x[:, 0].numpy(), slices.window) - slices.hu[:4]).max() < 0.01
+    assert np.allclose(scale(to_hu(x, slices.window), slices.window), x, atol=1e-5)
+
+
+def test_augmentation_fills_with_air(dataset):
+    slices = open_dataset(dataset)
+    air = -np.ones((4, 1, 32, 32), np.float32)
+    import torch
+
+    moved = affine(torch.from_numpy(air), stream(0, 1), degrees=30, zoom=1.0)
+    assert np.allclose(moved, air, atol=1e-5)
+    x = slices.tensor(slice(0, 4))
+    assert affine(x, stream(0, 1)).shape == x.shape and not np.array_equal(affine(x, stream(0, 1)), x)
+
+
+def test_real_ct_is_all_accounted_for(real_ct, tmp_path):
+    data = build_dataset(real_ct, tmp_path / "data", DataSettings(64, (-1000.0, 1000.0), min_lung=0.03))
+    rejected = pd.read_csv(tmp_path / "data" / "rejected.csv")
+    files = find_files(real_ct)
+    assert data["slices"] + len(rejected) == len(files) > 270
+    assert set(rejected["reason"]) <= set(REASONS) and data["slices"] > 150
+    table = open_dataset(tmp_path / "data").table
+    assert table["patient"].nunique() == data["patients"] > 40
+    assert json.loads((tmp_path / "data" / "dataset.json").read_text())["synthetic"] is False
+    hu = open_dataset(tmp_path / "data").hu
+    assert hu.min() == -1000 and np.median(hu[:, 0, :]) < -900, "air at the top of the frame"
+    # put upright: the couch and the spine lie below, so there is more dense tissue in the lower half
+    dense = (np.asarray(hu) > 250).mean(0)
+    assert dense[32:].sum() > 1.5 * dense[:32].sum()

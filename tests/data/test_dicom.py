@@ -1,0 +1,125 @@
+import os
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import RLELossless
+
+from lpdirs.data.cohort import Cohort, to_dicom
+from lpdirs.data.dicom import REASONS, Unusable, find_files, read_header, read_hu, scan
+from lpdirs.data.phantom import render, sample_patients
+
+COHORT = Cohort("test", 1, 1)
+HU = render(sample_patients(1, 0)[0], 0.5, 64)[0]
+
+
+def write(path, change=lambda ds: None, hu=HU, number=0, t=0.5):
+    ds = to_dicom(hu, "P", t, number, COHORT)
+    change(ds)
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def reason(path):
+    with pytest.raises(Unusable) as caught:
+        read_hu(read_header(path))
+    assert str(caught.value) in REASONS
+    return str(caught.value)
+
+
+def test_hu_survive_the_round_trip(tmp_path):
+    assert np.abs(read_hu(read_header(write(tmp_path / "a"))) - np.maximum(HU, -1024)).max() <= 0.5
+
+
+def test_compressed_pixels_read_the_same(tmp_path):
+    plain = read_hu(read_header(write(tmp_path / "a")))
+    packed = read_hu(read_header(write(tmp_path / "b", lambda ds: ds.compress(RLELossless))))
+    assert np.array_equal(plain, packed)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        ([1, 0, 0, 0, 1, 0], HU),
+        ([-1, 0, 0, 0, -1, 0], HU[::-1, ::-1]),
+        ([0, 1, 0, 1, 0, 0], HU.T),
+        ([0, 1, 0, -1, 0, 0], HU.T[::-1]),
+        ([-1, 0, 0, 0, 1, 0], HU[:, ::-1]),
+        ([0.9903, 0.1392, 0, -0.1392, 0.9903, 0], HU),
+    ],
+)
+def test_slices_are_put_upright(tmp_path, orientation, stored):
+    """However the file is turned, the patient's left ends up at the right and the front at the top."""
+    path = write(tmp_path / "a", lambda ds: setattr(ds, "ImageOrientationPatient", orientation), hu=np.ascontiguousarray(stored))
+    assert np.abs(read_hu(read_header(path)) - np.maximum(HU, -1024)).max() <= 0.5
+
+
+def test_odd_numbers_are_read(tmp_path):
+    def odd(ds):
+        ds.RescaleSlope, ds.RescaleIntercept = "001.000000E+00", "-1.024E3"
+
+    assert np.abs(read_hu(read_header(write(tmp_path / "a", odd))) - np.maximum(HU, -1024)).max() <= 0.5
+
+
+@pytest.mark.parametrize("padding", [63536, 3000])
+def test_padding_becomes_air(tmp_path, padding):
+    def pad(ds):
+        pixels = ds.pixel_array.astype(np.uint16).copy()
+        pixels[:8] = padding
+        ds.BitsStored, ds.HighBit = 16, 15
+        ds.PixelData, ds.PixelPaddingValue = pixels.tobytes(), padding
+
+    hu = read_hu(read_header(write(tmp_path / "a", pad)))
+    assert (hu[:8] == -1000).all()
+    assert np.abs(hu[8:] - HU[8:]).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda ds: setattr(ds, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.1"), "not a CT image"),
+        (lambda ds: setattr(ds, "ImageOrientationPatient", [1, 0, 0, 0, 0, -1]), "not axial"),
+        (lambda ds: setattr(ds, "ImageOrientationPatient", [0, 1, 0, 0, 0, -1]), "not axial"),
+        (lambda ds: setattr(ds, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), "no geometry"),
+        (lambda ds: delattr(ds, "ImagePositionPatient"), "no geometry"),
+        (lambda ds: setattr(ds, "PixelSpacing", [0, 0]), "no geometry"),
+        (lambda ds: delattr(ds, "RescaleIntercept"), "no rescale"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 3), "colour or multi-frame"),
+        (lambda ds: setattr(ds, "SamplesPerPixel", 3), "colour or multi-frame"),
+        (lambda ds: (setattr(ds, "Rows", 60000), setattr(ds, "Columns", 60000)), "implausible size"),
+        (lambda ds: delattr(ds, "PixelData"), "damaged pixels"),
+        (lambda ds: setattr(ds, "PixelData", ds.PixelData[:1000]), "damaged pixels"),
+        (lambda ds: setattr(ds, "PixelData", bytes(len(ds.PixelData))), "implausible HU"),
+        (lambda ds: setattr(ds, "RescaleIntercept", 9000), "implausible HU"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, change, expected):
+    assert reason(write(tmp_path / "a", change)) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 200, b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + os.urandom(300)])
+def test_other_files_are_not_dicom(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert reason(tmp_path / "a") == "not DICOM"
+
+
+def test_a_file_without_preamble_is_read(tmp_path):
+    ds = pydicom.dcmread(write(tmp_path / "a"))
+    del ds.file_meta
+    ds.save_as(tmp_path / "bare", implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert np.abs(read_hu(read_header(tmp_path / "bare")) - np.maximum(HU, -1024)).max() <= 0.5
+
+
+def test_series_are_ordered_by_position_not_by_name(tmp_path):
+    for name, number, t in (("c", 0, 0.1), ("a", 1, 0.5), ("b", 2, 0.3), ("d", 3, 0.3)):
+        write(tmp_path / name, number=number, t=t)
+    series, rejected = scan(tmp_path)
+    assert [[h.path.name for h in headers] for headers in series.values()] == [["c", "b", "a"]]
+    assert [(path.name, why) for path, why in rejected] == [("d", "repeated position")]
+
+
+def test_links_in_a_circle_end(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "a")
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert [p.name for p in find_files(tmp_path)] == ["a"]

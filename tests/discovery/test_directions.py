@@ -1,0 +1,60 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lpdirs.discovery.directions import DirectionMatrix, Directions, random_directions
+from lpdirs.errors import UserError
+
+
+@pytest.mark.parametrize(("basis", "k"), [("unit", 4), ("unit", 20), ("orthonormal", 4), ("orthonormal", 8)])
+def test_a_step_back_is_exactly_minus_a_step_forward(basis, k):
+    matrix = DirectionMatrix(k, 8, basis)
+    which, eps = torch.arange(k), torch.linspace(0.1, 6, k)
+    assert torch.equal(matrix(which, -eps), -matrix(which, eps))
+
+
+@pytest.mark.parametrize(("basis", "k"), [("unit", 20), ("orthonormal", 5)])
+def test_directions_stay_of_unit_length_while_they_are_trained(basis, k):
+    matrix = DirectionMatrix(k, 8, basis)
+    optimiser = torch.optim.Adam(matrix.parameters(), 0.1)
+    target = torch.randn(8)
+    for _ in range(20):
+        optimiser.zero_grad()
+        (matrix(torch.arange(k), torch.ones(k)) @ target).sum().backward()
+        optimiser.step()
+    found = matrix.directions().matrix
+    assert torch.allclose(found.norm(dim=1), torch.ones(k), atol=1e-5)
+    if basis == "orthonormal":
+        assert torch.allclose(found @ found.T, torch.eye(k), atol=1e-5)
+
+
+def test_more_orthonormal_directions_than_dimensions_are_refused():
+    with pytest.raises(UserError, match="9 orthonormal directions do not fit in 8 .*at most 8"):
+        DirectionMatrix(9, 8, "orthonormal")
+    with pytest.raises(UserError, match="'unit' or 'orthonormal'"):
+        DirectionMatrix(3, 8, "free")
+
+
+def test_shift_is_z_plus_eps_a_k_and_nothing_else():
+    directions = random_directions(5, 8)
+    z = torch.randn(3, 8)
+    assert torch.equal(directions.shift(z, 2, 0.0), z)
+    assert torch.allclose(directions.shift(z, 2, -1.5), z - 1.5 * directions.matrix[2])
+    k, eps = torch.tensor([0, 4, 1]), torch.tensor([1.0, 2.0, -3.0])
+    assert torch.allclose(directions.shift(z, k, eps), z + eps[:, None] * directions.matrix[k])
+
+
+def test_a_file_gives_back_what_was_saved(tmp_path):
+    saved = Directions(random_directions(5, 8).matrix, {"method": "test", "names": {"3": "rotation"}, "scores": {"rca": 0.5}})
+    saved.save(tmp_path / "d.safetensors")
+    loaded = Directions.load(tmp_path / "d.safetensors")
+    assert torch.equal(loaded.matrix, saved.matrix) and loaded.metadata == saved.metadata
+    assert loaded.name(3) == "rotation" and loaded.name(0) == "direction 0"
+
+
+def test_other_files_and_vectors_are_refused(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="holds no directions"):
+        Directions.load(tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="unit vectors"):
+        Directions(torch.ones(2, 8))

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from lpdirs.checkpoints import stream, train
+from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
+from lpdirs.discovery.reconstructor import make_reconstructor
+from lpdirs.errors import UserError
+from lpdirs.generative.dcgan import Generator
+from tests.generative.test_training import same
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_the_published_reconstructors():
+    assert round(count(make_reconstructor("lenet", 32)) / 1e3, 1) == 74.6
+    assert round(count(make_reconstructor("lenet", 100)) / 1e3, 1) == 80.4
+    assert round(count(make_reconstructor("resnet18", 32)) / 1e6, 1) == 11.2
+
+
+@pytest.mark.parametrize("kind", ["lenet", "resnet18", "resnet18-native"])
+def test_the_reconstructor_looks_at_both_images(kind):
+    """The original's ResNet overwrote the second image with the first."""
+    reconstructor = make_reconstructor(kind, 5)
+    a, b = torch.randn(2, 4, 1, 32, 32, requires_grad=True).unbind()
+    for output in reconstructor(a, b):
+        for gradient in torch.autograd.grad(output.square().sum(), (a, b), retain_graph=True):
+            assert gradient.abs().max() > 0
+    assert reconstructor(a, b)[0].shape == (4, 5) and reconstructor(a, b)[1].shape == (4,)
+    with pytest.raises(UserError, match="'lenet', 'resnet18'"):
+        make_reconstructor("vgg", 5)
+
+
+def test_shifts_are_drawn_as_in_the_paper():
+    s = DiscoverySettings(n_directions=7)
+    k, eps = draw_shifts(20000, s, torch.Generator().manual_seed(0))
+    assert torch.equal(k.unique(), torch.arange(7))
+    assert eps.abs().min() == 0.5 and 5.9 < eps.abs().max() <= 6 and abs(eps.mean()) < 0.1
+    assert (eps.abs() == 0.5).float().mean().item() == pytest.approx(0.5 / 6, abs=0.01)
+
+
+def test_only_directions_and_reconstructor_are_trained(tmp_path):
+    generator = Generator(32, 4, 4)
+    before = {k: v.clone() for k, v in generator.state_dict().items()}
+    discovery = Discovery(generator, DiscoverySettings(n_directions=3, batch=8))
+    a = discovery.directions().matrix
+    train(discovery, 2, tmp_path, {})
+    assert all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
+    assert not torch.equal(discovery.directions().matrix, a)
+
+
+@pytest.mark.parametrize("basis", ["unit", "orthonormal"])
+def test_a_resumed_search_ends_as_an_undisturbed_one(basis, tmp_path):
+    make = lambda: Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3, batch=8, basis=basis))
+    torch.manual_seed(1)
+    whole = make()
+    history = train(whole, 5, tmp_path / "whole", {})
+    for stop in (2, 5):
+        torch.manual_seed(1)
+        parts = make()
+        resumed = train(parts, stop, tmp_path / "parts", {}, save_every=2)
+    assert resumed == history and same(parts.state_dict(), whole.state_dict())
+
+
+class Planted(nn.Module):
+    """Two of eight latent dimensions show: the height of a bright bar, and the place of a dark column. The rest do nothing."""
+
+    latent_dim = 8
+
+    def forward(self, z):
+        grid = torch.linspace(-1, 1, 32)
+        bar = torch.sigmoid(12 * (0.4 - (grid[None, :, None] - 0.12 * z[:, 0, None, None]).abs()))
+        column = torch.sigmoid(12 * (0.2 - (grid[None, None, :] - 0.12 * z[:, 1, None, None]).abs()))
+        return (bar - column)[:, None]
+
+
+def test_planted_directions_are_found(tmp_path):
+    """Of eight dimensions two do something. Directions must turn into their plane (one may stay dead: that too can be told)."""
+    settings = DiscoverySettings(n_directions=4, batch=48, lr_directions=0.03, lr_reconstructor=5e-3, seed=2)
+    discovery = Discovery(Planted(), settings)
+    start = discovery.directions().matrix[:, :2].norm(dim=1)
+    train(discovery, 200, tmp_path, {})
+    found = discovery.directions().matrix[:, :2].norm(dim=1)
+    assert start.mean() < 0.6 and found.sort().values[1:].min() > 0.9
+    assert discovery.accuracy(512) > 0.85
+
+
+def test_accuracy_is_repeatable_and_leaves_the_training_alone():
+    discovery = Discovery(Planted(), DiscoverySettings(n_directions=4, batch=8))
+    before = {k: v.clone() for k, v in discovery.reconstructor.state_dict().items()}
+    assert discovery.accuracy(256) == discovery.accuracy(256)
+    assert same(dict(discovery.reconstructor.state_dict()), before) and discovery.reconstructor.training
+
+
+def test_only_the_shifted_image_carries_a_graph():
+    discovery = Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3))
+    plain, shifted, _, _ = discovery.pairs(4, stream(0, 0))
+    assert not plain.requires_grad and shifted.requires_grad

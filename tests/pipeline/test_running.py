@@ -1,0 +1,135 @@
+"""Running notebooks: one clear line for what is wrong, and nothing done twice."""
+
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lpdirs.errors import MissingInput, UserError
+from lpdirs.pipeline.cli import main
+from lpdirs.pipeline.notebooks import parameter_names
+from lpdirs.runs import NOTEBOOKS, load_profile, read_log, resolve, start
+from tests.conftest import ROOT
+
+COMMON = {"profile": "smoke", "run": "r", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--profile", "huge"], "unknown profile 'huge': choose one of demo, paper, smoke"),
+        (["--set", "gan_step=3"], "unknown parameter gan_step: parameters are profile, run"),
+        (["--set", "gan_steps"], "--set takes NAME=VALUE"),
+        (["--data", "nowhere"], "data folder nowhere does not exist"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(words, message, tmp_path, capsys):
+    assert main(["run", "--outputs", str(tmp_path), *words]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1
+
+
+def test_settings_that_are_none_come_from_the_profile():
+    assert resolve("smoke", {"gan_steps": None, "gan_lr": 1.0}) == load_profile("smoke") | {"gan_lr": 1.0}
+
+
+def test_a_notebook_reads_its_parameters(tmp_path):
+    stage = start("02_train_gan", COMMON | {"outputs": str(tmp_path), "gan_steps": 7, "gan_width": None, "something": 1})
+    assert stage.settings.gan_steps == 7 and stage.settings.gan_width == load_profile("smoke")["gan_width"]
+    assert stage.folder == tmp_path / "r" and stage.own == tmp_path / "r" / "gan"
+    assert "<td>7</td><td>this notebook</td>" in stage._repr_html_()
+
+
+def test_papermill_s_unknown_parameters_are_refused(tmp_path):
+    cells = ["", "# Parameters\nprofile = 'smoke'\ngan_stepz = 3\n"]
+    with pytest.raises(UserError, match="unknown parameter gan_stepz"):
+        start("02_train_gan", COMMON | {"outputs": str(tmp_path), "In": cells})
+
+
+def test_a_missing_stage_names_the_notebook_to_run(tmp_path):
+    stage = start("04_discover_directions", COMMON | {"outputs": str(tmp_path)})
+    with pytest.raises(MissingInput, match=r"r/gan/generator.safetensors is missing: run notebooks/02_train_gan.ipynb with run = 'r'"):
+        stage.need("gan/generator.safetensors")
+
+
+def test_mistakes_show_as_one_line_in_a_notebook():
+    assert UserError("do this")._render_traceback_() == ["UserError: do this"]
+
+
+def test_what_was_run_is_written_down(tmp_path):
+    stage = start("02_train_gan", COMMON | {"outputs": str(tmp_path), "gan_steps": 7})
+    stage.done(loss=1.5)
+    entry = read_log(tmp_path / "r")["02_train_gan"]
+    assert entry["settings"]["gan_steps"] == 7 and entry["results"] == {"loss": 1.5} and entry["seed"] == 0
+    assert {"packages", "git", "git_dirty", "machine"} <= entry["provenance"].keys()
+
+
+def test_run_names_stay_in_their_folder(tmp_path):
+    for name in ("../up", "a/b", ""):
+        with pytest.raises(UserError, match="plain folder name"):
+            start("02_train_gan", COMMON | {"outputs": str(tmp_path), "run": name})
+
+
+def test_notebooks_declare_their_parameters():
+    assert "gan_steps" in parameter_names(ROOT / "notebooks" / "02_train_gan.ipynb")
+
+
+TINY = ["size=32", "gan_steps=3", "vae_steps=3", "direction_steps=3", "n_directions=2", "response_samples=2"]
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """All six notebooks on a handful of slices, as a user would run them."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    words = ["run", "--profile", "smoke", "--run", "tiny", "--outputs", str(outputs), "--set", *TINY]
+    first = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert first.returncode == 0, first.stderr[-2000:]
+    return outputs, words, first
+
+
+def test_a_run_ends_with_the_report(tiny_run):
+    outputs, _, first = tiny_run
+    index = outputs / "tiny" / "report" / "index.html"
+    assert first.stdout.strip().endswith(f"report: {index}")
+    assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in NOTEBOOKS)
+    assert set(read_log(outputs / "tiny")) == set(NOTEBOOKS)
+    assert all("100%" in first.stderr for _ in NOTEBOOKS)
+
+
+def test_a_second_call_redoes_nothing(tiny_run):
+    outputs, words, _ = tiny_run
+    work = [p for p in (outputs / "tiny").rglob("*") if p.is_file() and "report" not in p.parts]
+    before = {p: p.stat().st_mtime_ns for p in work}
+    again = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and again.stdout.count("done before") == len(NOTEBOOKS)
+    assert before == {p: p.stat().st_mtime_ns for p in work}
+
+
+def test_other_settings_in_the_same_run_are_refused_in_one_line(tiny_run):
+    outputs, words, _ = tiny_run
+    changed = [w.replace("gan_steps=3", "gan_lr=0.5") for w in words]
+    result = subprocess.run([sys.executable, "-m", "lpdirs", *changed], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1 and "SettingsDiffer" in last and "lr was 0.0004 and is now 0.5" in last
+
+
+def test_nbval_bites(tmp_path):
+    """A guarded number, changed in a copy of a reference, must fail; the copy as it is must not."""
+    reference = ROOT / "tests" / "notebooks" / "reference" / "01_data_preparation.ipynb"
+    folder = ROOT / "outputs" / "nbval-bites"
+    notebook = json.loads(reference.read_text())
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = [line.replace('"nbval"', '"nbval-bites"') for line in cell["source"]]
+    changed = json.loads(json.dumps(notebook).replace("144 slices used", "145 slices used"))
+    assert changed != notebook
+    for content, expected in ((notebook, 0), (changed, 1)):
+        path = folder / "01_data_preparation.ipynb"
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nbformat.from_dict(content), path)
+        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(path)]
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert result.returncode == expected, result.stdout[-3000:]
+    assert "145 slices used" in result.stdout
