@@ -2,7 +2,8 @@
 
 import os
 
-# torch's threads otherwise spin while they wait, which on a shared machine costs more than it saves; has to be set before torch
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# torch's threads otherwise spin for long while they wait, which on a shared machine takes the core that the other thread needs;
+# read when torch is first loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.1.0"

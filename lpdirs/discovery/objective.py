@@ -48,7 +48,8 @@ class Discovery:
             [
                 {"params": self.matrix.parameters(), "lr": s.lr_directions},
                 {"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor},
-            ]
+            ],
+            fused=True,
         )
 
     def pairs(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

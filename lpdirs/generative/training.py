@@ -59,8 +59,8 @@ class GANTraining:
             self.discriminator = Discriminator(s.size, s.width, s.spectral_norm).to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         betas = (s.beta1, 0.999)
-        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), s.lr, betas)
-        self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), s.lr, betas)
+        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), s.lr, betas, fused=True)
+        self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), s.lr, betas, fused=True)
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 1, index)
@@ -111,7 +111,7 @@ class VAETraining:
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.vae = VAE(s.size, s.latent_dim, s.width).to(device)
-        self.optimiser = torch.optim.Adam(self.vae.parameters(), s.lr)
+        self.optimiser = torch.optim.Adam(self.vae.parameters(), s.lr, fused=True)
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 2, index)

@@ -25,11 +25,8 @@ class Warps(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         theta = torch.stack([cos, sin, -sin * down, -sin, cos, -cos * down], 1).view(-1, 2, 3)
         x = self.x.expand(len(z), -1, -1, -1)
-        return (
-            F.grid_sample(x + 1, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
-            - 1
-            + 0 * zero[:, None, None, None]
-        )
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
 
 def test_planted_factors_are_named_with_their_size():
