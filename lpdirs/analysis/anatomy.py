@@ -23,6 +23,7 @@ MEASURES = {
     "fat_area": ("area from -200 to -40 HU", "cm2"),
     "bone_area": ("area above 180 HU", "cm2"),
 }
+MIN_FILLED = 0.94  # area of the body mask over that of the ellipse with its second moments
 MIN_BODY, MAX_BORDER = 0.04, 0.15  # shares of the frame's area, and of the frame's border, that the body takes
 
 
@@ -49,6 +50,9 @@ def _measure_one(hu: np.ndarray, pixel: float) -> list[float]:
     cx, cy = (weight * x).sum() / total, (weight * y).sum() / total
     dx, dy = x - cx, y - cy
     xx, yy, xy = (weight * dx * dx).sum(), (weight * dy * dy).sum(), (weight * dx * dy).sum()
+    filled = total / (4 * np.pi * np.sqrt(max(xx * yy - xy * xy, 1e-9)) / total) * pixel**2  # 1 for an ellipse
+    if filled < MIN_FILLED:  # the chest wall is open, so that a lung is missing from the mask
+        return [np.nan] * len(MEASURES)
     angle = 0.5 * np.arctan2(2 * xy, xx - yy)
     angle -= np.pi / 2 * np.round(angle / (np.pi / 2))  # of the two axes the one nearer to horizontal: some bodies are deeper than wide
     cos, sin = np.cos(angle), np.sin(angle)

@@ -14,6 +14,7 @@ from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
 from lpdirs.generative.generators import generate
 
+SIDE = 0.95  # inches of a slice in a strip
 CT_WINDOW = (-1000, 600)  # HU of black and white in every figure, whatever it shows
 
 
@@ -65,8 +66,8 @@ def step_heads(steps) -> list[str]:
 def film_strips(strips: np.ndarray, heads: list[str], labels: list[str], title: str = "") -> Figure:
     """A row for each strip (rows, columns, S, S) in HU, with `heads` above the columns and `labels` before the rows."""
     rows, columns = strips.shape[:2]
-    height, margin = rows * 1.12 + 0.6, 0.1 + 0.075 * max(map(len, labels))  # inches
-    width = margin + columns * 1.12
+    height, margin = rows * SIDE + 0.6, 0.1 + 0.075 * max(map(len, labels))  # inches
+    width = margin + columns * SIDE
     fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for i in range(rows):
         for j in range(columns):

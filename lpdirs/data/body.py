@@ -10,7 +10,8 @@ LUNG_HU = -400.0  # lung tissue is below, the rest of the body above
 def body_mask(hu: np.ndarray) -> np.ndarray:
     """The patient on one slice (S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
 
-    Dense pixels beside that piece are taken back in before it is filled, since a chest wall can be thin too. All False where there is none.
+    A chest wall can be thin too: pieces that opening cut off, and dense pixels beside them, are taken back in before the
+    lungs are filled. All False where there is none.
     """
     dense = hu > BODY_HU
     cross = ndimage.generate_binary_structure(2, 1)
@@ -18,10 +19,15 @@ def body_mask(hu: np.ndarray) -> np.ndarray:
     labels, n = ndimage.label(ndimage.binary_opening(dense, cross, iterations=reach))
     if n == 0:
         return np.zeros(hu.shape, bool)
-    largest = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    whole = ndimage.binary_dilation(largest, cross, iterations=4 * reach, mask=dense)
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    pieces = np.flatnonzero(areas >= 0.1 * areas.max())
+    whole = ndimage.binary_dilation(np.isin(labels, pieces), cross, iterations=4 * reach, mask=dense)
     filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(whole, reach), cross, iterations=reach))
-    return ndimage.binary_opening(filled, cross, iterations=reach)[reach:-reach, reach:-reach]
+    labels, _ = ndimage.label(ndimage.binary_opening(filled, cross, iterations=2 * reach)[reach:-reach, reach:-reach])
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    return labels == areas.argmax() if areas.max() else np.zeros(hu.shape, bool)
 
 
 def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:

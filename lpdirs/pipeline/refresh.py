@@ -29,10 +29,10 @@ def execute(source: Path, target: Path, parameters: dict | None, images: bool) -
     nbformat.write(notebook, target)
 
 
-def main(what: str) -> None:
-    """`notebooks`: in place, the demo profile; `reference`: smoke profile, into tests/notebooks/reference."""
+def main(what: str, *names: str) -> None:
+    """`notebooks`: in place, the demo profile; `reference`: smoke profile, into tests/notebooks/reference. All, or those named."""
     root = project_root()
-    for name in NOTEBOOKS:
+    for name in names or NOTEBOOKS:
         source = root / "notebooks" / f"{name}.ipynb"
         if what == "notebooks":
             execute(source, source, None, images=True)
@@ -43,4 +43,4 @@ def main(what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -53,11 +53,13 @@ def test_a_move_of_so_many_mm_reads_as_such():
 
 
 def test_no_body_is_nan_not_a_guess():
-    cut = np.full((64, 64), 40.0)
-    hu = np.stack([np.full((64, 64), -1000.0), cut, render(sample_patients(1, 1)[0], 0.5, 64)[0]])
-    table = measure(hu, PIXEL)
+    whole = render(sample_patients(1, 1)[0], 0.5, 64)[0]
+    cut_off = np.full((64, 64), 40.0)
+    open_wall = whole.copy()
+    open_wall[:, :18] = -1000  # the side of the chest is out of the field of view, and a lung open to the air
+    table = measure(np.stack([np.full((64, 64), -1000.0), cut_off, open_wall, whole]), PIXEL)
     assert list(table) == list(MEASURES)
-    assert table.isna().all(axis=1).tolist() == [True, True, False]
+    assert table.isna().all(axis=1).tolist() == [True, True, True, False]
 
 
 def test_a_real_slice_turned_reads_the_turn(real_ct, tmp_path):
