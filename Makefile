@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 # without these, two Intel/GNU thread pools each take all cores
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: run test lint unit notebooks-test lab setup lock notebooks reference clean
+# make fuzz   make notebooks   make reference   make lock
+.PHONY: fuzz run test lint unit notebooks-test lab setup lock notebooks reference clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,10 @@ unit: setup
 notebooks-test: setup
 	rm -rf outputs/nbval
 	$(BIN)/python -m pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 300 tests/notebooks/reference
+
+# 10,000 mutated files; the unit tests do 400
+fuzz: setup
+	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from lpdirs.checkpoints import check_settings, write_atomic
 from lpdirs.data.body import lung_fraction
 from lpdirs.data.dicom import REASONS, Unusable, read_hu, scan
+from lpdirs.data.lidc import read_manifest
 from lpdirs.errors import UserError
 
+LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -49,6 +51,17 @@ def split_of(patient: str) -> str:
 def pseudonym(identifier: str, salt: str, prefix: str) -> str:
     """A key that does not give the identifier away to those who lack the salt."""
     return prefix + hashlib.blake2b(identifier.encode(), key=salt.encode()[:64], digest_size=5).hexdigest()
+
+
+def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:
+    """Positions as a fraction of the lung's extent, 0 at its top and 1 at its base, from z (N,) and share of lung (N,).
+
+    Beyond the lung below 0 or above 1; NaN for a series with fewer than 5 slices that show lung.
+    """
+    with_lung = z_mm[lung > LUNG_SHOWS]
+    if len(with_lung) < 5:
+        return np.full(len(z_mm), np.nan)
+    return (with_lung.max() - z_mm) / np.ptp(with_lung)
 
 
 def shrink(hu: np.ndarray, size: int) -> np.ndarray:
@@ -83,6 +96,7 @@ def build_dataset(
     synthetic = (source / "factors.csv").exists()
     truth = _read_truth(source / "factors.csv") if synthetic else {}
     folder.mkdir(parents=True, exist_ok=True)
+    public = set(read_manifest()["patient"])  # a collection whose identifiers are no secret, and whose split is written down
     table, seen = [], {}
     with open(folder / "slices.raw", "wb") as raw:
         for uid, headers in series.items():
@@ -101,10 +115,11 @@ def build_dataset(
                 except Unusable as reason:
                     rejected.append((header.path, str(reason)))
                 report(len(seen), total)
-            z = np.array([header.z_mm for header, *_ in usable])
-            for header, shape, small, lung in usable:
+            fractions = z_fractions(np.array([header.z_mm for header, *_ in usable]), np.array([lung for *_, lung in usable]))
+            for (header, shape, small, lung), fraction in zip(usable, fractions, strict=True):
                 raw.write(np.clip(small, *settings.window).astype("<i2").tobytes())
-                patient = header.patient if synthetic else pseudonym(header.patient, settings.salt, "patient-")
+                known = synthetic or header.patient in public
+                patient = header.patient if known else pseudonym(header.patient, settings.salt, "patient-")
                 table.append(
                     {
                         "row": len(table),
@@ -112,7 +127,7 @@ def build_dataset(
                         "series": pseudonym(uid, settings.salt, "series-"),
                         "split": split_of(patient),
                         "z_mm": round(header.z_mm, 3),
-                        "z_fraction": round(float((z.max() - header.z_mm) / np.ptp(z)), 5) if np.ptp(z) > 0 else np.nan,
+                        "z_fraction": round(float(fraction), 5),
                         "pixel_mm": round(header.spacing[1] * max(shape) / settings.size, 5),
                         "lung_fraction": round(lung, 4),
                         **truth.get(header.instance, {}),

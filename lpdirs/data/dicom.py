@@ -1,6 +1,8 @@
 """DICOM files to upright axial slices in HU. Reads only; what cannot be used is named, with a reason from REASONS."""
 
+import logging
 import os
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,14 @@ REASONS = {
     "no rescale": "slope or intercept is missing or not a number, so HU are unknown",
     "not axial": "the slice is tilted by more than 20 degrees from the axial plane (a reformat, or a scout)",
     "repeated position": "another slice of its series has the same position",
+    "repeated series": "a longer series of the same study shows most of the same positions (another kernel, or thickness)",
     "damaged pixels": "the pixel data is truncated or cannot be decoded",
     "implausible HU": "the HU of the slice are not those of a body in air",
     "same pixels": "another file holds the same pixels",
     "no lung": "the share of lung in the body is below min_lung",
 }
+logging.getLogger("pydicom").setLevel(logging.ERROR)  # what it warns of is judged here, by what is read
+
 MAX_TILT = 20.0  # degrees from the axial plane, and in plane from the patient's axes
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"),
@@ -42,6 +47,7 @@ class Header:
 
     path: Path
     patient: str
+    study: str
     series: str
     instance: str
     number: int
@@ -51,6 +57,7 @@ class Header:
     slope: float
     intercept: float
     padding: int | None
+    shape: tuple[int, int]
 
     @property
     def z_mm(self) -> float:
@@ -71,19 +78,23 @@ def find_files(folder: Path) -> list[Path]:
 def read_header(path: Path) -> Header:
     """The header of a CT slice; Unusable with the reason if it is none."""
     try:
-        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=TAGS)
-        sop_class = ds.get("SOPClassUID")
-    except Exception as error:  # whatever a hostile file makes the parser raise
+        with warnings.catch_warnings(action="ignore"):
+            return _read_header(path)
+    except Unusable:
+        raise
+    except Exception as error:  # whatever a hostile file makes the parser raise, at once or when a value is looked at
         raise Unusable("not DICOM") from error
+
+
+def _read_header(path: Path) -> Header:
+    ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=TAGS)
+    sop_class = ds.get("SOPClassUID")
     if sop_class is None:
         raise Unusable("not DICOM")
     if sop_class != CTImageStorage:
         raise Unusable("not a CT image")
-    try:
-        rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
-        frames, samples = int(ds.get("NumberOfFrames") or 1), int(ds.get("SamplesPerPixel") or 1)
-    except Exception as error:
-        raise Unusable("not DICOM") from error
+    rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
+    frames, samples = int(ds.get("NumberOfFrames") or 1), int(ds.get("SamplesPerPixel") or 1)
     if rows == 0 or columns == 0:
         raise Unusable("no pixels")
     if frames != 1 or samples != 1:
@@ -101,14 +112,12 @@ def read_header(path: Path) -> Header:
     _turn(orientation)
     text = lambda tag: str(ds.get(tag) or "").strip()
     series = text("SeriesInstanceUID") or text("StudyInstanceUID") or str(path.parent)
-    try:
-        padding = int(ds.PixelPaddingValue)
-    except Exception:
-        padding = None
+    padding = ds.get("PixelPaddingValue")
     number = text("InstanceNumber")
     return Header(
         path=path,
         patient=text("PatientID") or text("StudyInstanceUID") or series,
+        study=text("StudyInstanceUID") or series,
         series=series,
         instance=text("SOPInstanceUID"),
         number=int(number) if number.lstrip("-").isdigit() else 0,
@@ -117,7 +126,8 @@ def read_header(path: Path) -> Header:
         spacing=spacing,
         slope=slope,
         intercept=intercept,
-        padding=padding,
+        padding=padding if isinstance(padding, int) else None,
+        shape=(rows, columns),
     )
 
 
@@ -148,11 +158,14 @@ def _turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
 def read_hu(header: Header) -> np.ndarray:
     """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
     try:
-        raw = _pixels(header.path)
+        with warnings.catch_warnings(action="ignore"):
+            raw = _pixels(header.path)
     except Exception as error:
         raise Unusable("damaged pixels") from error
     if raw.ndim != 2:
         raise Unusable("colour or multi-frame")
+    if raw.shape != header.shape:
+        raise Unusable("damaged pixels")
     hu = raw.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
     if header.padding is not None:  # signed and unsigned readings of the same 16 bits both occur
         hu[(raw.astype(np.int64) & 0xFFFF) == (header.padding & 0xFFFF)] = -1000
@@ -183,7 +196,7 @@ def scan(folder: Path) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]
             series[header.series].append(header)
         except Unusable as reason:
             rejected.append((path, str(reason)))
-    ordered = {}
+    ordered: dict[str, list[Header]] = {}
     for uid, headers in sorted(series.items()):
         headers.sort(key=lambda h: (-h.z_mm, h.number, h.path))
         kept: list[Header] = []
@@ -193,4 +206,19 @@ def scan(folder: Path) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]
             else:
                 kept.append(header)
         ordered[uid] = kept
+    for uid in _repeated(ordered):
+        rejected += [(header.path, "repeated series") for header in ordered.pop(uid)]
     return ordered, rejected
+
+
+def _repeated(series: dict[str, list[Header]]) -> list[str]:
+    """Series of which most positions (to 1 mm) are shown by a longer one of the same study; of equals the first UID stays."""
+    shown: dict[str, list[set[int]]] = defaultdict(list)
+    repeated = []
+    for uid, headers in sorted(series.items(), key=lambda item: (-len(item[1]), item[0])):
+        positions = {round(h.z_mm) for h in headers}
+        if any(len(positions & others) > len(positions) / 2 for others in shown[headers[0].study]):
+            repeated.append(uid)
+        else:
+            shown[headers[0].study].append(positions)
+    return repeated

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
+from lpdirs.data.lidc import choose, fetch, read_manifest
 from lpdirs.errors import UserError
 from lpdirs.pipeline.notebooks import run_notebooks
 from lpdirs.pipeline.report import write_report
@@ -23,14 +25,34 @@ def main(words: list[str] | None = None) -> int:
     run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs)")
     run.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings in place of the profile's")
     run.add_argument("--again", action="store_true", help="run notebooks again that are done; trained models are kept")
+    get = commands.add_parser("fetch", help="download LIDC-IDRI, or part of it, from the NCI Imaging Data Commons")
+    get.add_argument("collection", choices=["lidc"])
+    get.add_argument("--patients", type=int, help="the first N patients of data_manifests/lidc_idri.csv")
+    get.add_argument("--series-file", type=Path, help="a text file with one SeriesInstanceUID a line")
+    get.add_argument("--to", type=Path, required=True, help="where patients' folders are written")
+    get.add_argument("--endpoint-url", help="a mirror of the bucket, in place of the public one")
     args = parser.parse_args(words)
     try:
-        folder = run_notebooks(args.profile, args.run or args.profile, _given(args), args.seed, args.outputs, args.again)
-        print(f"report: {write_report(folder)}")
+        (_run if args.command == "run" else _fetch)(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    folder = run_notebooks(args.profile, args.run or args.profile, _given(args), args.seed, args.outputs, args.again)
+    print(f"report: {write_report(folder)}")
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    rows = choose(read_manifest(), args.patients, args.series_file)
+    print(
+        f"{len(rows)} series of {rows['patient'].nunique()} patients, {rows['bytes'].sum() / 1e9:.2f} GB, licence {rows['licence'].iloc[0]}"
+    )
+    with tqdm(total=int(rows["bytes"].sum()), unit="B", unit_scale=True, desc="LIDC-IDRI") as bar:
+        fetch(rows, args.to, args.endpoint_url, lambda done, total: bar.update(done - bar.n))
+    print(f"all {rows['slices'].sum()} slices are in {args.to}: python -m lpdirs run --profile paper --data {args.to}")
 
 
 def _given(args: argparse.Namespace) -> dict:

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from lpdirs.checkpoints import stream
-from lpdirs.data.build import SPLITS, DataSettings, NoSlices, build_dataset, split_of
+from lpdirs.data.build import SPLITS, DataSettings, NoSlices, build_dataset, split_of, z_fractions
 from lpdirs.data.dicom import REASONS, find_files
+from lpdirs.data.lidc import read_manifest
 from lpdirs.data.store import affine, open_dataset, scale, to_hu
 from lpdirs.errors import SettingsDiffer
 from tests.conftest import COHORT, SETTINGS
@@ -26,7 +27,29 @@ def test_every_slice_is_there_with_its_truth(dataset):
     assert not table.filter(like="true_").isna().any(axis=None)
     # z of the truth and z of the geometry tell the same order
     for _, patient in table.groupby("patient"):
-        assert patient["true_z"].is_monotonic_increasing and patient["z_fraction"].is_monotonic_increasing
+        assert patient["true_z"].is_monotonic_increasing and patient["z_fraction"].dropna().is_monotonic_increasing
+
+
+def test_z_is_a_fraction_of_the_lung_s_extent():
+    z = np.arange(100.0, 0, -10)
+    lung = np.array([0, 0, 0.1, 0.3, 0.4, 0.4, 0.3, 0.1, 0, 0])
+    fraction = z_fractions(z, lung)
+    assert fraction[2] == 0 and fraction[7] == 1 and fraction[0] < 0 and fraction[9] > 1
+    assert np.isnan(z_fractions(z[:4], lung[:4])).all(), "too few slices to tell"
+
+
+def test_patients_of_a_public_collection_keep_their_key_and_split(dicom_folder, tmp_path):
+    import pydicom
+
+    (tmp_path / "source").mkdir()
+    for path in sorted((dicom_folder / "P0002").iterdir()):
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "LIDC-IDRI-0003"
+        ds.save_as(tmp_path / "source" / path.name)
+    build_dataset(tmp_path / "source", tmp_path / "data", SETTINGS)
+    table, manifest = open_dataset(tmp_path / "data").table, read_manifest().set_index("patient")
+    assert set(table["patient"]) == {"LIDC-IDRI-0003"}
+    assert set(table["split"]) == {manifest.loc["LIDC-IDRI-0003", "split"]}
 
 
 def test_no_patient_is_in_two_splits(dataset):

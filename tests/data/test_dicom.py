@@ -118,6 +118,23 @@ def test_series_are_ordered_by_position_not_by_name(tmp_path):
     assert [(path.name, why) for path, why in rejected] == [("d", "repeated position")]
 
 
+def test_one_series_a_study_where_kernels_repeat(tmp_path):
+    """Of two series with the same positions the longer stays; one at other positions, or of another study, stays too."""
+
+    def make(series, ts, study="1.1"):
+        for t in ts:
+            path = tmp_path / f"{study}-{series}-{t}"
+            write(path, lambda ds: (setattr(ds, "SeriesInstanceUID", series), setattr(ds, "StudyInstanceUID", study)), t=t)
+
+    make("1.2.1", (0.1, 0.3, 0.5, 0.7))
+    make("1.2.2", (0.1, 0.3, 0.5, 0.7, 0.9))
+    make("1.2.3", (0.2, 0.4, 0.6))
+    make("1.2.4", (0.1, 0.3), study="1.9")
+    series, rejected = scan(tmp_path)
+    assert sorted(series) == ["1.2.2", "1.2.3", "1.2.4"]
+    assert [why for _, why in rejected] == ["repeated series"] * 4
+
+
 def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "deep").mkdir()
     write(tmp_path / "deep" / "a")
