@@ -135,7 +135,7 @@ def test_what_nbval_ignores_says_why(name):
     ignored = [cell for cell in cells if "nbval-ignore-output" in cell.metadata.get("tags", [])]
     assert all(cell.source.startswith("# not compared by nbval: ") for cell in ignored)
     assert not any("not compared" in cell.source for cell in cells if cell not in ignored)
-    assert len(ignored) < len(cells) / 2 + 1
+    assert len(cells) - len(ignored) >= 5
     assert not any("nbval-skip" in cell.metadata.get("tags", []) for cell in cells)
 
 
