@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import torch
 import yaml
+from safetensors import safe_open
 
 from lpdirs.checkpoints import write_atomic
 from lpdirs.errors import MissingInput, UserError
@@ -168,7 +169,12 @@ def provenance() -> dict:
     }
 
 
-def fingerprint(path: Path) -> str:
-    """A short hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def fingerprint(weights: Path) -> str:
+    """A short hash of the tensors in a safetensors file; the file's own bytes differ each time that it is written."""
+    digest = hashlib.sha256()
+    with safe_open(weights, "pt") as file:
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name).contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -28,7 +28,7 @@ class Explorer(widgets.HBox):
 
     def __init__(self, models: dict[str, tuple[nn.Module, Directions]], window: tuple[float, float], reach: float = 6.0, seed: int = 0):
         self.models, self.window_hu, self.reach = models, window, reach
-        self.model = widgets.ToggleButtons(options=list(models), description="model", style={"button_width": "5em"})
+        self.model = widgets.ToggleButtons(options=list(models), description="model", style={"button_width": "auto"})
         self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description="slice", layout={"width": "12em"})
         self.new, self.reset = widgets.Button(description="New z"), widgets.Button(description="Reset")
         self.image = widgets.Image(format="png", layout={"width": "320px", "height": "320px"})  # the browser enlarges it

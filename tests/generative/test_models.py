@@ -5,6 +5,7 @@ from lpdirs.errors import UserError
 from lpdirs.generative.dcgan import Discriminator, Generator
 from lpdirs.generative.generators import as_generator, generate, load_generator, load_model, save_model
 from lpdirs.generative.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
+from lpdirs.runs import fingerprint
 
 
 def count(module):
@@ -74,6 +75,19 @@ def test_saved_models_open_as_they_were(tmp_path, kind, make):
     z = torch.randn(3, 4)
     mine = model.eval() if kind == "dcgan" else model.decoder.eval()
     assert torch.equal(generator(z), mine(z)) and generator.latent_dim == 4
+
+
+def test_a_fingerprint_is_of_the_weights_not_of_the_file(tmp_path):
+    model = Generator(32, 4, 4)
+    prints = set()
+    for i in range(8):  # the order of the file's metadata is not the same each time
+        save_model(model, tmp_path / f"{i}.safetensors", "dcgan", {"a": i, "b": 2}, size=32, latent_dim=4, width=4)
+        prints.add(fingerprint(tmp_path / f"{i}.safetensors"))
+    assert len(prints) == 1
+    with torch.no_grad():
+        model.layers[0].weight[0, 0, 0, 0] += 1e-6
+    save_model(model, tmp_path / "other.safetensors", "dcgan", {}, size=32, latent_dim=4, width=4)
+    assert fingerprint(tmp_path / "other.safetensors") not in prints
 
 
 def test_any_module_can_be_a_generator():

@@ -10,7 +10,7 @@ import pytest
 from lpdirs.errors import MissingInput, UserError
 from lpdirs.pipeline.cli import main
 from lpdirs.pipeline.notebooks import parameter_names
-from lpdirs.runs import NOTEBOOKS, load_profile, read_log, resolve, start
+from lpdirs.runs import NOTEBOOKS, fingerprint, load_profile, read_log, resolve, start
 from tests.conftest import ROOT
 
 COMMON = {"profile": "smoke", "run": "r", "seed": 0}
@@ -105,6 +105,16 @@ def test_a_second_call_redoes_nothing(tiny_run):
     again = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and again.stdout.count("done before") == len(NOTEBOOKS)
     assert before == {p: p.stat().st_mtime_ns for p in work}
+
+
+def test_running_again_keeps_what_was_trained(tiny_run):
+    """As when a reader runs all cells of notebook after notebook a second time."""
+    outputs, words, _ = tiny_run
+    weights = [p for p in (outputs / "tiny").rglob("*.safetensors")]
+    before = {p: fingerprint(p) for p in weights}
+    again = subprocess.run([sys.executable, "-m", "lpdirs", *words, "--again"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert len(before) == 4 and before == {p: fingerprint(p) for p in weights}
 
 
 def test_other_settings_in_the_same_run_are_refused_in_one_line(tiny_run):
