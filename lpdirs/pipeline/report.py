@@ -17,7 +17,8 @@ PAGE = """<!doctype html>
   :root {{ color-scheme: light dark; }}
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
   table {{ border-collapse: collapse; width: 100%; }} td, th {{ text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top;
-  border-bottom: 1px solid #8884; }} img {{ max-width: 100%; background: white; }} pre {{ overflow-x: auto; }}
+  border-bottom: 1px solid #8884; }} td:nth-child(2) {{ white-space: nowrap; }}
+  img {{ max-width: 100%; background: white; }} pre {{ overflow-x: auto; }}
 </style></head><body>
 <h1>Run “{run}”</h1>
 <p>{summary}</p>
@@ -45,7 +46,7 @@ def write_report(folder: Path) -> Path:
         time = f"{entry['seconds']:.0f} s" if entry else ""
         rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{escape(results)}</td></tr>')
     pictures = "".join(
-        f'<h2>{escape(path.stem.replace("_", " "))}</h2><img src="../analysis/{path.name}" alt="{escape(path.stem)}">'
+        f'<h2>{escape(path.stem.removeprefix("best_"))}</h2><img src="../analysis/{path.name}" alt="{escape(path.stem)}">'
         for path in sorted((folder / "analysis").glob("best_*.png"))
     )
     last = log.get("06_quantitative_analysis", {})
