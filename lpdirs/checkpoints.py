@@ -58,6 +58,8 @@ def train(
         check_settings(saved["settings"], settings, folder)
         task.load_state_dict(saved["task"])
         history = saved["history"]
+        if len(history) >= steps:
+            report(steps, steps, history[-1])
     for index in range(len(history), steps):
         losses = task.step(index)
         if not all(np.isfinite(v) for v in losses.values()):

@@ -23,6 +23,7 @@ class Progress:
 
     def __call__(self, done: int, total: int, values: dict[str, float] | None = None) -> None:
         now = time.monotonic()
+        before = self.begun is None and done == total
         self.begun = done - 1 if self.begun is None else self.begun
         if done < total and now - self.last < self.every:
             return
@@ -39,4 +40,5 @@ class Progress:
             text = escape(f"{self.label}: {done}/{total}, {left:.0f} s left  {losses}")
             self.handle.update(self._html(f'<progress value="{done}" max="{total}" style="width:20em"></progress> {text}'))
         else:
-            self.handle.update(self._html(escape(f"{self.label}: {total} of {total} done in {seconds:.0f} s  {losses}")))
+            took = "done before" if before else f"done in {seconds:.0f} s"
+            self.handle.update(self._html(escape(f"{self.label}: {total} of {total} {took}  {losses}")))

@@ -45,6 +45,14 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(make, tmp_path):
     assert same(parts.state_dict(), whole.state_dict())
 
 
+def test_a_finished_run_says_so_and_does_nothing(make, tmp_path):
+    task = make()
+    train(task, 2, tmp_path, {})
+    seen = []
+    assert len(train(make(), 2, tmp_path, {}, report=lambda done, total, losses: seen.append((done, total)))) == 2
+    assert seen == [(2, 2)]
+
+
 def test_training_leaves_torch_s_own_random_state_alone(make, tmp_path):
     before = torch.get_rng_state()
     train(make(), 1, tmp_path, {})
