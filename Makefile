@@ -4,7 +4,7 @@ VENV ?= .venv
 PROFILE ?= demo
 RUN ?= $(PROFILE)
 BIN := $(VENV)/bin
-# without these, two Intel/GNU thread pools each take all cores
+# keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 # make fuzz   make notebooks   make reference   make lock

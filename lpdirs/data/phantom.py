@@ -112,7 +112,7 @@ def render(p: Patient, t, size: int = 128, noise: float = 18.0) -> np.ndarray:
     c = Canvas(f["rotation"], f["x_position"], f["y_position"], size, FOV_MM)
     a, b = _trunk(p, t)
     _couch(c, p, f["y_position"])
-    _trunk_wall(c, p, t, a, b, rng)
+    _trunk_wall(c, p, t, a, b)
     ca, cb = _cavity(p, t, a, b)
     _lungs(c, p, t, ca, cb, rng)
     _mediastinum(c, p, t, ca, cb)
@@ -137,7 +137,7 @@ def _couch(c: Canvas, p: Patient, y_position):
     c.paint_all(c.edge(3.0 - np.abs(np.abs(y - 15) - 12)) * inside, -180)
 
 
-def _trunk_wall(c: Canvas, p: Patient, t, a, b, rng):
+def _trunk_wall(c: Canvas, p: Patient, t, a, b):
     shoulder = ramp(t, 0.20, 0.02)
     parts = [c.superellipse(0, 0, a, b, 2.5)]
     for side in (-1, 1):
