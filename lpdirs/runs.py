@@ -16,8 +16,9 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from lpdirs.checkpoints import write_atomic
+from lpdirs.cluster import cores
 from lpdirs.errors import MissingInput, UserError
+from lpdirs.files import write_atomic
 
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
 NOTEBOOKS = {  # notebook: the folder of a run that it writes
@@ -136,7 +137,7 @@ def start(notebook: str, names: dict) -> Stage:
     outputs = Path(names["outputs"])
     folder = (outputs if outputs.is_absolute() else project_root() / outputs) / run
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     values = SimpleNamespace(**resolve(names["profile"], given))
     return Stage(notebook, names["profile"], folder, int(names["seed"]), values, given, time.time())
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lpdirs.data.build import DataSettings, build_dataset
+from lpdirs.data.build import build_dataset
 from lpdirs.data.cohort import Cohort, write_cohort
+from lpdirs.data.series import DataSettings
 
 ROOT = Path(__file__).parent.parent
 REAL_CT = ROOT.parent / "shared" / "ct_samples"

@@ -6,36 +6,26 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.nn import functional as F
 
-from lpdirs.checkpoints import check_settings, write_atomic
-from lpdirs.data.body import lung_fraction
-from lpdirs.data.dicom import REASONS, Unusable, read_hu, scan
+from lpdirs.cluster import cluster, cores, each
+from lpdirs.data.dicom import REASONS, Header, arrange, find_files, read_headers
 from lpdirs.data.lidc import read_manifest
+from lpdirs.data.series import DataSettings, write_part
 from lpdirs.errors import UserError
+from lpdirs.files import check_settings, write_atomic
 
-LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
+MANY = 5000  # files from which a cluster of processes is worth its start
 
 
 class NoSlices(UserError):
     """A folder of which no file ended up in the data set."""
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """`size` px a side; `window` in HU; `min_lung` share of lung in the body below which a slice is left out."""
-
-    size: int = 128
-    window: tuple[float, float] = (-1000.0, 2000.0)
-    min_lung: float = 0.0
-    salt: str = "lpdirs"
 
 
 def split_of(patient: str) -> str:
@@ -53,119 +43,125 @@ def pseudonym(identifier: str, salt: str, prefix: str) -> str:
     return prefix + hashlib.blake2b(identifier.encode(), key=salt.encode()[:64], digest_size=5).hexdigest()
 
 
-def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:
-    """Positions as a fraction of the lung's extent, 0 at its top and 1 at its base, from z (N,) and share of lung (N,).
-
-    Beyond the lung below 0 or above 1; NaN for a series with fewer than 5 slices that show lung.
-    """
-    with_lung = z_mm[lung > LUNG_SHOWS]
-    if len(with_lung) < 5:
-        return np.full(len(z_mm), np.nan)
-    return (with_lung.max() - z_mm) / np.ptp(with_lung)
-
-
-def shrink(hu: np.ndarray, size: int) -> np.ndarray:
-    """The whole frame, anti-aliased, to (size, size) integer HU; frames that are not square are filled up with air."""
-    rows, columns = hu.shape
-    if rows != columns:
-        side = max(rows, columns)
-        square = np.full((side, side), -1000, np.float32)
-        square[(side - rows) // 2 :, (side - columns) // 2 :][:rows, :columns] = hu
-        hu = square
-    x = F.interpolate(torch.from_numpy(hu)[None, None], (size, size), mode="bilinear", antialias=True)
-    return x[0, 0].round().clamp(-1024, 32767).to(torch.int16).numpy()
-
-
 def build_dataset(
-    source: Path, folder: Path, settings: DataSettings, report: Callable[[int, int], None] = lambda done, total: None
+    source: Path,
+    folder: Path,
+    settings: DataSettings,
+    report: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> dict:
     """Read all DICOM below `source` and write the data set into `folder`; returns what dataset.json says.
 
-    A data set that is there with the same settings and source is left as it is. Raises NoSlices when nothing can be used.
+    A data set that is there, with the same settings and from the same files, is left as it is; files that were added or taken
+    away since have it built again. A build that was killed goes on with the series that are missing. `workers` processes read
+    side by side (None: one a core where there are more than 5,000 files), or those of the Dask cluster at `scheduler`, which
+    must see both folders; the result does not depend on them. Raises NoSlices when nothing can be used.
     """
-    described = folder / "dataset.json"
+    described, parts = folder / "dataset.json", folder / "parts"
     wanted = json.loads(json.dumps(asdict(settings))) | {"source": str(source)}
-    if described.exists():
-        there = json.loads(described.read_text())
+    wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
+    there = json.loads(described.read_text()) if described.exists() else None
+    if there:
         check_settings(there["settings"], wanted, folder)
-        return there
     if not source.is_dir():
+        if there:
+            return there
         raise NoSlices(f"data_dir {source} is not a folder: give the folder that holds your DICOM files")
-    series, rejected = scan(source)
-    total = sum(map(len, series.values()))
-    synthetic = (source / "factors.csv").exists()
-    truth = _read_truth(source / "factors.csv") if synthetic else {}
-    folder.mkdir(parents=True, exist_ok=True)
-    public = set(read_manifest()["patient"])  # a collection whose identifiers are no secret, and whose split is written down
-    table, seen = [], {}
-    with open(folder / "slices.raw", "wb") as raw:
-        for uid, headers in series.items():
-            usable = []
-            for header in headers:
-                try:
-                    hu = read_hu(header)
-                    digest = hashlib.blake2b(hu.tobytes(), digest_size=16).digest()
-                    if seen.setdefault(digest, header.path) != header.path:
-                        raise Unusable("same pixels")
-                    small = shrink(hu, settings.size)
-                    lung = lung_fraction(small.astype(np.float32))
-                    if lung < settings.min_lung:
-                        raise Unusable("no lung")
-                    usable.append((header, hu.shape, small, lung))
-                except Unusable as reason:
-                    rejected.append((header.path, str(reason)))
-                report(len(seen), total)
-            fractions = z_fractions(np.array([header.z_mm for header, *_ in usable]), np.array([lung for *_, lung in usable]))
-            for (header, shape, small, lung), fraction in zip(usable, fractions, strict=True):
-                raw.write(np.clip(small, *settings.window).astype("<i2").tobytes())
-                known = synthetic or header.patient in public
-                patient = header.patient if known else pseudonym(header.patient, settings.salt, "patient-")
-                table.append(
-                    {
-                        "row": len(table),
-                        "patient": patient,
-                        "series": pseudonym(uid, settings.salt, "series-"),
-                        "split": split_of(patient),
-                        "z_mm": round(header.z_mm, 3),
-                        "z_fraction": round(float(fraction), 5),
-                        "pixel_mm": round(header.spacing[1] * max(shape) / settings.size, 5),
-                        "lung_fraction": round(lung, 4),
-                        **truth.get(header.instance, {}),
-                    }
-                )
+    inside = source in folder.parents  # then what is written there is no input
+    own = lambda path: (path.name in OWN and path.parent == source) or (inside and folder in path.parents)
+    files = [path for path in find_files(source) if not own(path)]
+    inventory = _inventory(source, files)
+    if there and there["inventory"] == inventory:
+        return there
+    described.unlink(missing_ok=True)
+    parts.mkdir(parents=True, exist_ok=True)
+    with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
+        headers: list[Header] = []
+        rejected: list[tuple[Path, str]] = []
+        for read, refused in each(client, read_headers, ((files[i : i + 500],) for i in range(0, len(files), 500))):
+            headers += read
+            rejected += refused
+        series, repeated = arrange(headers)
+        rejected += repeated
+        names = {uid: _inventory(source, [h.path for h in members], json.dumps(wanted)) for uid, members in series.items()}
+        total = sum(map(len, series.values()))
+        missing = [uid for uid in series if not (parts / f"{names[uid]}.json").exists()]
+        done = total - sum(len(series[uid]) for uid in missing)
+        for _, count in each(client, write_part, ((series[uid], settings, parts, names[uid]) for uid in missing)):
+            done += count
+            report(done, total)
+    table, kept, doubled = _table(source, series, {uid: parts / f"{names[uid]}.json" for uid in series}, settings)
+    rejected += doubled
     reasons = Counter(reason for _, reason in rejected)
     with open(folder / "rejected.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "reason", "meaning"])
-        writer.writerows([path.relative_to(source), r, REASONS[r]] for path, r in sorted(rejected) if path.name not in OWN)
-    for name in OWN:
-        reasons["not DICOM"] -= sum(path.name == name and path.parent == source for path, _ in rejected)
-    reasons = Counter({r: n for r, n in reasons.most_common() if n > 0})
+        writer.writerows([path.relative_to(source), reason, REASONS[reason]] for path, reason in sorted(rejected))
     if not table:
-        (folder / "slices.raw").unlink()
-        why = ", ".join(f"{n} {reason}" for reason, n in reasons.items()) or "it holds no files"
+        shutil.rmtree(parts)
+        why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "it holds no files"
         raise NoSlices(f"no usable slice in {source}: {why}; see REASONS in lpdirs/data/dicom.py, or lower min_lung")
-    fingerprint = _finish_array(folder, (len(table), settings.size, settings.size))
     frame = pd.DataFrame(table)
-    frame.to_csv(folder / "slices.csv", index=False)
+    write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
     description = {
         "settings": wanted,
         "window": list(settings.window),
         "size": settings.size,
         "pixel_mm": float(frame["pixel_mm"].median()),
-        "synthetic": synthetic,
+        "synthetic": (source / "factors.csv").exists(),
         "slices": len(frame),
         "patients": int(frame["patient"].nunique()),
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
-        "rejected": dict(reasons),
-        "fingerprint": fingerprint,
+        "rejected": dict(reasons.most_common()),
+        "inventory": inventory,
+        "fingerprint": _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size),
     }
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
+    shutil.rmtree(parts)
     return description
 
 
-OWN = ("factors.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
+def _inventory(source: Path, files: list[Path], extra: str = "") -> str:
+    """A fingerprint of names and sizes of files."""
+    digest = hashlib.blake2b(extra.encode(), digest_size=12)
+    for path in files:
+        digest.update(f"{path.relative_to(source)}\0{path.lstat().st_size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _table(source: Path, series: dict[str, list[Header]], parts: dict[str, Path], settings: DataSettings):
+    """Rows of slices.csv; for each series which slices of its part are kept; and what was rejected, in the parts or as a double."""
+    synthetic = (source / "factors.csv").exists()
+    truth = _read_truth(source / "factors.csv") if synthetic else {}
+    public = set(read_manifest()["patient"])  # a collection whose identifiers are no secret, and whose split is written down
+    table, kept, rejected, seen = [], {}, [], set()
+    for uid, headers in series.items():
+        part = json.loads(parts[uid].read_text())
+        rejected += [(Path(path), reason) for path, reason in part["rejected"]]
+        identifier, kept[uid] = headers[0].patient, []
+        patient = identifier if synthetic or identifier in public else pseudonym(identifier, settings.salt, "patient-")
+        for index, row in enumerate(part["rows"]):
+            if row["digest"] in seen:
+                rejected.append((Path(row["path"]), "same pixels"))
+                continue
+            seen.add(row["digest"])
+            kept[uid].append(index)
+            table.append(
+                {
+                    "row": len(table),
+                    "patient": patient,
+                    "series": pseudonym(uid, settings.salt, "series-"),
+                    "split": split_of(patient),
+                    "z_mm": round(row["z_mm"], 3),
+                    "z_fraction": None if row["fraction"] is None else round(row["fraction"], 5),
+                    "pixel_mm": round(row["pixel_mm"], 5),
+                    "lung_fraction": round(row["lung"], 4),
+                    **truth.get(row["instance"], {}),
+                }
+            )
+    return table, kept, rejected
 
 
 def _read_truth(path: Path) -> dict[str, dict[str, float]]:
@@ -173,19 +169,19 @@ def _read_truth(path: Path) -> dict[str, dict[str, float]]:
     return frame.add_prefix("true_").to_dict("index")
 
 
-def _finish_array(folder: Path, shape: tuple[int, int, int]) -> str:
-    """Turn slices.raw into slices.npy without holding it in memory; returns its fingerprint."""
+def _join(path: Path, parts: list[tuple[Path, list[int]]], size: int) -> str:
+    """Write the kept slices of all parts as one array, a part in memory at a time; returns the file's fingerprint."""
     digest = hashlib.blake2b(digest_size=8)
 
     def write(partial: Path) -> None:
-        with open(partial, "wb") as out, open(folder / "slices.raw", "rb") as raw:
-            header = {"descr": "<i2", "fortran_order": False, "shape": shape}
+        with open(partial, "wb") as out:
+            header = {"descr": "<i2", "fortran_order": False, "shape": (sum(len(rows) for _, rows in parts), size, size)}
             np.lib.format.write_array_header_1_0(out, header)
-            shutil.copyfileobj(raw, out)
+            for part, rows in parts:
+                out.write(np.load(part)[rows].tobytes())
         with open(partial, "rb") as written:
             while block := written.read(1 << 20):
                 digest.update(block)
 
-    write_atomic(folder / "slices.npy", write)
-    (folder / "slices.raw").unlink()
+    write_atomic(path, write)
     return digest.hexdigest()

@@ -44,11 +44,12 @@ class Canvas:
         """Blend `value` (HU) over the whole field where `mask` is, from 0 to 1."""
         self.hu += mask * (value - self.hu)
 
-    def superellipse(self, u, v, a, b, n: float):
-        """Coverage (N, S, S) of |u/a|^n + |v/b|^n <= 1 around (u, v)."""
+    def superellipse(self, u, v, a, b):
+        """Coverage (N, S, S) of |u/a|^2.5 + |v/b|^2.5 <= 1 around (u, v), each (N,): rounder than a box, fuller than an ellipse."""
         a, b = self._col(np.maximum(a, 1e-3)), self._col(np.maximum(b, 1e-3))
-        q = (np.abs((self.u - self._col(u)) / a) ** n + np.abs((self.v - self._col(v)) / b) ** n) ** np.float32(1 / n)
-        return self.edge((1 - q) * np.minimum(a, b))
+        du, dv = np.abs((self.u - self._col(u)) / a), np.abs((self.v - self._col(v)) / b)
+        s = du * du * np.sqrt(du) + dv * dv * np.sqrt(dv)
+        return self.edge((1 - s) / np.float32(2.5) * np.minimum(a, b))  # near the edge s^(1/2.5) is 1 + (s - 1)/2.5
 
     def ellipse(self, u, v, a, b):
         """Coverage (N, S, S) of an upright ellipse around (u, v)."""

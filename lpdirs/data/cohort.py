@@ -11,9 +11,10 @@ import pandas as pd
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from lpdirs.checkpoints import write_atomic
-from lpdirs.data.phantom import FOV_MM, LENGTH_MM, Patient, factors_at, render, sample_patients
+from lpdirs.data.phantom import FOV_MM, render
+from lpdirs.data.population import LENGTH_MM, Patient, factors_at, sample_patients
 from lpdirs.errors import UserError
+from lpdirs.files import write_atomic
 
 UID_ROOT = "2.25."  # UIDs made from a hash, as the standard allows
 
@@ -46,12 +47,13 @@ def slice_positions(p: Patient, n: int) -> np.ndarray:
 
 
 def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-    """Write the cohort's CT Image Storage files, a folder a patient, and factors.csv with the truth; once, not again."""
+    """Write the cohort's CT Image Storage files, a folder a patient, and the truth: factors.csv (slices), patients.csv; once, not again."""
     described = folder / "cohort.json"
     if described.exists() and json.loads(described.read_text()) == asdict(cohort):
         return
     truth = []
-    for i, p in enumerate(sample_patients(cohort.patients, cohort.seed)):
+    patients = sample_patients(cohort.patients, cohort.seed)
+    for i, p in enumerate(patients):
         (folder / p.key).mkdir(parents=True, exist_ok=True)
         t = slice_positions(p, cohort.slices)
         factors = factors_at(p, t)
@@ -61,6 +63,7 @@ def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None
             ds.save_as(path, enforce_file_format=True)
             truth.append({"instance": ds.SOPInstanceUID, **{k: round(float(v[j]), 4) for k, v in factors.items()}})
         report(i + 1, cohort.patients)
+    pd.DataFrame(patients).round(4).to_csv(folder / "patients.csv", index=False)
     pd.DataFrame(truth).to_csv(folder / "factors.csv", index=False)
     write_atomic(described, lambda partial: partial.write_text(json.dumps(asdict(cohort))))
 

@@ -6,102 +6,15 @@ t from 0 (lung apex, shoulders) to 1 (liver). A roll and a shift put the body on
 It is a test object with known truth, not a model of any population: ranges are plausible, correlations are invented.
 """
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from lpdirs.data.canvas import Canvas, bump, ramp
+from lpdirs.data.population import LENGTH_MM, Patient, factors_at, trunk
+from lpdirs.data.texture import filaments, sample
 
-LENGTH_MM = 300.0  # apex to liver, the range of t
 FOV_MM = 420.0  # side of the square field of view
-
-# Factors that are written to the table for each slice; mm unless said.
-FACTORS = {
-    "rotation": "roll of the body, degrees, positive clockwise in the image",
-    "x_position": "body axis right of the field's centre (patient's left), mm",
-    "y_position": "body axis below the field's centre (towards the couch), mm",
-    "width": "left-right extent of the trunk at this z, mm",
-    "thickness": "front-back extent of the trunk at this z, without breasts, mm",
-    "fat": "thickness of the subcutaneous fat, mm",
-    "breast": "forward reach of the breasts at their largest section, mm",
-    "lung": "lung size, 1 is average",
-    "heart": "heart size, 1 is average",
-    "z": "position from lung apex (0) to liver (1)",
-}
-
-
-@dataclass(frozen=True)
-class Patient:
-    """What makes one synthetic patient; lengths in mm, angles in degrees."""
-
-    key: str
-    seed: int
-    rotation: float
-    x_position: float
-    y_position: float
-    width: float
-    thickness: float
-    fat: float
-    breast: float
-    lung: float
-    heart: float
-    twist: float = 0.0  # change of the roll from t = 0 to 1, degrees
-    tilt: float = 0.0  # change of y from t = 0 to 1, mm
-    contrast: float = 45.0  # HU of blood
-    couch: float = 0.0  # curvature of the couch, 0 (flat) to 1 (cradle)
-
-
-def sample_patients(n: int, seed: int) -> list[Patient]:
-    """Draw `n` patients; patient i is the same whatever `n` is."""
-    return [_sample_patient(i, seed) for i in range(n)]
-
-
-def _sample_patient(index: int, seed: int) -> Patient:
-    rng = np.random.default_rng([seed, index])
-    normal = lambda mean, sd, low, high: float(np.clip(rng.normal(mean, sd), low, high))
-    size = normal(0, 1, -2, 2)  # overall build, shared by width, thickness and fat
-    female = rng.random() < 0.5
-    width = 335 + 18 * size + normal(0, 12, -25, 25)
-    return Patient(
-        key=f"P{index:04d}",
-        seed=int(rng.integers(2**31)),
-        rotation=normal(0, 9, -20, 20),
-        x_position=normal(0, 8, -18, 18),
-        y_position=normal(0, 18, -38, 38),
-        width=width,
-        thickness=222 + 16 * size + normal(0, 18, -38, 38),
-        fat=float(np.clip(14 + 5 * size + rng.normal(0, 3), 5, 30)),
-        breast=normal(34, 12, 10, 62) if female else normal(3, 2, 0, 8),
-        lung=normal(1, 0.07, 0.85, 1.15),
-        heart=normal(1, 0.09, 0.8, 1.2),
-        twist=normal(0, 2, -4, 4),
-        tilt=normal(0, 4, -8, 8),
-        contrast=float(rng.choice([45.0, 150.0])) + normal(0, 12, -25, 25),
-        couch=float(rng.random()),
-    )
-
-
-def factors_at(p: Patient, t: np.ndarray) -> dict[str, np.ndarray]:
-    """True factors of the slices of `p` at positions t (N,), each (N,), named as in FACTORS."""
-    t = np.asarray(t, np.float32)
-    a, b = _trunk(p, t)
-    constant = {name: np.full_like(t, asdict(p)[name]) for name in ("x_position", "fat", "breast", "lung", "heart")}
-    varying = {
-        "rotation": p.rotation + p.twist * (t - 0.5),
-        "y_position": p.y_position + p.tilt * (t - 0.5),
-        "width": 2 * a,
-        "thickness": 2 * b,
-        "z": t,
-    }
-    return {name: (constant | varying)[name].astype(np.float32) for name in FACTORS}
-
-
-def _trunk(p: Patient, t):
-    """Half width and half thickness of the trunk along t, mm."""
-    a = 0.5 * p.width * (0.90 + 0.10 * bump(t, 0.55, 0.45) - 0.10 * ramp(t, 0.10, 0.0))
-    b = 0.5 * p.thickness * (0.80 + 0.20 * ramp(t, 0.0, 0.45) - 0.03 * ramp(t, 0.8, 1.0))
-    return a, b
+HILUM = 0.45  # t at which the large vessels of the lungs begin
 
 
 def render(p: Patient, t, size: int = 128, noise: float = 18.0) -> np.ndarray:
@@ -109,51 +22,77 @@ def render(p: Patient, t, size: int = 128, noise: float = 18.0) -> np.ndarray:
     t = np.atleast_1d(np.asarray(t, np.float32))
     f = factors_at(p, t)
     rng = np.random.default_rng(p.seed)
+    where = rng.uniform(0, 256, 3)  # which part of the random fields this patient sees
     c = Canvas(f["rotation"], f["x_position"], f["y_position"], size, FOV_MM)
-    a, b = _trunk(p, t)
+    a, b = trunk(p, t)
     _couch(c, p, f["y_position"])
-    _trunk_wall(c, p, t, a, b)
+    _wall(c, p, t, a, b, where)
     ca, cb = _cavity(p, t, a, b)
-    _lungs(c, p, t, ca, cb, rng)
+    _lungs(c, p, t, ca, cb, where, rng)
     _mediastinum(c, p, t, ca, cb)
     _abdomen(c, p, t, ca, cb)
     _bones(c, p, t, a, b, ca, cb)
-    if noise > 0:  # per slice its own stream, so a slice does not depend on which others are cut with it
-        for i, ti in enumerate(t):
-            grain = np.random.default_rng([p.seed, int(round(float(ti) * 1e6))]).standard_normal((size, size), np.float32)
-            grain = gaussian_filter(grain, 0.6 * size / 128)
-            c.hu[i] += noise * grain / max(float(grain.std()), 1e-6)
+    if noise > 0:
+        c.hu += _noise(p, t, size, noise)
     return np.clip(c.hu, -1024, 3071)
 
 
+def _noise(p: Patient, t, size: int, sd: float) -> np.ndarray:
+    """Grain, and streaks from shoulder to shoulder; a slice's own stream, so it does not depend on which others are cut with it."""
+    grain = np.empty((len(t), size, size), np.float32)
+    for i, ti in enumerate(t):
+        rng = np.random.default_rng([p.seed, int(round(float(ti) * 1e6))])
+        one = rng.standard_normal((size, size), np.float32)
+        fine = gaussian_filter(one, 0.6 * size / 128, mode="wrap", truncate=3)
+        grain[i] = fine * (sd / max(float(fine.std()), 1e-6))
+        if ti < 0.14:
+            streak = uniform_filter1d(one, max(3, size // 8), axis=1, mode="wrap")
+            grain[i] += streak * (1.2 * sd * float(ramp(ti, 0.14, 0.02)) / max(float(streak.std()), 1e-6))
+    return grain
+
+
 def _couch(c: Canvas, p: Patient, y_position):
-    """A thin curved board under the back; it stays level when the patient rolls."""
-    half = 200.0
-    _, deepest = _trunk(p, np.float32(0.7))  # where the back touches the board
-    top = (y_position + 0.985 * deepest)[:, None, None]
-    y = c.y - top + (p.couch * 26.0) * (c.x / half) ** 2
-    inside = c.edge(half - np.abs(c.x))
-    c.paint_all(c.edge(13 - np.abs(y - 15)) * inside, -930)
-    c.paint_all(c.edge(3.0 - np.abs(np.abs(y - 15) - 12)) * inside, -180)
+    """A thin shell under the back, of one of several makers; it stays level when the patient rolls."""
+    half, depth, hollow, foam = {
+        "flat": (205.0, 26.0, 0.0, -940),
+        "curved": (200.0, 22.0, 16.0, -930),
+        "cradle": (190.0, 16.0, 34.0, -990),
+        "sandwich": (205.0, 42.0, 10.0, -880),
+        "deep cradle": (180.0, 30.0, 52.0, -960),
+    }[p.couch]
+    _, deepest = trunk(p, np.float32(0.7))  # where the back touches the board
+    top = (y_position + 0.985 * deepest + 2)[:, None, None]
+    y = c.y - top + hollow * (c.x / half) ** 2
+    rows = slice(max(int((top.min() - hollow - 4 + FOV_MM / 2) / c.pixel), 0), None)
+    y, inside = y[:, rows], c.edge(half - np.abs(c.x))
+    hu = c.hu[:, rows]
+    for mask, value in (
+        (c.edge(depth / 2 - np.abs(y - depth / 2)), foam),
+        (c.edge(1.5 - np.abs(np.abs(y - depth / 2) - depth / 2)), -180),
+    ):
+        hu += mask * inside * (value - hu)
 
 
-def _trunk_wall(c: Canvas, p: Patient, t, a, b):
+def _wall(c: Canvas, p: Patient, t, a, b, where):
     shoulder = ramp(t, 0.20, 0.02)
-    parts = [c.superellipse(0, 0, a, b, 2.5)]
+    parts = [c.superellipse(0, 0, a, b)]
     for side in (-1, 1):
         parts.append(c.ellipse(side * 0.84 * a, 2, 0.30 * a * shoulder + 1e-3, 0.52 * b * shoulder + 1e-3))
-    reach = p.breast * bump(t, 0.50, 0.24)
-    bu, bv = 0.40 * a, -0.80 * b
-    ra, rb = 0.36 * a * np.sqrt(bump(t, 0.50, 0.24)) + 1e-3, reach + 0.16 * b
+    shape = bump(t, 0.50, 0.24)
+    reach = p.breast * shape
+    bu, bv = 0.41 * a, -0.80 * b
+    ra, rb = 0.36 * a * np.sqrt(shape) + 1e-3, reach + 0.16 * b
     if p.breast > 1:
         parts += [c.ellipse(side * bu, bv, ra, rb) for side in (-1, 1)]
-    body = np.maximum.reduce(parts)
-    c.paint_all(body, -105)  # skin and subcutaneous fat
+    c.paint_all(np.maximum.reduce(parts), -105)  # skin and subcutaneous fat
     for side in (-1, 1):  # glandular tissue in the breasts, muscle of the shoulders
-        if p.breast > 12:
+        if p.female:
             c.paint_ellipse(side * bu, bv - 0.35 * reach, 0.45 * ra, 0.55 * reach + 1e-3, 5)
         c.paint_ellipse(side * 0.84 * a, 2, (0.30 * a - 0.8 * p.fat) * shoulder + 1e-3, (0.52 * b - 0.8 * p.fat) * shoulder + 1e-3, 50)
-    c.paint_all(c.superellipse(0, 0, a - p.fat, b - p.fat, 2.5), 52)  # muscle
+    muscle = c.superellipse(0, 0, a - p.fat, b - p.fat)
+    n, y, x = np.nonzero(muscle > 0)
+    planes = sample(0, 9.0, t[n] * LENGTH_MM * 0.5, c.v[n, y, x], c.u[n, y, x], where)  # fat between the muscles, drawn out in z
+    c.hu[n, y, x] += muscle[n, y, x] * (52 - 130 * np.clip(planes - 0.9, 0, 1) - c.hu[n, y, x])
 
 
 def _cavity(p: Patient, t, a, b):
@@ -164,27 +103,52 @@ def _cavity(p: Patient, t, a, b):
     return ca, cb
 
 
-def _lungs(c: Canvas, p: Patient, t, ca, cb, rng):
-    cavity = c.superellipse(0, 3, ca, cb, 2.3)
-    c.paint_all(c.superellipse(0, 3, ca + 3.5, cb + 3.5, 2.3), 40)
-    gap = (20 + 6 * bump(t, 0.62, 0.2)) / p.lung  # half width of the mediastinum, mm
-    in_lung = c.edge(np.abs(c.u) - gap[:, None, None] - 10 * c.v.clip(-80, 0) / -80)
-    lungs = cavity * in_lung
+def _lungs(c: Canvas, p: Patient, t, ca, cb, where, rng):
+    cavity = c.superellipse(0, 3, ca, cb)
+    c.paint_all(c.superellipse(0, 3, ca + 3.5, cb + 3.5), 40)
     c.paint_all(cavity, -70)  # mediastinal fat between the lungs
-    gradient = -860 + 40 * np.clip(c.v / cb[:, None, None], -1, 1)  # denser towards the back
-    c.paint_all(lungs, gradient.astype(np.float32))
-    for _ in range(34):  # vessels: straight tubes from the hila, continuous in z
-        side = rng.choice((-1, 1))
-        slope = rng.uniform(-1, 1)
-        spread_u, spread_v = rng.uniform(0.15, 0.95), rng.uniform(-0.85, 0.85)
-        along = (t - 0.45) / (0.42 * slope if abs(slope) > 0.08 else 0.0336)
-        show = ((along > 0.12) & (along < 1)).astype(np.float32)
-        if not show.any():
-            continue
-        u = side * (gap + 6 + along * spread_u * (ca - gap - 8))
-        v = 3 + along * spread_v * cb * 0.8
-        radius = np.clip(5.5 * (1.1 - along), 1.2, 5.5) * show
-        c.paint_ellipse(u, v, radius + 1e-3, radius + 1e-3, 20, within=lungs)
+    gap = (20 + 6 * bump(t, 0.62, 0.2)) / p.lung  # half width of the mediastinum, mm
+    depth = c.v / cb[:, None, None]  # -1 at the front of the cavity, 1 at its back
+    junction = (0.62 * ramp(t, 0.26, 0.36) * ramp(t, 0.75, 0.6))[:, None, None]  # the lungs nearly meet behind the sternum
+    waist = gap[:, None, None] * (1 - junction * np.clip(-1.4 * depth - 0.3, 0, 1) - 0.25 * np.clip(1.5 * depth, 0, 1))
+    lungs = cavity * c.edge(np.abs(c.u) - waist - 8 * (1 - ramp(t, 0.2, 0.4))[:, None, None] * np.clip(-depth, 0, 1))
+    n, y, x = np.nonzero(lungs > 0)
+    z, u, v = t[n] * LENGTH_MM, c.u[n, y, x], c.v[n, y, x]
+    tissue = -815 - 55 * p.respiration + (70 - 30 * p.respiration) * np.clip(depth[n, y, x], -1, 1)  # denser towards the back
+    tissue += 14 * sample(3, 14.0, z, v, u, where)
+    small = filaments(1, 11.0, z, v, np.abs(u), where)  # vessels too small and too many to draw one by one
+    width = max(1.6, 0.5 * c.pixel)
+    tissue += 700 * min(1.0, 2.2 / width) * np.clip(1.6 - small / width, 0, 1)
+    c.hu[n, y, x] += lungs[n, y, x] * (tissue.astype(np.float32) - c.hu[n, y, x])
+    reach = [float(half) for half in _cavity(p, HILUM, *trunk(p, np.float32(HILUM)))]
+    for _ in range(18):
+        _vessel(c, t, ca, cb, gap, reach, lungs, rng)
+
+
+def _vessel(c: Canvas, t, ca, cb, gap, reach, lungs, rng):
+    """A tube from the hilum outwards and two branches of it, each straight, tapering and continuous in z."""
+    side, slope = rng.choice((-1, 1)), rng.uniform(-1, 1)
+    slope = 0.06 * np.sign(slope) if abs(slope) < 0.06 else slope
+    ends = [(0.0, 1.0, 0.42 * slope, rng.uniform(0.1, 0.95), rng.uniform(-0.9, 0.9))]
+    for _ in range(2):
+        _, _, drop, to_u, to_v = ends[0]
+        turn = rng.normal(0, 0.3, 3)
+        start, to_u, to_v = rng.uniform(0.25, 0.5), np.clip(to_u + turn[1], 0.05, 1), np.clip(to_v + turn[2], -0.95, 0.95)
+        ends.append((start, 0.72, drop + 0.3 * turn[0], to_u, to_v))
+    for start, thick, drop, to_u, to_v in ends:
+        origin = [start * k for k in ends[0][2:]]  # drop in t, and shares of the way to the wall and to front or back
+        end = (drop, to_u, to_v) if start == 0 else (origin[0] + (1 - start) * drop, to_u, to_v)
+        fall = end[0] - origin[0]
+        fall = np.copysign(max(abs(fall), 0.02), fall)
+        along = (t - HILUM - origin[0]) / fall  # 0 at its beginning, 1 at its end
+        share = [o + np.clip(along, 0, 1) * (e - o) for o, e in zip(origin[1:], end[1:], strict=True)]
+        du, dv = side * (end[1] - origin[1]) * (reach[0] - 30), (end[2] - origin[2]) * reach[1] * 0.8
+        tilt = np.hypot(du, dv) / (abs(fall) * LENGTH_MM)  # how far it runs sideways for each mm of z
+        radius = np.clip(5.6 * thick * (1.1 - start - (1 - start) * along), 1.1, 6) * ((along > -0.1) & (along < 1))
+        long = np.minimum(radius * np.sqrt(1 + tilt**2), 0.35 * np.hypot(du, dv) + radius)
+        angle = float(np.rad2deg(np.arctan2(dv, du)))
+        angle -= 180 * np.round(angle / 180)
+        c.paint_ellipse(side * (gap + 6 + share[0] * (ca - gap - 8)), 3 + share[1] * cb * 0.8, long, radius, 25, angle=angle, within=lungs)
 
 
 def _mediastinum(c: Canvas, p: Patient, t, ca, cb):
@@ -198,6 +162,9 @@ def _mediastinum(c: Canvas, p: Patient, t, ca, cb):
     disc(22 * k, 34, 12.0, blood, ramp(t, 0.32, 0.36))  # descending aorta
     disc(18 * k, -20, 13.0, blood, bump(t, 0.45, 0.07) ** 0.5)  # pulmonary trunk
     c.paint_ellipse(0.0, -4.0 + 0 * t, 34 * bump(t, 0.47, 0.05) + 1e-3, 9 * bump(t, 0.47, 0.05) + 1e-3, blood)
+    for side in (-1, 1):  # pulmonary arteries and veins at the hila
+        hilum = bump(t, 0.48, 0.09) ** 0.5
+        c.paint_ellipse(side * 36.0 * k, 6 + 40 * (t - 0.48), 15 * hilum + 1e-3, 8 * hilum + 1e-3, blood, angle=side * 35)
     h = p.heart * np.sqrt(np.clip(1 - ((t - 0.68) / 0.19) ** 2, 0, 1))  # the heart, an ellipsoid leaning left
     c.paint_ellipse(17 * k, -20, 60 * k * h + 1e-3, 45 * k * h + 1e-3, -60, angle=28)
     c.paint_ellipse(17 * k, -20, 56 * k * h + 1e-3, 41 * k * h + 1e-3, 60, angle=28)
@@ -211,10 +178,11 @@ def _mediastinum(c: Canvas, p: Patient, t, ca, cb):
 
 
 def _abdomen(c: Canvas, p: Patient, t, ca, cb):
-    """Liver dome at the patient's right, spleen and stomach at the left, as ellipsoids that rise into the lungs."""
-    dome = lambda top, reach: np.sqrt(np.clip(1 - ((1.12 - t) / (1.12 - top)) ** 2, 0, 1)) * reach
-    right, left = dome(0.70, 1.0), dome(0.80, 1.0)
-    inner = c.superellipse(0, 3, ca + 1, cb + 1, 2.3)
+    """Liver dome at the patient's right, spleen and stomach at the left: ellipsoids that rise into the lungs, more so breathed out."""
+    risen = 0.07 * (0.75 - p.respiration)
+    dome = lambda top: np.sqrt(np.clip(1 - ((1.12 - t) / (1.12 - top + risen)) ** 2, 0, 1))
+    right, left = dome(0.70), dome(0.80)
+    inner = c.superellipse(0, 3, ca + 1, cb + 1)
     c.paint_all(inner * c.ellipse(0.10 * ca, -0.25 * cb, 0.62 * ca * left + 1e-3, 0.68 * cb * left + 1e-3), -80)
     c.paint_ellipse(-0.42 * ca, -0.04 * cb, 0.60 * ca * right + 1e-3, 0.88 * cb * right + 1e-3, 85 + 0.2 * p.contrast, within=inner)
     c.paint_ellipse(0.62 * ca, 0.38 * cb, 0.33 * ca * left + 1e-3, 0.42 * cb * left + 1e-3, 80 + 0.3 * p.contrast, within=inner)
@@ -224,15 +192,15 @@ def _abdomen(c: Canvas, p: Patient, t, ca, cb):
 
 def _bones(c: Canvas, p: Patient, t, a, b, ca, cb):
     z = t * LENGTH_MM
-    sv = cb * 0.62 + 6  # the spine sits against the back of the cavity
-    c.paint_ellipse(0.0, sv + 4, 30 + 0 * t, 26 + 0 * t, 45)  # muscle and pleura around it
+    su, sv = p.scoliosis * np.sin(np.pi * (t - 0.05) / 0.8), cb * 0.62 + 6  # the spine sits against the back of the cavity
+    c.paint_ellipse(su, sv + 4, 30 + 0 * t, 26 + 0 * t, 45)  # muscle and pleura around it
     disc_space = 0.5 + 0.5 * np.cos(2 * np.pi * z / 26)
-    c.paint_ellipse(0.0, sv, 18 + 0 * t, 15 + 0 * t, 520 - 280 * disc_space)
-    c.paint_ellipse(0.0, sv, 14.5 + 0 * t, 11.5 + 0 * t, 210 - 90 * disc_space)
+    c.paint_ellipse(su, sv, 18 + 0 * t, 15 + 0 * t, 520 - 280 * disc_space)
+    c.paint_ellipse(su, sv, 14.5 + 0 * t, 11.5 + 0 * t, 210 - 90 * disc_space)
     for side in (-1, 1):
-        c.paint_ellipse(side * 17, sv + 21, 15 + 0 * t, 4.5 + 0 * t, 380, angle=side * 15)
-    c.paint_ellipse(0.0, sv + 28, 4.5 + 0 * t, 13 + 0 * t, 420)  # spinous process
-    c.paint_ellipse(0.0, sv + 19, 8.5 + 0 * t, 7.5 + 0 * t, 25)  # canal
+        c.paint_ellipse(su + side * 17, sv + 21, 15 + 0 * t, 4.5 + 0 * t, 380, angle=side * 15)
+    c.paint_ellipse(su * 0.8, sv + 28, 4.5 + 0 * t, 13 + 0 * t, 420)  # spinous process: bent vertebrae also turn
+    c.paint_ellipse(su, sv + 19, 8.5 + 0 * t, 7.5 + 0 * t, 25)  # canal
     _ribs(c, t, z, ca, cb)
     front = ramp(t, 0.12, 0.18) * ramp(t, 0.74, 0.68)
     c.paint_ellipse(0.0, 3 - cb - 7, 19 * front + 1e-3, 6.5 * front + 1e-3, 330)  # sternum
@@ -250,10 +218,13 @@ def _ribs(c: Canvas, t, z, ca, cb):
     """Each rib runs round the cavity and down towards the front, so a slice cuts several of them obliquely."""
     ca, cb, z = (x[:, None, None] for x in (ca, cb, z))
     du, dv = c.u / (ca + 7), (c.v - 3) / (cb + 7)
-    q = np.sqrt(du**2 + dv**2) + 1e-6
-    q = np.sqrt(q**2 * (1 + 0.16 * (2 * np.abs(du * dv) / q**2) ** 2))  # near the superellipse of the cavity
-    down = 95 * (1 - dv / q) / 2  # mm by which the rib has sunk since the spine
-    phase = np.cos(2 * np.pi * (z - down) / 25)
+    q2 = du**2 + dv**2 + 1e-12
+    radius = np.sqrt(q2)
+    q = np.sqrt(q2 * (1 + 0.16 * (2 * np.abs(du * dv) / q2) ** 2))  # near the superellipse of the cavity
     radial = c.edge(4.2 - np.abs(q - 1.03) * 0.5 * (ca + cb))
-    front_gap = np.clip((np.abs(du) - 0.16) / 0.1, 0, 1)  # no ribs at sternum and spine
-    c.paint_all((radial * np.clip(2.6 * phase + 0.3, 0, 1) * front_gap).astype(np.float32), 430)
+    n, y, x = np.nonzero(radial > 0)
+    down = 95 * (1 - dv[n, y, x] / radius[n, y, x]) / 2  # mm by which the rib has sunk since the spine
+    phase = np.cos(2 * np.pi * (z[n, 0, 0] - down) / 25)
+    front_gap = np.clip((np.abs(du[n, y, x]) - 0.16) / 0.1, 0, 1)  # no ribs at sternum and spine
+    mask = radial[n, y, x] * np.clip(2.6 * phase + 0.3, 0, 1) * front_gap
+    c.hu[n, y, x] += mask * (430 - c.hu[n, y, x])

@@ -1,7 +1,9 @@
 """A data set on disk (slices.npy, slices.csv, rejected.csv, dataset.json) and batches from it."""
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +33,57 @@ class Slices:
 
     def tensor(self, rows=slice(None)) -> Tensor:
         """Slices in [-1, 1] (n, 1, S, S), float32."""
-        where = self.table["row"].to_numpy()[rows]
-        return scale(torch.from_numpy(self.hu[where].astype(np.float32)), self.window)[:, None]
+        return scale(self.raw(rows).float(), self.window)[:, None]
 
-    def batch(self, index: int, size: int, seed: int, augment: bool = False) -> Tensor:
-        """The batch of training step `index`: epochs without repetition, shuffled by `seed`; (size, 1, S, S) in [-1, 1]."""
+    def raw(self, rows=slice(None)) -> Tensor:
+        """Slices as stored, integer HU (n, S, S)."""
+        return torch.from_numpy(self.hu[self.table["row"].to_numpy()[rows]])
+
+    def rows_of(self, index: int, size: int, seed: int) -> np.ndarray:
+        """Which slices are in the batch of training step `index`, (size,): epochs without repetition, shuffled by `seed`."""
         position = np.arange(index * size, (index + 1) * size)
         epochs, places = position // len(self), position % len(self)
         rows = np.empty(size, np.int64)
         for epoch in np.unique(epochs):
-            order = torch.randperm(len(self), generator=stream(seed, 0, int(epoch))).numpy()
-            rows[epochs == epoch] = order[places[epochs == epoch]]
-        x = self.tensor(rows)
-        return affine(x, stream(seed, 3, index)) if augment else x
+            rows[epochs == epoch] = _order(len(self), seed, int(epoch))[places[epochs == epoch]]
+        return rows
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return torch.randperm(n, generator=stream(seed, 0, epoch)).numpy()
+
+
+class Loader:
+    """Training batches straight from the array: loader[index] is that of step `index`, (batch, 1, S, S) in [-1, 1] on `device`.
+
+    A batch depends on (seed, index) alone, so a training that is resumed in mid-epoch goes on with the batch that it missed. For
+    a GPU the next batch is read into pinned memory by a thread while the present one is used; the affine runs on the GPU.
+    """
+
+    def __init__(self, slices: Slices, batch: int, seed: int, augment: bool = False, device: str = "cpu"):
+        self.slices, self.batch, self.seed, self.augment, self.device = slices, batch, seed, augment, torch.device(device)
+        self._pool = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
+        self._next: tuple[int, Future] | None = None
+
+    def _read(self, index: int) -> Tensor:
+        x = self.slices.raw(self.slices.rows_of(index, self.batch, self.seed))
+        return x.pin_memory() if self._pool else x
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self._pool is None:
+            x = self._read(index)
+        else:
+            x = self._next[1].result() if self._next and self._next[0] == index else self._read(index)
+            self._next = index + 1, self._pool.submit(self._read, index + 1)
+        x = scale(x.to(self.device, non_blocking=True).float(), self.slices.window)[:, None]
+        return affine(x, stream(self.seed, 3, index)) if self.augment else x
 
 
 def scale(hu: Tensor, window: tuple[float, float]) -> Tensor:
     """HU, clipped to the window, linearly to [-1, 1]."""
     low, high = window
-    return (hu.clamp(low, high) - low) * (2 / (high - low)) - 1
+    return hu.clamp(low, high).sub_(low).mul_(2 / (high - low)).sub_(1)
 
 
 def to_hu(x, window: tuple[float, float]):
@@ -63,7 +97,7 @@ def affine(x: Tensor, rng: torch.Generator, degrees: float = 1.0, zoom: float = 
     angle = torch.deg2rad((2 * torch.rand(len(x), generator=rng) - 1) * degrees)
     factor = 1 / (1 + (zoom - 1) * torch.rand(len(x), generator=rng))
     cos, sin, zero = angle.cos() * factor, angle.sin() * factor, torch.zeros_like(angle)
-    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3).to(x)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
-from lpdirs.checkpoints import write_atomic
+from lpdirs.files import write_atomic
 from lpdirs.runs import NOTEBOOKS, read_log
 
 PAGE = """<!doctype html>

@@ -5,7 +5,8 @@ from scipy import ndimage
 
 from lpdirs.analysis.anatomy import MEASURES, measure
 from lpdirs.analysis.zposition import fit_z
-from lpdirs.data.phantom import FOV_MM, factors_at, render, sample_patients
+from lpdirs.data.phantom import FOV_MM, render
+from lpdirs.data.population import factors_at, sample_patients
 from lpdirs.data.store import open_dataset, to_hu
 
 PIXEL = FOV_MM / 64

@@ -8,7 +8,8 @@ from PIL import Image
 
 from lpdirs.analysis.explorer import Explorer
 from lpdirs.analysis.plots import animation, contact_sheet, film_strips, mosaic, step_heads, to_grey
-from lpdirs.discovery.directions import random_directions
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
 from lpdirs.generative.dcgan import Generator
 from lpdirs.generative.vae import Decoder
 
@@ -22,7 +23,7 @@ def lively(model):
 
 @pytest.fixture
 def explorer():
-    models = {"gan": (lively(Generator(32, 4, 4)), random_directions(3, 4)), "vae": (lively(Decoder(32, 6, 4)), random_directions(5, 6))}
+    models = {"gan": (lively(Generator(32, 4, 4)), Directions(random(3, 4))), "vae": (lively(Decoder(32, 6, 4)), Directions(random(5, 6)))}
     return Explorer(models, (-1000.0, 1000.0))
 
 

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lpdirs.analysis.response import Responses, best_directions, respond
-from lpdirs.data.phantom import FOV_MM, render, sample_patients
+from lpdirs.data.phantom import FOV_MM, render
+from lpdirs.data.population import sample_patients
 from lpdirs.data.store import scale
 from lpdirs.discovery.directions import Directions
 

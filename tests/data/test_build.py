@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from lpdirs.checkpoints import stream
-from lpdirs.data.build import SPLITS, DataSettings, NoSlices, build_dataset, split_of, z_fractions
+from lpdirs.data.build import SPLITS, NoSlices, build_dataset, split_of
 from lpdirs.data.dicom import REASONS, find_files
 from lpdirs.data.lidc import read_manifest
-from lpdirs.data.store import affine, open_dataset, scale, to_hu
+from lpdirs.data.series import DataSettings, z_fractions
+from lpdirs.data.store import Loader, affine, open_dataset, scale, to_hu
 from lpdirs.errors import SettingsDiffer
 from tests.conftest import COHORT, SETTINGS
 
@@ -133,10 +134,12 @@ def test_other_settings_are_refused_by_name(dicom_folder, dataset):
 def test_batches_are_whole_epochs_in_a_seeded_order(dataset):
     slices = open_dataset(dataset)
     n = len(slices)
-    epoch = np.concatenate([slices.batch(i, 16, seed=0).numpy() for i in range(n // 16)])
+    loader = Loader(slices, 16, seed=0)
+    epoch = np.concatenate([loader[i].numpy() for i in range(n // 16)])
     assert {x.tobytes() for x in epoch} == {x.tobytes() for x in slices.tensor().numpy()}
-    assert np.array_equal(slices.batch(5, 16, seed=0), slices.batch(5, 16, seed=0))
-    assert not np.array_equal(slices.batch(5, 16, seed=0), slices.batch(5, 16, seed=1))
+    assert np.array_equal(loader[5], Loader(slices, 16, seed=0)[5]), "the batch of a step does not depend on those before it"
+    assert not np.array_equal(loader[5], Loader(slices, 16, seed=1)[5])
+    assert not np.array_equal(loader[0], loader[n // 16]), "each epoch has its own order"
 
 
 def test_scaling_keeps_hu(dataset):

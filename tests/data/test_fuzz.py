@@ -13,10 +13,12 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lpdirs.data.build import DataSettings, build_dataset
+from lpdirs.data.build import build_dataset
 from lpdirs.data.cohort import Cohort, to_dicom
-from lpdirs.data.dicom import REASONS, Unusable, find_files, read_header, read_hu, scan
-from lpdirs.data.phantom import render, sample_patients
+from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
+from lpdirs.data.phantom import render
+from lpdirs.data.population import sample_patients
+from lpdirs.data.series import DataSettings
 
 CASES = int(os.environ.get("LPDIRS_FUZZ", "400"))
 COHORT = Cohort("fuzz", 1, 1)
@@ -131,4 +133,4 @@ def test_a_folder_of_mutants_is_built_and_accounted_for(originals, tmp_path):
     described = build_dataset(source, tmp_path / "data", DataSettings(32))
     lines = (tmp_path / "data" / "rejected.csv").read_text().splitlines()[1:]
     assert described["slices"] >= 1 and described["slices"] + len(lines) == len(find_files(source))
-    assert sum(map(len, scan(source)[0].values())) >= described["slices"]
+    assert sum(map(len, arrange(read_headers(find_files(source))[0])[0].values())) >= described["slices"]

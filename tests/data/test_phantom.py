@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lpdirs.data.body import body_mask, lung_fraction
-from lpdirs.data.phantom import FACTORS, FOV_MM, factors_at, render, sample_patients
+from lpdirs.data.phantom import FOV_MM, render
+from lpdirs.data.population import COUCHES, FACTORS, factors_at, sample_patients
 
 
 def test_a_patient_does_not_depend_on_how_many_are_drawn():
@@ -46,7 +49,66 @@ def test_factors_are_those_that_were_asked_for():
 
 
 def test_true_width_is_the_body_s_extent():
-    patient = sample_patients(1, 4)[0].__class__(**{**sample_patients(1, 4)[0].__dict__, "rotation": 0.0, "twist": 0.0, "breast": 0.0})
+    patient = replace(sample_patients(1, 4)[0], rotation=0.0, twist=0.0, breast=0.0)
     hu = render(patient, 0.55, 256, noise=0)[0]
     columns = np.flatnonzero(body_mask(hu).any(0))
     assert (columns[-1] - columns[0] + 1) * FOV_MM / 256 == pytest.approx(factors_at(patient, [0.55])["width"][0], abs=4)
+
+
+def test_build_sex_and_breath_go_together():
+    people = sample_patients(800, 3)
+    get = lambda name: np.array([getattr(p, name) for p in people], float)
+    together = lambda a, b: np.corrcoef(get(a), get(b))[0, 1]
+    assert together("bmi", "width") > 0.5 and together("bmi", "thickness") > 0.5 and together("bmi", "fat") > 0.5
+    assert together("width", "thickness") > 0.3 and together("respiration", "lung") > 0.2
+    women = get("female") == 1
+    assert get("breast")[women].mean() > 25 > 8 > get("breast")[~women].mean() and 0.4 < women.mean() < 0.6
+    assert {p.couch for p in people} == set(COUCHES)
+    assert 0.02 < (np.abs(get("scoliosis")) > 10).mean() < 0.15
+
+
+def test_a_bent_spine_bends_sideways():
+    straight = replace(sample_patients(1, 4)[0], rotation=0.0, twist=0.0, x_position=0.0)
+    t = np.array([0.45, 0.5], np.float32)
+
+    def spine_x(patient):
+        bone = render(patient, t, 256, noise=0) > 250
+        cavity_back = 128 + int((patient.y_position + 0.3 * factors_at(patient, t)["thickness"][0]) / (FOV_MM / 256))
+        columns = bone[:, cavity_back - 4 : cavity_back + 4, 96:160].sum((0, 1))
+        return (columns * (np.arange(96, 160) + 0.5 - 128)).sum() / columns.sum() * FOV_MM / 256
+
+    assert spine_x(replace(straight, scoliosis=15.0)) - spine_x(replace(straight, scoliosis=-15.0)) == pytest.approx(30, abs=6)
+
+
+def test_breathing_out_lifts_the_liver_and_makes_the_lung_denser():
+    patient = sample_patients(1, 4)[0]
+    t = np.linspace(0.3, 0.9, 13)
+    inspired, expired = (render(replace(patient, respiration=r), t, 64, noise=0) for r in (1.0, 0.0))
+    area = lambda volume: np.mean([lung_fraction(hu) for hu in volume])
+    assert area(inspired) > 1.03 * area(expired)
+    assert np.median(inspired[inspired < -500]) < np.median(expired[(expired < -500) & (expired > -950)]) - 30
+
+
+def test_every_couch_lies_under_the_back_and_stays_out_of_the_body():
+    patient = replace(sample_patients(1, 4)[0], y_position=0.0, breast=0.0)
+    masks = []
+    for couch in COUCHES:
+        hu = render(replace(patient, couch=couch), 0.6, 128, noise=0)[0]
+        masks.append(body_mask(hu))
+        assert (hu[100:, 40:88] > -960).any(), f"{couch} is not in the picture"
+    assert all((m ^ masks[0]).mean() < 0.002 for m in masks), "the couch changes what is taken for the body"
+
+
+def test_a_coronal_cut_looks_like_a_chest():
+    """Two lungs that widen from the apex, a mediastinum between, a liver that rises into the right one, ribs that repeat."""
+    patient = replace(sample_patients(1, 4)[0], rotation=0.0, twist=0.0, x_position=0.0, y_position=0.0, scoliosis=0.0)
+    z = np.linspace(0, 1, 101)
+    cut = render(patient, z, 128, noise=0)[:, 66]
+    lung = cut < -600
+    lung[:, :20] = lung[:, -20:] = False  # the air outside
+    wide = lung.sum(1)
+    assert wide[5] < wide[20] < wide[45], "widening from the apex"
+    assert (cut[55:70, 62:66] > -150).mean() > 0.9, "the heart parts them"
+    assert cut[95, 30:50].mean() > 0 > -400 > cut[55, 40:48].mean(), "liver below right lung"
+    bone = (cut[25:90, :40] > 200).any(1)  # ribs, cut one after the other along the side
+    assert 5 <= np.count_nonzero(np.diff(bone.astype(int)) == 1) <= 10

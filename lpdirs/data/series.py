@@ -1,0 +1,102 @@
+"""One series from files to a finished part of the data set: what a worker does, on its own and without knowing the others."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lpdirs.data.body import lung_fraction
+from lpdirs.data.dicom import Header, Unusable, read_hu
+from lpdirs.files import write_atomic
+
+LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How slices are made.
+
+    `size` px a side; `window` in HU; `min_lung` share of lung in the body below which a slice is left out; `fov_mm` side of the
+    field that is shown around the frame's centre, None for the whole frame; `salt` of the pseudonyms.
+    """
+
+    size: int = 128
+    window: tuple[float, float] = (-1000.0, 2000.0)
+    min_lung: float = 0.0
+    fov_mm: float | None = None
+    salt: str = "lpdirs"
+
+
+def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:
+    """Positions as a fraction of the lung's extent, 0 at its top and 1 at its base, from z (N,) and share of lung (N,).
+
+    Beyond the lung below 0 or above 1; NaN for a series with fewer than 5 slices that show lung.
+    """
+    with_lung = z_mm[lung > LUNG_SHOWS]
+    if len(with_lung) < 5:
+        return np.full(len(z_mm), np.nan)
+    return (with_lung.max() - z_mm) / np.ptp(with_lung)
+
+
+def resample(hu: np.ndarray, spacing: tuple[float, float], size: int, fov_mm: float | None = None) -> tuple[np.ndarray, float]:
+    """Anti-aliased to (size, size) integer HU: the whole frame, or `fov_mm` around its centre; also returns mm a pixel.
+
+    What lies outside the frame is air: so are the sides of frames that are not square, and of a field wider than the frame.
+    `spacing` is mm between rows and between columns, of which the field's side is a whole number.
+    """
+    if fov_mm is None:
+        rows = columns = max(hu.shape)
+    else:
+        rows, columns = (max(1, round(fov_mm / mm)) for mm in spacing)
+    small = Image.fromarray(_centred(hu, rows, columns)).resize((size, size), Image.Resampling.BILINEAR)  # widens with the reduction
+    return np.asarray(small).round().clip(-1024, 32767).astype(np.int16), spacing[1] * columns / size
+
+
+def _centred(hu: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The central (rows, columns) of a frame, with air where it ends."""
+    if hu.shape == (rows, columns):
+        return hu
+    out = np.full((rows, columns), -1000, np.float32)
+    overlap = lambda n, other: slice(max((n - other) // 2, 0), max((n - other) // 2, 0) + min(n, other))
+    a, b = (overlap(have, want) for have, want in zip(hu.shape, out.shape, strict=True))
+    c, d = (overlap(want, have) for have, want in zip(hu.shape, out.shape, strict=True))
+    out[c, d] = hu[a, b]
+    return out
+
+
+def write_part(headers: list[Header], settings: DataSettings, folder: Path, name: str) -> tuple[str, int]:
+    """Read one series, head to feet, into folder/<name>.npy (n, size, size) and, last, folder/<name>.json; returns (name, files).
+
+    The JSON says, for each slice that is used, where it came from and what its table row needs, and what was rejected and why.
+    """
+    pixels, rows, rejected = [], [], []
+    for header in headers:
+        try:
+            hu = read_hu(header)
+            small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
+            lung = lung_fraction(small.astype(np.float32))
+            if lung < settings.min_lung:
+                raise Unusable("no lung")
+        except Unusable as reason:
+            rejected.append((str(header.path), str(reason)))
+            continue
+        pixels.append(np.clip(small, *settings.window).astype("<i2"))
+        digest = hashlib.blake2b(hu.tobytes(), digest_size=16).hexdigest()
+        known = {"path": str(header.path), "instance": header.instance, "z_mm": header.z_mm}
+        rows.append(known | {"digest": digest, "pixel_mm": pixel_mm, "lung": lung})
+    fractions = z_fractions(np.array([row["z_mm"] for row in rows]), np.array([row["lung"] for row in rows]))
+    for row, fraction in zip(rows, fractions, strict=True):
+        row["fraction"] = None if np.isnan(fraction) else float(fraction)
+    stack = np.stack(pixels) if pixels else np.empty((0, settings.size, settings.size), "<i2")
+
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            np.save(file, stack)
+
+    write_atomic(folder / f"{name}.npy", save)
+    part = json.dumps({"rows": rows, "rejected": rejected})
+    write_atomic(folder / f"{name}.json", lambda partial: partial.write_text(part))
+    return name, len(headers)

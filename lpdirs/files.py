@@ -1,0 +1,29 @@
+"""Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from lpdirs.errors import SettingsDiffer
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def check_settings(before: dict, now: dict, folder: Path) -> None:
+    """Raise SettingsDiffer, naming what differs, unless both are the same; None stands for a setting that is absent."""
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if names:
+        changes = ", ".join(f"{k} was {before.get(k)} and is now {now.get(k)}" for k in names)
+        raise SettingsDiffer(
+            f"{folder.parent.name}/{folder.name} was made with other settings: {changes}; "
+            f"choose another run name, or delete that folder to begin again"
+        )
