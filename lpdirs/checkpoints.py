@@ -1,27 +1,22 @@
-"""Files that are whole or absent, and training that ends the same whether or not it was interrupted."""
+"""Training that ends the same whether or not it was interrupted."""
 
 import hashlib
 import json
 import os
 import pickle
+import signal
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from lpdirs.errors import SettingsDiffer, UserError
-
-
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    with open(partial, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+from lpdirs.errors import UserError
+from lpdirs.files import check_settings, write_atomic
 
 
 def stream(seed: int, *keys: int) -> torch.Generator:
@@ -48,8 +43,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Run `task` to `steps`, saving to folder/checkpoint.pt; goes on where an earlier call stopped.
 
-    Returns the history, a dict of losses a step. Raises SettingsDiffer if the checkpoint was made with other `settings`,
-    and UserError when a loss is not finite.
+    Saves every `save_every` steps, at the end, and when it is interrupted: SIGINT (Ctrl-C, Interrupt Kernel) and SIGTERM let the
+    step finish, save, and then end as they would have. Returns the history, a dict of losses a step. Raises SettingsDiffer if
+    the checkpoint was made with other `settings`, and UserError when a loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     saved = load_checkpoint(folder)
@@ -60,30 +56,38 @@ def train(
         history = saved["history"]
         if len(history) >= steps:
             report(steps, steps, history[-1])
-    for index in range(len(history), steps):
-        losses = task.step(index)
-        if not all(np.isfinite(v) for v in losses.values()):
-            raise UserError(
-                f"{folder.name}: a loss is not finite at step {index + 1} ({losses}); "
-                f"the last good state is {folder.name}/checkpoint.pt: try a smaller learning rate"
-            )
-        history.append(losses)
-        report(index + 1, steps, losses)
-        if (index + 1) % save_every == 0 or index + 1 == steps:
-            _save_checkpoint(folder, {"settings": settings, "history": history, "task": task.state_dict()})
+    with _deferred_signals() as caught:
+        for index in range(len(history), steps):
+            losses = task.step(index)
+            if not all(np.isfinite(v) for v in losses.values()):
+                raise UserError(
+                    f"{folder.name}: a loss is not finite at step {index + 1} ({losses}); "
+                    f"the last good state is {folder.name}/checkpoint.pt: try a smaller learning rate"
+                )
+            history.append(losses)
+            report(index + 1, steps, losses)
+            if (index + 1) % save_every == 0 or index + 1 == steps or caught:
+                _save_checkpoint(folder, {"settings": settings, "history": history, "task": task.state_dict()})
+            if caught:
+                break
     return history
 
 
-def check_settings(before: dict, now: dict, folder: Path) -> None:
-    """Raise SettingsDiffer, naming what differs, unless both are the same; None stands for a setting that is absent."""
-    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
-    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
-    if names:
-        changes = ", ".join(f"{k} was {before.get(k)} and is now {now.get(k)}" for k in names)
-        raise SettingsDiffer(
-            f"{folder.parent.name}/{folder.name} was made with other settings: {changes}; "
-            f"choose another run name, or delete that folder to begin again"
-        )
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM are noted in; at the end they are raised again, with whatever handled them before."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield caught
+        return
+    before = {number: signal.signal(number, lambda got, _: caught.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)
 
 
 def _save_checkpoint(folder: Path, content: dict) -> None:

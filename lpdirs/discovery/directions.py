@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from lpdirs.checkpoints import write_atomic
 from lpdirs.errors import UserError
+from lpdirs.files import write_atomic
 
 FORMAT = "lpdirs.directions/1"
 
@@ -63,10 +63,11 @@ class Directions:
 class DirectionMatrix(nn.Module):
     """The trainable A: `basis` "unit" (unit-length, any K) or "orthonormal" (K <= d, matrix exponential).
 
-    No bias, so that A(-eps) = -A(eps) exactly. The start is random, as in the paper.
+    No bias, so that A(-eps) = -A(eps) exactly. The start is random, as in the paper, or a set of k `start` directions, of which
+    "orthonormal" takes the nearest orthonormal ones in their order (QR).
     """
 
-    def __init__(self, k: int, latent_dim: int, basis: str = "unit"):
+    def __init__(self, k: int, latent_dim: int, basis: str = "unit", start: Directions | None = None):
         super().__init__()
         if basis == "orthonormal" and k > latent_dim:
             raise UserError(
@@ -75,8 +76,10 @@ class DirectionMatrix(nn.Module):
             )
         self.linear = nn.Linear(k, latent_dim, bias=False)  # columns of its weight (d, K) are the directions
         with torch.no_grad():
-            start = torch.randn(latent_dim, k)
-            self.linear.weight.copy_(start / start.norm(dim=0))
+            columns = torch.randn(latent_dim, k) if start is None else start.matrix.T
+            if columns.shape != (latent_dim, k):
+                raise UserError(f"the start holds {columns.shape[1]} directions of {columns.shape[0]} dimensions, not {k} of {latent_dim}")
+            self.linear.weight.copy_(columns / columns.norm(dim=0))
         if basis == "unit":
             parametrize.register_parametrization(self.linear, "weight", UnitColumns())
         elif basis == "orthonormal":
@@ -101,9 +104,3 @@ class UnitColumns(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
-
-
-def random_directions(k: int, latent_dim: int, seed: int = 0) -> Directions:
-    """k directions drawn uniformly from the unit sphere: what any method has to beat."""
-    matrix = torch.randn(k, latent_dim, generator=torch.Generator().manual_seed(seed))
-    return Directions(matrix / matrix.norm(dim=1, keepdim=True), {"method": "random", "seed": seed})

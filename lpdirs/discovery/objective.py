@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from lpdirs.checkpoints import stream
 from lpdirs.discovery.directions import DirectionMatrix, Directions
 from lpdirs.discovery.reconstructor import make_reconstructor
+from lpdirs.generative.frozen import faster
+from lpdirs.precision import autocast, check_precision, compiled
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class DiscoverySettings:
     shift_scale: float = 6.0
     min_shift: float = 0.5
     shift_weight: float = 0.25
+    freeze: bool = False  # A stays as it starts: only R is trained, to see how well given directions can be told apart
+    precision: str = "fp32"  # or "bf16", by autocast
+    compile: str = "off"  # or "default", or "reduce-overhead" (CUDA graphs)
     seed: int = 0
 
 
@@ -35,22 +40,26 @@ def draw_shifts(n: int, s: DiscoverySettings, rng: torch.Generator) -> tuple[Ten
 
 
 class Discovery:
-    """Trains A and R together; the loss is cross-entropy(k) + shift_weight * mean |eps error|."""
+    """Trains A and R together; the loss is cross-entropy(k) + shift_weight * mean |eps error|.
 
-    def __init__(self, generator: nn.Module, settings: DiscoverySettings, device: str = "cpu"):
+    A begins at `start` where it is given (with as many directions as the settings say), else at random.
+    """
+
+    def __init__(self, generator: nn.Module, settings: DiscoverySettings, device: str = "cpu", start: Directions | None = None):
         s = self.settings = settings
-        self.generator, self.device = generator.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), device
+        check_precision(s.precision)
+        self.generator, self.device = faster(generator, device, s.compile), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis).to(device)
+            self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start).to(device)
             self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions).to(device)
-        self.optimiser = torch.optim.Adam(
-            [
-                {"params": self.matrix.parameters(), "lr": s.lr_directions},
-                {"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor},
-            ],
-            fused=True,
-        )
+        self._reconstruct = compiled(self.reconstructor, s.compile)
+        groups = [{"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor}]
+        if s.freeze:
+            self.matrix.requires_grad_(False)
+        else:
+            groups.insert(0, {"params": self.matrix.parameters(), "lr": s.lr_directions})
+        self.optimiser = torch.optim.Adam(groups, fused=True)
 
     def pairs(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """n fresh pairs: G(z), G(z + eps * a_k), k, eps. Only the shifted image carries a graph."""
@@ -62,9 +71,10 @@ class Discovery:
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings
-        plain, shifted, k, eps = self.pairs(s.batch, stream(s.seed, 4, index))
-        logits, eps_hat = self.reconstructor(plain, shifted)
-        loss_k, loss_eps = F.cross_entropy(logits, k), (eps_hat - eps).abs().mean()
+        with autocast(self.device, s.precision):
+            plain, shifted, k, eps = self.pairs(s.batch, stream(s.seed, 4, index))
+            logits, eps_hat = self._reconstruct(plain, shifted)
+        loss_k, loss_eps = F.cross_entropy(logits.float(), k), (eps_hat.float() - eps).abs().mean()
         loss = loss_k + s.shift_weight * loss_eps
         self.optimiser.zero_grad()
         loss.backward()

@@ -1,6 +1,7 @@
 """A generator is anything that maps z (B, d) to slices (B, 1, S, S); here it is saved, opened and wrapped."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -8,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lpdirs.checkpoints import write_atomic
 from lpdirs.errors import UserError
+from lpdirs.files import write_atomic
 from lpdirs.generative.dcgan import Generator
 from lpdirs.generative.vae import VAE, Decoder
 
@@ -41,24 +42,53 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
 
 
 class _Wrapped(nn.Module):
-    def __init__(self, module: nn.Module, latent_dim: int):
+    """What as_generator makes of a module; how its output is to be read is found out once, by a trial."""
+
+    def __init__(self, module: nn.Module, latent_dim: int, latent_shape: tuple[int, ...], value_range: tuple[float, float], bound: dict):
         super().__init__()
-        self.module, self.latent_dim = module, latent_dim
+        self.module, self.latent_dim, self.latent_shape = module, latent_dim, latent_shape
+        self.value_range, self.bound = value_range, bound
+        self.first, self.grey = False, False
+
+    def bound_for(self, z: Tensor) -> dict:
+        """The further inputs of the module, for a batch like z."""
+        return {k: v.to(z.device).expand(z.shape[0], *v.shape[1:]) if isinstance(v, Tensor) else v for k, v in self.bound.items()}
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.module(z)
+        x = self.module(z.reshape(z.shape[0], *self.latent_shape), **self.bound_for(z))
+        x = x[0] if self.first else x
+        x = x.mean(1, keepdim=True) if self.grey else x
+        low, high = self.value_range
+        return x if (low, high) == (-1, 1) else (x - low) * (2 / (high - low)) - 1
 
 
-def as_generator(module: nn.Module, latent_dim: int) -> nn.Module:
-    """Any torch module that maps z (B, latent_dim) to slices (B, 1, S, S) in [-1, 1], frozen, as a generator.
+def as_generator(
+    module: nn.Module,
+    latent_dim: int,
+    latent_shape: tuple[int, ...] | None = None,
+    value_range: tuple[float, float] = (-1, 1),
+    **bound,
+) -> nn.Module:
+    """Any torch module that maps z to images, frozen and in eval mode, as a generator of slices (B, 1, S, S) in [-1, 1].
 
-    Raises UserError when a trial z gives another shape.
+    `latent_shape` is the shape of one z where it is not (latent_dim,), such as (8, 4, 4) for a spatial latent of 128.
+    `value_range` is that of the module's images. Further inputs of the module are `bound` by name; tensors among them have a
+    first dimension of 1, which is expanded to the batch. Of several outputs the first is taken; colour is averaged to grey.
+    Raises UserError when a trial gives anything else.
     """
-    wrapped = _Wrapped(module, latent_dim).eval().requires_grad_(False)
+    shape = (latent_dim,) if latent_shape is None else tuple(latent_shape)
+    if math.prod(shape) != latent_dim:
+        raise UserError(f"latent_shape {shape} holds {math.prod(shape)} numbers, and latent_dim is {latent_dim}")
+    wrapped = _Wrapped(module, latent_dim, shape, value_range, bound).eval().requires_grad_(False)
     parameter = next(module.parameters(), torch.zeros(1))
-    x = wrapped(torch.zeros(2, latent_dim, device=parameter.device, dtype=parameter.dtype))
-    if x.ndim != 4 or x.shape[:2] != (2, 1) or x.shape[2] != x.shape[3]:
-        raise UserError(f"a generator must map z (B, {latent_dim}) to slices (B, 1, S, S); z (2, {latent_dim}) gave {tuple(x.shape)}")
+    trial = torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad():
+        x = module(trial, **wrapped.bound_for(trial))
+    wrapped.first = isinstance(x, tuple | list)
+    x = x[0] if wrapped.first else x
+    if x.ndim != 4 or x.shape[0] != 2 or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:
+        raise UserError(f"a generator must map z (B, {latent_dim}) to images (B, 1 or 3, S, S); z (2, {latent_dim}) gave {tuple(x.shape)}")
+    wrapped.grey = x.shape[1] == 3
     return wrapped
 
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpdirs.checkpoints import stream
-from lpdirs.data.store import Slices
+from lpdirs.data.store import Loader, Slices
 from lpdirs.errors import UserError
 from lpdirs.generative.dcgan import Discriminator, Generator
 from lpdirs.generative.vae import LOSSES, VAE, kl_per_dimension
+from lpdirs.precision import autocast, check_precision, compiled
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class GANSettings:
     spectral_norm: bool = False  # on the discriminator
     ema: float = 0.0  # decay of the moving average of G's weights; 0: off, the paper's
     augment: bool = True
+    precision: str = "fp32"  # or "bf16", by autocast
+    compile: str = "off"  # or "default", or "reduce-overhead" (CUDA graphs)
     seed: int = 0
 
 
@@ -44,6 +47,8 @@ class VAESettings:
     loss: str = "paper"  # or "calibrated"
     kl_weight: float = 0.01
     augment: bool = True
+    precision: str = "fp32"
+    compile: str = "off"
     seed: int = 0
 
 
@@ -52,11 +57,13 @@ class GANTraining:
 
     def __init__(self, slices: Slices, settings: GANSettings, device: str = "cpu"):
         s = self.settings = settings
-        self.slices, self.device = slices, device
+        check_precision(s.precision)
+        self.loader, self.device = Loader(slices, s.batch, s.seed, s.augment, device), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.generator = Generator(s.size, s.latent_dim, s.width).to(device, memory_format=torch.channels_last)
             self.discriminator = Discriminator(s.size, s.width, s.spectral_norm).to(device, memory_format=torch.channels_last)
+        self._generate, self._discriminate = compiled(self.generator, s.compile), compiled(self.discriminator, s.compile)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         betas = (s.beta1, 0.999)
         self.optimiser_g = torch.optim.Adam(self.generator.parameters(), s.lr, betas, fused=True)
@@ -64,24 +71,26 @@ class GANTraining:
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 1, index)
-        real = self.slices.batch(index, s.batch, s.seed, s.augment).to(self.device)
+        real = self.loader[index]
         labels = (0.9 + 0.1 * torch.rand(len(real), generator=rng)).to(self.device)
         z = torch.randn(len(real), s.latent_dim, generator=rng).to(self.device)
-        fake = self.generator(z)
+        with autocast(self.device, s.precision):
+            fake = self._generate(z)
+        judge = lambda x: self._judge(x, s.precision)
         # instance noise (Sonderby et al. 2017): the same amount on real and generated slices
         sd = s.noise * max(0.0, 1 - index / s.noise_steps) if s.noise_steps else s.noise
         blur = lambda x: x + sd * torch.randn(x.shape, generator=rng).to(x) if sd else x
 
         self.optimiser_d.zero_grad()
-        on_fake = self.discriminator(blur(fake.detach()))
-        loss_d = F.binary_cross_entropy_with_logits(self.discriminator(blur(real)), labels)
+        on_fake = judge(blur(fake.detach()))
+        loss_d = F.binary_cross_entropy_with_logits(judge(blur(real)), labels)
         loss_d = loss_d + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
         loss_d.backward()
         self.optimiser_d.step()
 
         self.optimiser_g.zero_grad()
         self.discriminator.requires_grad_(False)  # its gradients are not needed here
-        on_fake = self.discriminator(blur(fake))
+        on_fake = judge(blur(fake))
         loss_g = F.binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
         loss_g.backward()
         self.discriminator.requires_grad_(True)
@@ -89,6 +98,10 @@ class GANTraining:
         update_average(self.average, self.generator, s.ema)
         both = torch.stack([loss_d.detach(), loss_g.detach()]).tolist()  # one wait for the device
         return {"loss_d": both[0], "loss_g": both[1]}
+
+    def _judge(self, x: Tensor, precision: str) -> Tensor:
+        with autocast(self.device, precision):
+            return self._discriminate(x).float()
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in self._parts}
@@ -107,17 +120,19 @@ class VAETraining:
         s = self.settings = settings
         if s.loss not in LOSSES:
             raise UserError(f"vae_loss must be one of {', '.join(LOSSES)}, not {s.loss!r}")
-        self.slices, self.device = slices, device
+        self.loader, self.device = Loader(slices, s.batch, s.seed, s.augment, device), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.vae = VAE(s.size, s.latent_dim, s.width).to(device)
+        self._vae = compiled(self.vae, s.compile)
         self.optimiser = torch.optim.Adam(self.vae.parameters(), s.lr, fused=True)
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 2, index)
-        x = self.slices.batch(index, s.batch, s.seed, s.augment).to(self.device)
+        x = self.loader[index]
         noise = torch.randn(len(x), s.latent_dim, generator=rng).to(self.device)
-        reconstruction, mean, log_variance = self.vae(x, noise)
+        with autocast(self.device, s.precision):
+            reconstruction, mean, log_variance = (value.float() for value in self._vae(x, noise))
         error, kl = F.mse_loss(reconstruction, x), kl_per_dimension(mean, log_variance).sum()
         loss = LOSSES[s.loss](error, kl, s.kl_weight, x[0].numel())
         self.optimiser.zero_grad()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lpdirs.discovery.directions import DirectionMatrix, Directions, random_directions
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import DirectionMatrix, Directions
 from lpdirs.errors import UserError
 
 
@@ -36,7 +37,7 @@ def test_more_orthonormal_directions_than_dimensions_are_refused():
 
 
 def test_shift_is_z_plus_eps_a_k_and_nothing_else():
-    directions = random_directions(5, 8)
+    directions = Directions(random(5, 8))
     z = torch.randn(3, 8)
     assert torch.equal(directions.shift(z, 2, 0.0), z)
     assert torch.allclose(directions.shift(z, 2, -1.5), z - 1.5 * directions.matrix[2])
@@ -45,7 +46,7 @@ def test_shift_is_z_plus_eps_a_k_and_nothing_else():
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    saved = Directions(random_directions(5, 8).matrix, {"method": "test", "names": {"3": "rotation"}, "scores": {"rca": 0.5}})
+    saved = Directions(random(5, 8), {"method": "test", "names": {"3": "rotation"}, "scores": {"rca": 0.5}})
     saved.save(tmp_path / "d.safetensors")
     loaded = Directions.load(tmp_path / "d.safetensors")
     assert torch.equal(loaded.matrix, saved.matrix) and loaded.metadata == saved.metadata

@@ -1,7 +1,3 @@
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 
 import pytest
@@ -112,36 +108,3 @@ def test_the_moving_average_is_what_it_says():
 def test_an_unknown_loss_is_refused(dataset):
     with pytest.raises(UserError, match="paper, calibrated"):
         VAETraining(open_dataset(dataset), VAESettings(size=32, loss="l2"))
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from lpdirs.checkpoints import train
-from lpdirs.data.store import open_dataset
-from tests.generative.test_training import TASKS
-task, settings = TASKS["gan"]
-train(task(open_dataset(Path(sys.argv[1]), "train"), settings), 60, Path(sys.argv[2]), {}, save_every=3,
-      report=lambda done, total, losses: print(done, flush=True))
-"""
-
-
-def test_killed_at_any_moment_it_ends_the_same(dataset, tmp_path):
-    task, settings = TASKS["gan"]
-    whole = task(open_dataset(dataset, "train"), settings)
-    history = train(whole, 60, tmp_path / "whole", {})
-    for patience in (4, 20, 33):  # kill after so many lines, then go on
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, dataset, tmp_path / "killed"], stdout=subprocess.PIPE, text=True)
-        try:
-            for line in process.stdout:
-                if int(line) >= patience:
-                    break
-            process.send_signal(signal.SIGKILL)
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait(30)
-        time.sleep(0.05)
-    again = task(open_dataset(dataset, "train"), settings)
-    assert train(again, 60, tmp_path / "killed", {}) == history
-    assert same(again.state_dict(), whole.state_dict())

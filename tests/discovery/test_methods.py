@@ -1,0 +1,121 @@
+"""Every way of finding directions, on generators whose answer is known."""
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lpdirs.discovery import closed_form
+from lpdirs.discovery.methods import METHODS, discover
+from lpdirs.discovery.objective import Discovery, DiscoverySettings
+from lpdirs.errors import UserError
+from lpdirs.generative.dcgan import Generator
+from lpdirs.generative.generators import as_generator
+from lpdirs.generative.vae import Decoder
+from tests.analysis.test_explorer import lively
+
+D = 6
+
+
+class Stretched(nn.Module):
+    """Images linear in z up to a gentle curve: the columns of `frame` are its true directions, with known strengths."""
+
+    latent_dim = D
+
+    def __init__(self, strengths=(8.0, 5.0, 3.0, 2.0, 1.0, 0.5)):
+        super().__init__()
+        torch.manual_seed(3)
+        self.frame = torch.linalg.qr(torch.randn(D, D))[0]
+        self.first = nn.Linear(D, 1024, bias=False)
+        pictures = torch.linalg.qr(torch.randn(1024, D))[0]
+        with torch.no_grad():
+            self.first.weight.copy_(pictures @ torch.diag(torch.tensor(strengths)) @ self.frame.T)
+
+    def forward(self, z):
+        return torch.tanh(0.01 * self.first(z)).reshape(-1, 1, 32, 32)
+
+
+def agreement(found, frame):
+    """|cosine| of each direction with the true one of the same rank."""
+    return (found * frame.T[: len(found)]).sum(1).abs()
+
+
+@pytest.mark.parametrize("method", ["sefa", "jacobian", "pca"])
+def test_closed_forms_find_what_was_planted_strongest_first(method):
+    generator = Stretched()
+    found = discover(generator, method, 4).matrix
+    assert agreement(found, generator.frame).min() > (0.97 if method == "pca" else 0.999)
+
+
+def test_the_jacobian_is_that_of_torch():
+    generator = lively(Decoder(32, 4, 4))
+    z = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    j = torch.func.vmap(torch.func.jacrev(lambda one: generator(one[None])[0].flatten()))(z)
+    expected = closed_form._sorted_eigenvectors((j.transpose(1, 2) @ j).sum(0))
+    assert torch.allclose(closed_form.jacobian(generator, samples=8, batch=4), expected, atol=1e-3)
+
+
+def test_encoded_patients_give_their_axes():
+    frame = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(1)))[0]
+    encoded = torch.randn(4000, D) * torch.tensor([5.0, 3, 2, 1, 0.5, 0.2]) @ frame.T
+    found = discover(Stretched(), "pca-encoded", 3, encoded=encoded).matrix
+    assert agreement(found, frame).min() > 0.99
+
+
+def test_the_oracle_follows_the_factors_and_names_its_directions():
+    z = torch.randn(500, D)
+    truth = torch.linalg.qr(torch.randn(D, D))[0][:2]
+    table = pd.DataFrame((z @ truth.T + 0.01 * torch.randn(500, 2)).numpy(), columns=["rotation", "thickness"])
+    table.iloc[::7, 0] = float("nan")
+    found = discover(Stretched(), "oracle", factors=(z, table))
+    assert (found.matrix * truth).sum(1).min() > 0.999 and found.name(1) == "thickness" and len(found) == 2
+
+
+@pytest.mark.parametrize("generator", [lively(Generator(32, D, 4)), lively(Decoder(32, D, 4))], ids=["gan", "vae"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_one_call_for_every_method_and_both_models(generator, method):
+    z = torch.randn(40, D)
+    material = {"encoded": z, "factors": (z, pd.DataFrame(z[:, :4].numpy(), columns=list("abcd")))}
+    before = torch.get_rng_state()
+    settings = DiscoverySettings(batch=4)
+    first, second = (discover(generator, method, 4, seed=1, settings=settings, steps=2, **material) for _ in range(2))
+    assert torch.equal(first.matrix, second.matrix) and first.matrix.shape == (4, D)
+    assert first.metadata["method"] == method and torch.equal(before, torch.get_rng_state())
+    if method in ("sefa", "jacobian", "pca-encoded", "random", "coordinate"):
+        assert torch.allclose(first.matrix @ first.matrix.T, torch.eye(4), atol=1e-5)
+
+
+def test_what_cannot_be_done_is_said():
+    generator = Stretched()
+    for method in ("sefa", "jacobian", "coordinate"):
+        with pytest.raises(UserError, match="at most 6"):
+            discover(generator, method, 7)
+    assert len(discover(generator, "random", 9)) == 9
+    with pytest.raises(UserError, match="needs an encoder"):
+        discover(generator, "pca-encoded", 2)
+    with pytest.raises(UserError, match="needs factors"):
+        discover(generator, "oracle")
+    with pytest.raises(UserError, match="must be one of reconstructor, pca"):
+        discover(generator, "guess")
+    curved = as_generator(nn.Sequential(nn.Tanh(), nn.Linear(D, 1024), nn.Unflatten(1, (1, 32, 32))), D)
+    with pytest.raises(UserError, match="linear in z"):
+        discover(curved, "sefa", 2)
+
+
+def test_frozen_directions_stay_and_only_the_reconstructor_learns():
+    given = discover(Stretched(), "random", 4)
+    search = Discovery(Stretched(), DiscoverySettings(n_directions=4, batch=16, freeze=True, lr_reconstructor=5e-3), start=given)
+    losses = [search.step(i)["loss_k"] for i in range(60)]
+    assert torch.allclose(search.directions().matrix, given.matrix, atol=1e-6) and losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("basis", ["unit", "orthonormal"])
+def test_a_warm_start_begins_there_and_then_moves(basis):
+    given = discover(Stretched(), "jacobian", 4)
+    search = Discovery(Stretched(), DiscoverySettings(n_directions=4, batch=8, basis=basis, lr_directions=0.01), start=given)
+    assert torch.allclose(search.directions().matrix, given.matrix, atol=1e-5)
+    for i in range(3):
+        search.step(i)
+    assert not torch.allclose(search.directions().matrix, given.matrix, atol=1e-3)
+    with pytest.raises(UserError, match="holds 4 directions of 6 dimensions, not 5"):
+        Discovery(Stretched(), DiscoverySettings(n_directions=5), start=given)
