@@ -1,0 +1,158 @@
+"""Training: steps at paper size against the recipe written plainly, time to a reconstructor accuracy, closed forms, the loader.
+
+python -m tests.benchmarks.training [--run demo] [--patience 150]      needs the generators of a run (make run)
+"""
+
+import argparse
+import csv
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lpdirs.cluster import cores
+from lpdirs.data.build import build_dataset
+from lpdirs.data.cohort import Cohort, write_cohort
+from lpdirs.data.series import DataSettings
+from lpdirs.data.store import open_dataset
+from lpdirs.discovery.methods import discover
+from lpdirs.discovery.objective import Discovery, DiscoverySettings
+from lpdirs.generative.dcgan import Generator
+from lpdirs.generative.generators import load_generator
+from lpdirs.generative.training import GANSettings, GANTraining, VAESettings, VAETraining
+from lpdirs.runs import project_root
+from tests.benchmarks.bench import alternate, write
+from tests.benchmarks.naive import NaiveDiscovery, NaiveGAN, NaiveVAE
+
+TARGET = 0.8  # reconstructor accuracy
+OURS = {"basis": "orthonormal", "batch": 32, "lr_directions": 0.01, "lr_reconstructor": 0.005}
+
+
+def lively_generator() -> Generator:
+    torch.manual_seed(0)
+    generator = Generator(128, 32, 128)
+    with torch.no_grad():
+        for _ in range(2):
+            generator(torch.randn(8, 32))
+    return generator.eval()
+
+
+def discovery_steps(rounds: int) -> dict:
+    figures = {}
+    for kind in ("lenet", "resnet18"):
+        settings = DiscoverySettings(n_directions=100, batch=8, reconstructor=kind)
+        generator = lively_generator()
+        ours, naive = Discovery(generator, settings), NaiveDiscovery(generator, settings)
+        differences = [abs(ours.step(i)["loss"] - naive.step(i)["loss"]) for i in range(2)]
+        turn = iter(range(2, 10**6))
+        ours_s, naive_s = alternate(lambda o=ours, t=turn: o.step(next(t)), lambda n=naive, t=turn: n.step(next(t)), rounds=rounds)
+        figures[kind] = {
+            "seconds": round(ours_s, 3),
+            "naive_seconds": round(naive_s, 3),
+            "ratio": round(naive_s / ours_s, 2),
+            "largest_difference_of_losses": max(differences),
+        }
+    return figures | {"what": "128 px, width 128, K = 100, batch 8, CPU, fp32"}
+
+
+def model_steps(rounds: int) -> dict:
+    """At paper size, batch 8, both with the loader in the step."""
+    figures = {"what": "128 px, paper widths, batch 8, CPU, fp32"}
+    with tempfile.TemporaryDirectory() as name:
+        write_cohort(Cohort("bench", 6, 16), Path(name) / "dicom")
+        build_dataset(Path(name) / "dicom", Path(name) / "data", DataSettings(128))
+        slices = open_dataset(Path(name) / "data")
+        for label, ours, naive in (
+            ("gan", GANTraining(slices, GANSettings(batch=8)), NaiveGAN(128, 32, 128)),
+            ("vae", VAETraining(slices, VAESettings(batch=8)), NaiveVAE(128, 32, 64)),
+        ):
+            turn, load = iter(range(10**6)), ours.loader
+            a, b, c = alternate(
+                lambda o=ours, t=turn: o.step(next(t)),
+                lambda n=naive, t=turn, x=load: n.step(x[next(t)]),
+                lambda t=turn, x=load: x[next(t)],
+                rounds=rounds,
+            )
+            figures[label] = {
+                "seconds": round(a, 3),
+                "plain_seconds": round(b, 3),
+                "ratio": round(b / a, 2),
+                "loader_share": round(c / a, 4),
+            }
+    return figures
+
+
+def curve(search, judge, patience: float, every: int) -> list[tuple[float, float]]:
+    """(seconds of training, accuracy on 512 fresh pairs) every so many steps, until TARGET is held or patience is over."""
+    spent, points, index = 0.0, [], 0
+    while spent < patience:
+        began = time.perf_counter()
+        search.step(index)
+        spent += time.perf_counter() - began
+        index += 1
+        if index % every == 0:
+            points.append((round(spent, 2), round(judge(), 4)))
+            if points[-1][1] >= TARGET:
+                break
+    return points
+
+
+def time_to_accuracy(generator, patience: float) -> dict:
+    ours = Discovery(generator, DiscoverySettings(**OURS))
+    naive = NaiveDiscovery(generator, DiscoverySettings())
+    judge = Discovery(generator, DiscoverySettings())  # the same measure for both: fresh pairs, R in eval mode
+    judge.matrix, judge.reconstructor = naive.matrix, naive.reconstructor
+    quick = curve(ours, lambda: ours.accuracy(512), patience, 25)
+    slow = curve(naive, lambda: judge.accuracy(512), patience, 25)
+    with open(project_root() / "outputs" / "reference" / "accuracy_over_seconds.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["who", "seconds", "accuracy"])
+        writer.writerows([("lpdirs", *point) for point in quick] + [("recipe, written plainly", *point) for point in slow])
+    reached = lambda points: points[-1][0] if points and points[-1][1] >= TARGET else None
+    a, b = reached(quick), reached(slow)
+    return {
+        "what": f"seconds of training to an accuracy of {TARGET}, K = 32, LeNet, the demo's VAE; None: not within {patience:.0f} s",
+        "settings": OURS,
+        "seconds": a,
+        "naive_seconds": b,
+        "naive_ended_at": slow[-1] if slow else None,
+        "ratio": round((b or patience) / a, 1) if a else None,
+        "ratio_is_a_lower_bound": b is None,
+    }
+
+
+def closed_forms(generators: dict) -> dict:
+    seconds = {}
+    for name, generator in generators.items():
+        for method in ("pca", "sefa", "jacobian", "random", "coordinate"):
+            began = time.perf_counter()
+            discover(generator, method, 32)
+            seconds[f"{name} {method}"] = round(time.perf_counter() - began, 2)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="demo", help="a run with gan/ and vae/")
+    parser.add_argument("--patience", type=float, default=150, help="seconds of training for each side of the race")
+    parser.add_argument("--rounds", type=int, default=5)
+    words = parser.parse_args()
+    torch.set_num_threads(cores())
+    folder = project_root() / "outputs" / words.run
+    figures = {"discovery_step": discovery_steps(words.rounds)}
+    figures["peak_memory_MiB_of_discovery_with_both_sides"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    figures["training_step"] = model_steps(words.rounds)
+    files = {"gan": folder / "gan" / "generator.safetensors", "vae": folder / "vae" / "vae.safetensors"}
+    if all(path.exists() for path in files.values()):
+        generators = {name: load_generator(path)[0] for name, path in files.items()}
+        figures["closed_form_seconds"] = closed_forms(generators)
+        figures["time_to_accuracy"] = time_to_accuracy(generators["vae"], words.patience)
+    else:
+        print(f"outputs/{words.run} holds no generators: make run first, for the closed forms and the race")
+    write("training", figures)
+
+
+if __name__ == "__main__":
+    main()
