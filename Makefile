@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-# make fuzz   make notebooks   make reference   make lock
-.PHONY: fuzz run test lint unit notebooks-test lab setup lock notebooks reference clean
+# make fuzz   make bench   make notebooks   make reference   make lock
+.PHONY: fuzz bench run test lint unit notebooks-test lab setup lock notebooks reference clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +39,14 @@ notebooks-test: setup
 # 10,000 mutated files; the unit tests do 400
 fuzz: setup
 	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
+
+# both sides of each comparison in one run; figures and machine go to outputs/bench/. About 20 minutes on 2 cores
+bench: setup outputs/demo/vae/vae.safetensors
+	$(BIN)/python -m tests.benchmarks.data
+	$(BIN)/python -m tests.benchmarks.training
+
+outputs/demo/vae/vae.safetensors:
+	$(MAKE) run PROFILE=demo RUN=demo
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

@@ -1,37 +1,99 @@
-"""Body and lung on a slice in HU: the two masks that the reader and the anatomy stand on."""
+"""Body and lungs on slices in HU: the two masks that the reader and the anatomy stand on.
+
+Everything works on stacks (N, S, S) at once: morphology by shifts, eight slices to a byte, and labels within each slice.
+"""
 
 import numpy as np
 from scipy import ndimage
 
 BODY_HU = -300.0  # between air (-1000) and fat (-100)
 LUNG_HU = -400.0  # lung tissue is below, the rest of the body above
+IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1), np.zeros((3, 3), bool)])
 
 
-def body_mask(hu: np.ndarray) -> np.ndarray:
-    """The patient on one slice (S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
+def dilate(masks: np.ndarray, times: int = 1, within: np.ndarray | None = None) -> np.ndarray:
+    """Masks (N, S, S) grown by one pixel to the four sides, `times` times, staying inside `within`."""
+    bits = np.packbits(masks, axis=0)
+    allowed = None if within is None else np.packbits(within, axis=0)
+    for _ in range(times):
+        grown = bits.copy()
+        grown[:, 1:] |= bits[:, :-1]
+        grown[:, :-1] |= bits[:, 1:]
+        grown[:, :, 1:] |= bits[:, :, :-1]
+        grown[:, :, :-1] |= bits[:, :, 1:]
+        bits = grown if allowed is None else grown & allowed
+    return np.unpackbits(bits, axis=0, count=len(masks)).view(bool)
+
+
+def erode(masks: np.ndarray, times: int = 1) -> np.ndarray:
+    """Masks (N, S, S) shrunk by one pixel from the four sides, `times` times; what lies beyond the frame is not in them."""
+    bits = np.packbits(masks, axis=0)
+    for _ in range(times):
+        shrunk = np.zeros_like(bits)
+        inner = bits[:, 1:-1, 1:-1] & bits[:, :-2, 1:-1] & bits[:, 2:, 1:-1] & bits[:, 1:-1, :-2] & bits[:, 1:-1, 2:]
+        shrunk[:, 1:-1, 1:-1] = inner
+        bits = shrunk
+    return np.unpackbits(bits, axis=0, count=len(masks)).view(bool)
+
+
+def pieces(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Connected pieces within each slice: labels (N, S, S), and for each label its area in pixels and the slice it lies in."""
+    labels, n = ndimage.label(masks, IN_PLANE)
+    areas = np.bincount(labels.ravel(), minlength=n + 1)
+    owner = np.zeros(n + 1, np.int64)
+    where = np.nonzero(labels)
+    owner[labels[where]] = where[0]
+    areas[0] = 0
+    return labels, areas, owner
+
+
+def large(masks: np.ndarray, share: float) -> np.ndarray:
+    """Of each slice the pieces of at least `share` of the largest one's area; share 1: the largest one alone."""
+    labels, areas, owner = pieces(masks)
+    largest = np.zeros(len(masks), np.int64)
+    np.maximum.at(largest, owner, areas)
+    keep = (areas > 0) & (areas >= share * largest[owner])
+    if share == 1:  # of equal ones the first
+        first = np.zeros(len(masks), np.int64)
+        first[owner[keep][::-1]] = np.flatnonzero(keep)[::-1]
+        keep = np.zeros_like(keep)
+        keep[first[first > 0]] = True
+    return keep[labels]
+
+
+def fill(masks: np.ndarray) -> np.ndarray:
+    """Masks with their holes filled: all that the frame's border cannot reach."""
+    labels, areas, _ = pieces(~masks)
+    outside = np.zeros(len(areas), bool)
+    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return ~outside[labels]
+
+
+def body_masks(hu: np.ndarray) -> np.ndarray:
+    """The patient on slices (N, S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
 
     A chest wall can be thin too: pieces that opening cut off, and dense pixels beside them, are taken back in before the
     lungs are filled. All False where there is none.
     """
     dense = hu > BODY_HU
-    cross = ndimage.generate_binary_structure(2, 1)
-    reach = max(1, round(hu.shape[0] / 96))  # px
-    labels, n = ndimage.label(ndimage.binary_opening(dense, cross, iterations=reach))
-    if n == 0:
-        return np.zeros(hu.shape, bool)
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    pieces = np.flatnonzero(areas >= 0.1 * areas.max())
-    whole = ndimage.binary_dilation(np.isin(labels, pieces), cross, iterations=4 * reach, mask=dense)
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(whole, reach), cross, iterations=reach))
-    labels, _ = ndimage.label(ndimage.binary_opening(filled, cross, iterations=2 * reach)[reach:-reach, reach:-reach])
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    return labels == areas.argmax() if areas.max() else np.zeros(hu.shape, bool)
+    reach = max(1, round(hu.shape[-1] / 96))  # px
+    opened = dilate(erode(dense, reach), reach)
+    whole = dilate(large(opened, 0.1), 4 * reach, within=dense)
+    whole = np.pad(whole, ((0, 0), (2 * reach, 2 * reach), (2 * reach, 2 * reach)))
+    filled = fill(erode(dilate(whole, reach), reach))
+    opened = dilate(erode(filled, 2 * reach), 2 * reach)[:, 2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    return large(opened, 1)
+
+
+def body_mask(hu: np.ndarray) -> np.ndarray:
+    """`body_masks` of one slice (S, S)."""
+    return body_masks(hu[None])[0]
 
 
 def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """Air-filled tissue inside `body`, both (S, S)."""
+    """Air-filled tissue inside `body`, both of the same shape."""
     return body & (hu < LUNG_HU)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from lpdirs.data.canvas import Canvas, bump, ramp
-from lpdirs.data.population import LENGTH_MM, Patient, factors_at, trunk
+from lpdirs.data.population import LENGTH_MM, Patient, breast_shape, factors_at, trunk
 from lpdirs.data.texture import filaments, sample
 
 FOV_MM = 420.0  # side of the square field of view
@@ -78,7 +78,7 @@ def _wall(c: Canvas, p: Patient, t, a, b, where):
     parts = [c.superellipse(0, 0, a, b)]
     for side in (-1, 1):
         parts.append(c.ellipse(side * 0.84 * a, 2, 0.30 * a * shoulder + 1e-3, 0.52 * b * shoulder + 1e-3))
-    shape = bump(t, 0.50, 0.24)
+    shape = breast_shape(t)
     reach = p.breast * shape
     bu, bv = 0.41 * a, -0.80 * b
     ra, rb = 0.36 * a * np.sqrt(shape) + 1e-3, reach + 0.16 * b

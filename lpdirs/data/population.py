@@ -20,7 +20,7 @@ FACTORS = {
     "width": "left-right extent of the trunk at this z, mm",
     "thickness": "front-back extent of the trunk at this z, without breasts, mm",
     "fat": "thickness of the subcutaneous fat, mm",
-    "breast": "forward reach of the breasts at their largest section, mm",
+    "breast": "forward reach of the breasts at this z, mm",
     "lung": "lung size, 1 is average",
     "heart": "heart size, 1 is average",
     "z": "position from lung apex (0) to liver (1)",
@@ -105,10 +105,16 @@ def factors_at(p: Patient, t: np.ndarray) -> dict[str, np.ndarray]:
         "y_position": p.y_position + p.tilt * (t - 0.5),
         "width": 2 * a,
         "thickness": 2 * b,
+        "breast": p.breast * breast_shape(t),
         "z": t,
     }
     patient = asdict(p)
     return {name: np.asarray(varying.get(name, np.full_like(t, patient.get(name, 0))), np.float32) for name in FACTORS}
+
+
+def breast_shape(t):
+    """Forward reach of the breasts along t, 1 at their largest section."""
+    return bump(t, 0.50, 0.24)
 
 
 def trunk(p: Patient, t):

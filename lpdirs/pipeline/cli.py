@@ -21,6 +21,7 @@ def main(words: list[str] | None = None) -> int:
     run.add_argument("--profile", default="demo", help="a file of notebooks/profiles (default: demo)")
     run.add_argument("--run", help="name of the run's folder in outputs/ (default: the profile's name)")
     run.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's synthetic cohort)")
+    run.add_argument("--scheduler", help="address of a running Dask cluster that reads the data (default: processes on this machine)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs)")
     run.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings in place of the profile's")
@@ -66,4 +67,6 @@ def _given(args: argparse.Namespace) -> dict:
         if not args.data.is_dir():
             raise UserError(f"data folder {args.data} does not exist: give the folder that holds your DICOM files")
         given["data_dir"] = str(args.data.resolve())
+    if args.scheduler is not None:
+        given["scheduler"] = args.scheduler
     return given

@@ -38,5 +38,5 @@ def write(name: str, figures: dict) -> None:
     folder = project_root() / "outputs" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures | {"machine": machine()}, indent=1)
-    (folder / f"{name}.json").write_text(text)
-    print(json.dumps(figures, indent=1), f"\nwritten to outputs/bench/{name}.json")
+    (folder / f"{name}.json").write_text(text + "\n")
+    print(text, f"\nwritten to outputs/bench/{name}.json")

@@ -41,11 +41,11 @@ def test_neighbouring_slices_are_neighbours():
 
 def test_factors_are_those_that_were_asked_for():
     patient = sample_patients(1, 2)[0]
-    t = np.array([0.2, 0.8], np.float32)
+    t = np.array([0.2, 0.5, 0.8], np.float32)
     factors = factors_at(patient, t)
     assert list(factors) == list(FACTORS)
-    assert np.allclose(factors["z"], t) and np.allclose(factors["breast"], patient.breast)
-    assert factors["rotation"][1] - factors["rotation"][0] == pytest.approx(0.6 * patient.twist, abs=1e-4)
+    assert np.allclose(factors["z"], t) and np.allclose(factors["breast"], [0, patient.breast, 0])
+    assert factors["rotation"][2] - factors["rotation"][0] == pytest.approx(0.6 * patient.twist, abs=1e-4)
 
 
 def test_true_width_is_the_body_s_extent():
