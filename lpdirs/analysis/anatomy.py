@@ -37,7 +37,10 @@ GRAIN = np.array([[[1, -2, 1], [-2, 4, -2], [1, -2, 1]]]) / 6.0  # Immerkaer 199
 
 
 def measure(hu: np.ndarray, pixel_mm: float) -> pd.DataFrame:
-    """MEASURES of slices (N, S, S) in HU with pixels of `pixel_mm`: N rows, NaN where there is no body or it is cut off."""
+    """MEASURES of slices (N, S, S) in HU with pixels of `pixel_mm`: N rows, NaN where there is no body or it is cut off.
+
+    Meant for 64 px and more: at 32 px a couch can pass for a part of the body.
+    """
     hu = np.asarray(hu, np.float32)
     parts = [_measure(hu[i : i + 64], float(pixel_mm)) for i in range(0, len(hu), 64)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(MEASURES), dtype=np.float64)

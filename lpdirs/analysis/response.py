@@ -1,11 +1,13 @@
-"""What a direction does: how each measured factor answers to steps along it."""
+"""What a direction does: how each measured factor answers to steps along it, with intervals over starting slices."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import nn
 
 from lpdirs.analysis.anatomy import measure
@@ -14,7 +16,9 @@ from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
 from lpdirs.generative.generators import generate
 
-FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position")
+FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")
+NAMED = FACTORS[:5]  # those that the paper names
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -25,38 +29,77 @@ class Responses:
     steps: np.ndarray
     spread: pd.Series
 
-    def table(self) -> pd.DataFrame:
-        """A row a direction and factor: r, slope (units a step), effect (SDs a step), sign_consistency, selectivity, missing.
+    def table(self, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
+        """A row a direction and factor; `_low` and `_high` are 95 percent intervals by bootstrap over the N starting slices.
 
-        r is Pearson's correlation of step and factor over all paths, each path measured from its own mean, so that it says
-        what the step does and not how the starting slices differ. Selectivity is the factor's share of the direction's
-        absolute effects. Values that could not be measured are left out and counted in `missing` (a share).
+        r: Pearson's correlation of step and factor over all paths, each path taken from its own mean, so that it says what the
+        step does and not how the starting slices differ. rho: Spearman's along a path, mean over paths. slope: units a step.
+        effect: SDs of unshifted samples a step. sign_consistency: share of paths whose slope has the sign of the mean.
+        selectivity: the factor's share of the direction's absolute effects. q: of a t-test of the paths' slopes against 0,
+        after Benjamini and Hochberg over the whole table. missing: share that could not be measured and is left out.
         """
-        rows = []
-        for k, per_direction in enumerate(self.values):
-            for name, path in zip(self.spread.index, np.moveaxis(per_direction, -1, 0), strict=True):  # (n steps, N)
-                known = np.isfinite(path)
-                enough = known.sum(0) >= max(3, len(self.steps) // 2)
-                row = {"direction": k, "factor": name, "missing": float(1 - known.mean())}
-                rows.append(row | _respond(path[:, enough], self.steps, self.spread[name]))
-        table = pd.DataFrame(rows)
-        total = table.groupby("direction")["effect"].transform(lambda e: e.abs().sum())
-        table["selectivity"] = table["effect"].abs() / total.where(total > 0)
+        known = np.isfinite(self.values)
+        enough = known.sum(1) >= max(3, len(self.steps) // 2)  # (K, N, F)
+        x = np.where(known, self.steps[:, None, None], np.nan)
+        with np.errstate(invalid="ignore"), _quiet():
+            x, y = x - np.nanmean(x, 1, keepdims=True), self.values - np.nanmean(self.values, 1, keepdims=True)
+        xy, xx, yy = (np.where(enough, np.nansum(part, 1), 0.0) for part in (x * y, x * x, y * y))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slopes = np.where(enough, xy / xx, np.nan)
+        counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
+        counts = np.concatenate([np.ones((1, xy.shape[1])), counts])  # the first row is the sample itself
+        r, slope, effect, selectivity, steady = self._of_resamples(counts, slopes, xy, xx, yy)
+        columns = {"r": r, "effect": effect, "selectivity": selectivity, "sign_consistency": steady}
+        k, f = self.values.shape[0], self.values.shape[3]
+        table = pd.DataFrame({"direction": np.repeat(np.arange(k), f), "factor": np.tile(self.spread.index, k)})
+        for name, values in columns.items():
+            with _quiet():
+                low, high = np.nanquantile(values[1:], [0.025, 0.975], axis=0)
+            table[name], table[f"{name}_low"], table[f"{name}_high"] = values[0].ravel(), low.ravel(), high.ravel()
+        table["slope"] = slope[0].ravel()
+        table["rho"] = self._spearman(enough).ravel()
+        table["q"] = _q_values(slopes).ravel()
+        table["missing"] = 1 - known.mean((1, 2)).ravel()
         return table
 
+    def _of_resamples(self, counts, slopes, xy, xx, yy) -> tuple[np.ndarray, ...]:
+        """r, slope, effect, selectivity and sign consistency for rows of `counts` (B, N) of the paths, each (B, K, F)."""
+        total = lambda part: np.einsum("bn,knf->bkf", counts, part, optimize=True)
+        there = np.isfinite(slopes)
+        filled = np.where(there, slopes, 0.0)
+        spread = self.spread.to_numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            n = total(there.astype(float))
+            slope = total(filled) / n
+            effect = slope / np.where(spread > 0, spread, np.nan)
+            r = np.where(n > 0, total(xy) / np.sqrt(total(xx) * total(yy)), np.nan)
+            r = np.where((n > 0) & ~np.isfinite(r), 0.0, r)  # a factor that never changes
+            whole = np.nansum(np.abs(effect), axis=2, keepdims=True)
+            up = total((filled > 0).astype(float)) / n
+            down = total((filled < 0).astype(float)) / n
+        steady = np.where(slope > 0, up, np.where(slope < 0, down, np.nan))
+        return r, slope, effect, np.abs(effect) / np.where(whole > 0, whole, np.nan), steady
 
-def _respond(path: np.ndarray, steps: np.ndarray, spread: float) -> dict[str, float]:
-    nothing = {"r": np.nan, "slope": np.nan, "effect": np.nan, "sign_consistency": np.nan}
-    if path.shape[1] == 0 or not spread > 0:
-        return nothing
-    known = np.isfinite(path)
-    x = np.where(known, steps[:, None], np.nan)
-    x, y = x - np.nanmean(x, 0), path - np.nanmean(path, 0)
-    xy, xx, yy = np.nansum(x * y, 0), np.nansum(x * x, 0), np.nansum(y * y)
-    slope = xy.sum() / xx.sum()
-    r = xy.sum() / np.sqrt(xx.sum() * yy) if yy > 0 else 0.0
-    agree = np.mean(np.sign(xy) == np.sign(slope)) if slope else np.nan
-    return {"r": r, "slope": slope, "effect": slope / spread, "sign_consistency": agree}
+    def _spearman(self, enough: np.ndarray) -> np.ndarray:
+        ranks = stats.rankdata(np.where(np.isfinite(self.values), self.values, np.inf), axis=1)
+        order = stats.rankdata(self.steps)
+        x, y = order - order.mean(), ranks - ranks.mean(1, keepdims=True)
+        whole = np.isfinite(self.values).all(1) & enough
+        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+            rho = np.einsum("s,ksnf->knf", x, y) / np.sqrt((x**2).sum() * (y**2).sum(1))
+            return np.nanmean(np.where(whole, rho, np.nan), axis=1)
+
+
+def _q_values(slopes: np.ndarray) -> np.ndarray:
+    """False discovery rates of t-tests over the paths' slopes (K, N, F), (K, F); 1 where nothing can be tested."""
+    with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+        p = np.asarray(stats.ttest_1samp(slopes, 0.0, axis=1, nan_policy="omit").pvalue, float)
+    return stats.false_discovery_control(np.where(np.isfinite(p), p, 1.0), axis=None)
+
+
+def _quiet():
+    """Means over nothing are NaN here, and meant to be."""
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
 
 
 def measure_all(slices: torch.Tensor, window: tuple[float, float], pixel_mm: float, z_position: ZPosition | None) -> pd.DataFrame:
@@ -74,7 +117,7 @@ def respond(
     window: tuple[float, float],
     pixel_mm: float,
     z_position: ZPosition | None = None,
-    samples: int = 48,
+    samples: int = 256,
     steps: tuple[float, ...] = (-4, -2, 0, 2, 4),
     factors: tuple[str, ...] = FACTORS,
     seed: int = 0,

@@ -7,8 +7,10 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from lpdirs.analysis.comparison import in_words, over_seeds
 from lpdirs.data.lidc import choose, fetch, read_manifest
 from lpdirs.errors import UserError
+from lpdirs.pipeline.compare import compare
 from lpdirs.pipeline.notebooks import run_notebooks
 from lpdirs.pipeline.report import write_report
 
@@ -32,9 +34,13 @@ def main(words: list[str] | None = None) -> int:
     get.add_argument("--series-file", type=Path, help="a text file with one SeriesInstanceUID a line")
     get.add_argument("--to", type=Path, required=True, help="where patients' folders are written")
     get.add_argument("--endpoint-url", help="a mirror of the bucket, in place of the public one")
+    scores = commands.add_parser("compare", help="score every way of finding directions on the generators of some runs")
+    scores.add_argument("runs", nargs="+", help="names of runs that are done; of different seeds, for intervals over seeds")
+    scores.add_argument("--methods", nargs="+", help="some methods (default: all)")
+    scores.add_argument("--outputs", type=Path, help="where runs lie (default: outputs)")
     args = parser.parse_args(words)
     try:
-        (_run if args.command == "run" else _fetch)(args)
+        {"run": _run, "fetch": _fetch, "compare": _compare}[args.command](args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -54,6 +60,12 @@ def _fetch(args: argparse.Namespace) -> None:
     with tqdm(total=int(rows["bytes"].sum()), unit="B", unit_scale=True, desc="LIDC-IDRI") as bar:
         fetch(rows, args.to, args.endpoint_url, lambda done, total: bar.update(done - bar.n))
     print(f"all {rows['slices'].sum()} slices are in {args.to}: python -m lpdirs run --profile paper --data {args.to}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    rows = compare(args.runs, args.methods, args.outputs)
+    table = in_words(over_seeds(rows, ["found", "selectivity", "kappa", "mig", "dci_disentanglement"]))
+    print(f"\n{len(args.runs)} runs: mean ± half of the 95 percent interval over them\n{table.to_string()}")
 
 
 def _given(args: argparse.Namespace) -> dict:

@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lpdirs.analysis.naming import Rules, image_changes, name_directions, with_names
 from lpdirs.analysis.response import Responses, best_directions, respond
 from lpdirs.data.phantom import FOV_MM, render
 from lpdirs.data.population import sample_patients
@@ -45,8 +47,6 @@ def test_planted_factors_are_named_with_their_size():
 
 
 def test_r_does_not_count_how_starting_slices_differ():
-    import pandas as pd
-
     steps, starts = np.array([-1.0, 0.0, 1.0]), np.array([-100.0, 0.0, 100.0])
     values = (steps[:, None] + starts[None])[None, :, :, None]
     row = Responses(values, steps, pd.Series({"rotation": 50.0})).table().iloc[0]
@@ -54,8 +54,6 @@ def test_r_does_not_count_how_starting_slices_differ():
 
 
 def test_what_could_not_be_measured_is_counted_and_left_out():
-    import pandas as pd
-
     steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     values = np.repeat(3 * steps[:, None], 4, 1)[None, :, :, None].copy()
     values[0, :, 3] = np.nan
@@ -64,3 +62,49 @@ def test_what_could_not_be_measured_is_counted_and_left_out():
     assert row["missing"] == pytest.approx(6 / 20) and row["slope"] == pytest.approx(3) and row["r"] == pytest.approx(1)
     nothing = Responses(np.full_like(values, np.nan), steps, pd.Series({"rotation": 1.0})).table().iloc[0]
     assert nothing["missing"] == 1 and np.isnan(nothing["r"])
+
+
+@pytest.fixture(scope="module")
+def planted():
+    a = torch.eye(5)[[3, 1, 0, 1]]
+    a[3] = torch.nn.functional.normalize(torch.tensor([0.02, -1.0, 0, 0, 0]), dim=0)  # nearly the reverse of the second
+    directions, warps = Directions(a), Warps()
+    found = respond(warps, directions, (-1000.0, 1000.0), FOV_MM / 64, None, 24, (-2, -1, 0, 1, 2), ("rotation", "y_position"))
+    return found.table(), directions, image_changes(warps, directions, samples=8)
+
+
+def test_names_are_earned_and_say_how_sure(planted):
+    table, directions, changes = planted
+    rows = name_directions(table, directions, *changes)
+    assert rows["kind"].tolist() == ["dead", "named", "named", "named"]
+    assert rows["factor"].tolist()[1:] == ["y_position", "rotation", "y_position"]
+    assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit step, selectivity 0." in rows.loc[2, "words"]
+    assert rows.loc[2, "selectivity_low"] <= rows.loc[2, "selectivity"] <= rows.loc[2, "selectivity_high"]
+    assert sorted(rows["name"]) == ["", "rotation", "y_position", "y_position 2"]
+    assert rows["same_as"].tolist() == [-1, -1, -1, 1], "the reverse of a direction is the same direction"
+    named = with_names(directions, rows)
+    assert named.name(2) == "rotation" and named.name(0) == "direction 0"
+    assert named.metadata["words"]["0"].startswith("dead")
+
+
+def test_a_bar_that_is_not_reached_gives_no_name(planted):
+    table, directions, changes = planted
+    rows = name_directions(table, directions, *changes, Rules(selectivity=0.999))
+    assert (rows["name"] == "").all() and rows.loc[2, "words"].startswith("mixed: mostly rotation")
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng, steps = np.random.default_rng(0), np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    slopes = rng.normal(3, 1, (200, 30))  # true mean 3; 200 directions stand for 200 repetitions
+    values = slopes[:, None, :] * steps[None, :, None] + rng.normal(0, 0.1, (200, 5, 30))
+    table = Responses(values[..., None], steps, pd.Series({"rotation": 1.0})).table()
+    assert ((table["effect_low"] <= 3) & (3 <= table["effect_high"])).mean() == pytest.approx(0.94, abs=0.05)
+    assert (table["q"] < 0.01).all() and (table["rho"] > 0.8).all()
+
+
+def test_what_only_varies_is_no_effect():
+    rng, steps = np.random.default_rng(0), np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    values = rng.normal(size=(100, 5, 30, 1))
+    table = Responses(values, steps, pd.Series({"rotation": 1.0})).table()
+    assert (table["q"] < 0.05).mean() < 0.03 and table["r"].abs().max() < 0.5
+    assert table["sign_consistency"].mean() < 0.75
