@@ -8,11 +8,18 @@ import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
 BINS = 20
+LEAST = 100  # rows
+NAMES = ("mig", "modularity", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 
 def scores(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[str, float]:
-    """All of this module's scores for codes (N, K) and factors (N, F); rows with a factor that is not finite are left out."""
+    """All of this module's scores for codes (N, K) and factors (N, F); rows with a factor that is not finite are left out.
+
+    NaN where fewer than LEAST rows remain.
+    """
     known = np.isfinite(factors.to_numpy(float)).all(1)
+    if known.sum() < LEAST:
+        return dict.fromkeys(NAMES, float("nan"))
     c, f = np.asarray(codes, float)[known], factors.to_numpy(float)[known]
     information = mutual_information(c, f)
     return {"mig": mig(information, f), "modularity": modularity(information), "sap": sap(c, f)} | dci(c, f, seed)

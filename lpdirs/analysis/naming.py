@@ -57,8 +57,8 @@ def name_directions(
     Directions that earn the same factor are told apart by a number, the most selective one first.
     """
     rules = rules or Rules()
-    main = table.loc[table.dropna(subset=["effect"]).groupby("direction")["effect"].apply(lambda e: e.abs().idxmax())]
-    main = main.set_index("direction").reindex(range(len(directions)))
+    largest = table["effect"].abs().dropna().sort_values(ascending=False, kind="stable").index
+    main = table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(range(len(directions)))
     earned = (
         (main["effect"].abs() >= rules.effect)
         & (main["r"].abs() >= rules.r)

@@ -108,3 +108,12 @@ def test_what_only_varies_is_no_effect():
     table = Responses(values, steps, pd.Series({"rotation": 1.0})).table()
     assert (table["q"] < 0.05).mean() < 0.03 and table["r"].abs().max() < 0.5
     assert table["sign_consistency"].mean() < 0.75
+
+
+def test_where_nothing_can_be_measured_nothing_is_named(planted):
+    directions = planted[1]
+    nothing = Responses(np.full((4, 5, 6, 2), np.nan), np.arange(-2.0, 3), pd.Series({"rotation": np.nan, "thickness": 1.0})).table()
+    assert (nothing["q"] == 1).all() and (nothing["missing"] == 1).all()
+    rows = name_directions(nothing, directions, *planted[2])
+    assert rows["kind"].tolist() == ["dead", "mixed", "mixed", "mixed"] and (rows["name"] == "").all()
+    assert best_directions(nothing)["direction"].isna().all()

@@ -1,5 +1,9 @@
 """What is done to a generator to make it fast, or to bring it here, does not change what it draws."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +102,26 @@ def test_bf16_is_near_and_finite(precision):
         Discovery(Generator(32, 6, 8), DiscoverySettings(precision="fp8"))
     with pytest.raises(UserError, match="compile must be one of off, default, reduce-overhead"):
         Discovery(Generator(32, 6, 8), DiscoverySettings(compile="on"))
+
+
+COMPILED = """
+import torch
+from lpdirs.discovery.objective import Discovery, DiscoverySettings
+from lpdirs.generative.dcgan import Generator
+torch.manual_seed(0)
+generator = Generator(32, 6, 8).eval()
+for mode in ("off", "default"):
+    search = Discovery(generator, DiscoverySettings(n_directions=4, batch=8, compile=mode))
+    print(*(search.step(i)["loss"] for i in range(3)))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_steps_are_those_of_plain_ones():
+    ran = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=400)  # torch warns while it compiles
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    off, default = ([float(value) for value in line.split()] for line in ran.stdout.splitlines()[-2:])
+    assert np.allclose(off, default, rtol=1e-3)
 
 
 def old_names_vae(decoder: Decoder) -> dict:

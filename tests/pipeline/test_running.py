@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
 from lpdirs.errors import MissingInput, UserError
 from lpdirs.pipeline.cli import main
+from lpdirs.pipeline.compare import compare
 from lpdirs.pipeline.notebooks import parameter_names
 from lpdirs.runs import NOTEBOOKS, fingerprint, load_profile, read_log, resolve, start
 from tests.conftest import ROOT
@@ -143,3 +145,36 @@ def test_nbval_bites(tmp_path):
         result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert result.returncode == expected, result.stdout[-3000:]
     assert "145 slices used" in result.stdout
+
+
+def test_a_scheduler_on_the_command_line_is_the_setting_of_that_name(monkeypatch, tmp_path):
+    seen = {}
+
+    def run_notebooks(profile, run, given, seed, outputs, again):
+        seen.update(given)
+        return tmp_path
+
+    monkeypatch.setattr("lpdirs.pipeline.cli.run_notebooks", run_notebooks)
+    monkeypatch.setattr("lpdirs.pipeline.cli.write_report", lambda folder: folder)
+    assert main(["run", "--scheduler", "tcp://host:8786", "--data", str(tmp_path), "--set", "workers=3"]) == 0
+    assert seen == {"scheduler": "tcp://host:8786", "data_dir": str(tmp_path), "workers": 3}
+
+
+def test_methods_are_compared_once_and_the_same_whoever_computes(tiny_run, capsys):
+    outputs, _, _ = tiny_run
+    path = outputs / "tiny" / "analysis" / "comparison.csv"
+    words = ["compare", "tiny", "--methods", "unit", "random", "--samples", "4", "--outputs", str(outputs)]
+    assert main(words) == 0
+    lines = capsys.readouterr().out
+    assert "4 of 4: tiny" in lines and "vae" in lines
+    before = pd.read_csv(path).drop(columns="seconds_to_find").sort_values(["generator", "method"], ignore_index=True)
+    assert main(words) == 0 and " of 4: " not in capsys.readouterr().out
+    path.unlink()
+    alone = compare(["tiny"], ["random", "unit"], outputs, samples=4, workers=1, report=lambda line: None)
+    after = alone.drop(columns="seconds_to_find").sort_values(["generator", "method"], ignore_index=True)
+    pd.testing.assert_frame_equal(before, after[before.columns], check_dtype=False, rtol=1e-3)
+    assert main(["compare", "tiny", "--methods", "magic", "--outputs", str(outputs)]) == 1
+    assert capsys.readouterr().err == (
+        "error: unknown method magic: choose some of unit, orthonormal, unit-100, unit-resnet18, pca, pca-encoded, sefa, jacobian, "
+        "coordinate, random, oracle\n"
+    )
