@@ -32,8 +32,8 @@ class Responses:
     def table(self, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
         """A row a direction and factor; `_low` and `_high` are 95 percent intervals by bootstrap over the N starting slices.
 
-        r: Pearson's correlation of step and factor over all paths, each path taken from its own mean, so that it says what the
-        step does and not how the starting slices differ. rho: Spearman's along a path, mean over paths. slope: units a step.
+        r: Pearson's correlation of step and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
+        r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a step.
         effect: SDs of unshifted samples a step. sign_consistency: share of paths whose slope has the sign of the mean.
         selectivity: the factor's share of the direction's absolute effects. q: of a t-test of the paths' slopes against 0,
         after Benjamini and Hochberg over the whole table. missing: share that could not be measured and is left out.
@@ -46,9 +46,11 @@ class Responses:
         xy, xx, yy = (np.where(enough, np.nansum(part, 1), 0.0) for part in (x * y, x * x, y * y))
         with np.errstate(invalid="ignore", divide="ignore"):
             slopes = np.where(enough, xy / xx, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            along = np.where(enough, np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)
         counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
         counts = np.concatenate([np.ones((1, xy.shape[1])), counts])  # the first row is the sample itself
-        r, slope, effect, selectivity, steady = self._of_resamples(counts, slopes, xy, xx, yy)
+        r, slope, effect, selectivity, steady = self._of_resamples(counts, slopes, along)
         columns = {"r": r, "effect": effect, "selectivity": selectivity, "sign_consistency": steady}
         k, f = self.values.shape[0], self.values.shape[3]
         table = pd.DataFrame({"direction": np.repeat(np.arange(k), f), "factor": np.tile(self.spread.index, k)})
@@ -57,12 +59,14 @@ class Responses:
                 low, high = np.nanquantile(values[1:], [0.025, 0.975], axis=0)
             table[name], table[f"{name}_low"], table[f"{name}_high"] = values[0].ravel(), low.ravel(), high.ravel()
         table["slope"] = slope[0].ravel()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
         table["rho"] = self._spearman(enough).ravel()
         table["q"] = _q_values(slopes).ravel()
         table["missing"] = 1 - known.mean((1, 2)).ravel()
         return table
 
-    def _of_resamples(self, counts, slopes, xy, xx, yy) -> tuple[np.ndarray, ...]:
+    def _of_resamples(self, counts, slopes, along) -> tuple[np.ndarray, ...]:
         """r, slope, effect, selectivity and sign consistency for rows of `counts` (B, N) of the paths, each (B, K, F)."""
         total = lambda part: np.einsum("bn,knf->bkf", counts, part, optimize=True)
         there = np.isfinite(slopes)
@@ -72,8 +76,7 @@ class Responses:
             n = total(there.astype(float))
             slope = total(filled) / n
             effect = slope / np.where(spread > 0, spread, np.nan)
-            r = np.where(n > 0, total(xy) / np.sqrt(total(xx) * total(yy)), np.nan)
-            r = np.where((n > 0) & ~np.isfinite(r), 0.0, r)  # a factor that never changes
+            r = total(np.where(there, along, 0.0)) / n
             whole = np.nansum(np.abs(effect), axis=2, keepdims=True)
             up = total((filled > 0).astype(float)) / n
             down = total((filled < 0).astype(float)) / n

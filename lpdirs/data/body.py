@@ -1,6 +1,6 @@
 """Body and lungs on slices in HU: the two masks that the reader and the anatomy stand on.
 
-Everything works on stacks (N, S, S) at once: morphology by shifts, eight slices to a byte, and labels within each slice.
+Everything works on stacks (N, S, S) at once: morphology by shifts, and labels within each slice.
 """
 
 import numpy as np
@@ -13,38 +13,35 @@ IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2
 
 def dilate(masks: np.ndarray, times: int = 1, within: np.ndarray | None = None) -> np.ndarray:
     """Masks (N, S, S) grown by one pixel to the four sides, `times` times, staying inside `within`."""
-    bits = np.packbits(masks, axis=0)
-    allowed = None if within is None else np.packbits(within, axis=0)
     for _ in range(times):
-        grown = bits.copy()
-        grown[:, 1:] |= bits[:, :-1]
-        grown[:, :-1] |= bits[:, 1:]
-        grown[:, :, 1:] |= bits[:, :, :-1]
-        grown[:, :, :-1] |= bits[:, :, 1:]
-        bits = grown if allowed is None else grown & allowed
-    return np.unpackbits(bits, axis=0, count=len(masks)).view(bool)
+        grown = masks.copy()
+        grown[:, 1:] |= masks[:, :-1]
+        grown[:, :-1] |= masks[:, 1:]
+        grown[:, :, 1:] |= masks[:, :, :-1]
+        grown[:, :, :-1] |= masks[:, :, 1:]
+        masks = grown if within is None else grown & within
+    return masks
 
 
 def erode(masks: np.ndarray, times: int = 1) -> np.ndarray:
     """Masks (N, S, S) shrunk by one pixel from the four sides, `times` times; what lies beyond the frame is not in them."""
-    bits = np.packbits(masks, axis=0)
     for _ in range(times):
-        shrunk = np.zeros_like(bits)
-        inner = bits[:, 1:-1, 1:-1] & bits[:, :-2, 1:-1] & bits[:, 2:, 1:-1] & bits[:, 1:-1, :-2] & bits[:, 1:-1, 2:]
-        shrunk[:, 1:-1, 1:-1] = inner
-        bits = shrunk
-    return np.unpackbits(bits, axis=0, count=len(masks)).view(bool)
+        shrunk = np.zeros_like(masks)
+        inner = shrunk[:, 1:-1, 1:-1]
+        np.logical_and(masks[:, :-2, 1:-1], masks[:, 2:, 1:-1], out=inner)
+        for part in (masks[:, 1:-1, :-2], masks[:, 1:-1, 2:], masks[:, 1:-1, 1:-1]):
+            inner &= part
+        masks = shrunk
+    return masks
 
 
 def pieces(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Connected pieces within each slice: labels (N, S, S), and for each label its area in pixels and the slice it lies in."""
     labels, n = ndimage.label(masks, IN_PLANE)
     areas = np.bincount(labels.ravel(), minlength=n + 1)
-    owner = np.zeros(n + 1, np.int64)
-    where = np.nonzero(labels)
-    owner[labels[where]] = where[0]
     areas[0] = 0
-    return labels, areas, owner
+    last = np.maximum.accumulate(labels.max((1, 2)))  # labels count up from slice to slice
+    return labels, areas, np.minimum(np.searchsorted(last, np.arange(n + 1)), len(masks) - 1)
 
 
 def large(masks: np.ndarray, share: float) -> np.ndarray:

@@ -38,6 +38,7 @@ def main(words: list[str] | None = None) -> int:
     scores.add_argument("runs", nargs="+", help="names of runs that are done; of different seeds, for intervals over seeds")
     scores.add_argument("--methods", nargs="+", help="some methods (default: all)")
     scores.add_argument("--outputs", type=Path, help="where runs lie (default: outputs)")
+    scores.add_argument("--to", type=Path, help="also write the rows of all runs to this CSV")
     scores.add_argument("--samples", type=int, default=128, help="starting slices for each direction (default: 128)")
     scores.add_argument("--scheduler", help="address of a running Dask cluster (default: a process a core)")
     args = parser.parse_args(words)
@@ -66,6 +67,8 @@ def _fetch(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     rows = compare(args.runs, args.methods, args.outputs, args.samples, scheduler=args.scheduler)
+    if args.to is not None:
+        rows.to_csv(args.to, index=False, float_format="%.5g")
     table = in_words(over_seeds(rows, ["found", "selectivity", "kappa", "mig", "dci_disentanglement"]))
     print(f"\n{len(args.runs)} runs: mean ± half of the 95 percent interval over them\n{table.to_string()}")
 

@@ -22,6 +22,7 @@ PAGE = """<!doctype html>
 </style></head><body>
 <h1>Run “{run}”</h1>
 <p>{summary}</p>
+{explore}
 <table><thead><tr><th>notebook</th><th>time</th><th>result</th></tr></thead><tbody>{rows}</tbody></table>
 {pictures}
 <p>Generated slices are synthetic and not for diagnosis. Settings, versions and timings are in <a href="../run.json">run.json</a>.</p>
@@ -56,7 +57,9 @@ def write_report(folder: Path) -> Path:
         f"{' with uncommitted changes' if provenance.get('git_dirty') else ''}, torch {provenance.get('packages', {}).get('torch')}, "
         f"{provenance.get('machine')}"
     )
-    page = PAGE.format(run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
+    explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
+    explore = explore if (folder / "analysis" / "explore.html").exists() else ""
+    page = PAGE.format(explore=explore, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
     write_atomic(report / "index.html", lambda partial: partial.write_text(page))
     return report / "index.html"
 

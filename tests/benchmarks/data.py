@@ -18,6 +18,7 @@ import pydicom
 import torch
 from skimage.transform import resize
 
+from lpdirs.analysis.anatomy import measure
 from lpdirs.cluster import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.cohort import Cohort, to_dicom
@@ -149,12 +150,18 @@ def phantom() -> dict:
     return {"slices_per_s_at_128_px": round(128 / at128), "slices_per_s_at_64_px": round(128 / at64), "cores": 1}
 
 
+def anatomy() -> dict:
+    hu = np.concatenate([render(p, np.linspace(0.02, 0.98, 16), 64) for p in sample_patients(32, 0)])
+    (seconds,) = alternate(lambda: measure(hu, 6.56))
+    return {"slices_per_s_at_64_px": round(len(hu) / seconds), "cores": 1}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 4000], help="slices of 512 px; a file is 0.5 MB")
     parser.add_argument("--memory", type=int, default=0, help="slices of 128 px to build in one process, for its peak memory")
     words = parser.parse_args()
-    figures = {"phantom": phantom()}
+    figures = {"phantom": phantom(), "anatomy": anatomy()}
     with tempfile.TemporaryDirectory() as name:
         figures |= store_against_npz(Path(name))
     runs = [(n, 512, cores()) for n in words.sizes] + [(n, 128, 1) for n in ([words.memory] if words.memory else [])]
