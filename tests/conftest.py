@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lpdirs.cluster import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.cohort import Cohort, write_cohort
 from lpdirs.data.series import DataSettings
@@ -19,7 +20,7 @@ SETTINGS = DataSettings(size=32, window=(-1000.0, 1000.0))
 @pytest.fixture(autouse=True)
 def fixed_random_state():
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, cores()))
 
 
 @pytest.fixture(scope="session")

@@ -1,93 +1,257 @@
-"""Sliders that move a slice along directions (ipywidgets)."""
+"""Sliders that move a slice along directions (ipywidgets); what they show is a Scene."""
 
-import io
+import asyncio
+import json
+from html import escape
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-import torch
-from PIL import Image
+from matplotlib import colormaps
 from torch import nn
 
-from lpdirs.analysis.plots import to_grey
-from lpdirs.data.store import to_hu
+from lpdirs.analysis.naming import UNITS
+from lpdirs.analysis.scene import NOTICE, PRESETS, Scene, to_png
+from lpdirs.analysis.zposition import ZPosition, fit_z
+from lpdirs.data.store import open_dataset
+from lpdirs.discovery.collection import GENERATORS, open_models
 from lpdirs.discovery.directions import Directions
+from lpdirs.errors import MissingInput, UserError
+from lpdirs.runs import project_root, start
+
+SHOWN = 8  # sliders before a search
+LIMIT = 800  # HU at the ends of the difference's colours
+DELAY = 0.004  # seconds in which further changes replace this one
+SIDE = {"width": "240px", "height": "240px", "flex": "0 0 auto"}
+WRAP = {"flex_flow": "row wrap"}
 
 
-def to_png(hu: np.ndarray) -> bytes:
-    """A slice (S, S) in HU as a grey PNG in the figures' window."""
-    file = io.BytesIO()
-    Image.fromarray(to_grey(hu)).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+class Explorer(widgets.VBox):
+    """Choose a model, draw a slice, and move it with sliders; several directions add up.
 
-
-class Explorer(widgets.HBox):
-    """Choose a model, draw a slice, and move it with a slider a direction; several directions add up.
-
-    `models` maps a label to (generator, directions); `window` is the data set's, in HU; `reach` the sliders' end.
+    `models` maps a label to (generator, directions); `window` is the data set's, in HU; `reach` the sliders' end. With `pixel_mm`
+    the anatomy is measured before and after, with `z_position` z too. Exports go to `folder`.
     """
 
-    def __init__(self, models: dict[str, tuple[nn.Module, Directions]], window: tuple[float, float], reach: float = 6.0, seed: int = 0):
-        self.models, self.window_hu, self.reach = models, window, reach
-        self.model = widgets.ToggleButtons(options=list(models), description="model", style={"button_width": "auto"})
-        self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description="slice", layout={"width": "12em"})
-        self.new, self.reset = widgets.Button(description="New z"), widgets.Button(description="Reset")
-        self.image = widgets.Image(format="png", layout={"width": "320px", "height": "320px"})  # the browser enlarges it
-        self.status = widgets.Label()
-        self.panel = widgets.VBox(layout={"max_height": "420px", "overflow": "auto", "width": "30em", "display": "block"})
-        self.model.observe(self._choose, "value")
-        self.seed.observe(self._draw, "value")
-        self.new.on_click(lambda _: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))
-        self.reset.on_click(lambda _: self.set_steps({}))
-        left = widgets.VBox([self.model, widgets.HBox([self.seed, self.new, self.reset]), self.image, self.status])
-        super().__init__([left, self.panel])
+    def __init__(
+        self,
+        models: dict[str, tuple[nn.Module, Directions]],
+        window: tuple[float, float],
+        reach: float = 6.0,
+        seed: int = 0,
+        pixel_mm: float | None = None,
+        z_position: ZPosition | None = None,
+        folder: Path = Path("."),
+    ):
+        self.scene, self.reach, self.folder = Scene(models, window, pixel_mm, z_position, seed=seed), reach, Path(folder)
+        self.sliders: dict[int, widgets.FloatSlider] = {}
+        self._past, self._pending, self._held = [], None, False
+        self._build(models, seed)
         self._choose()
 
+    def _build(self, models, seed) -> None:
+        button = lambda text, action, width="6.5em": _button(text, action, width)
+        self.model = widgets.Dropdown(options=list(models), description="model", layout={"width": "20em"})
+        self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description="slice", layout={"width": "11em"})
+        self.preset = widgets.Dropdown(options=list(PRESETS), description="window", layout={"width": "14em"})
+        self.search = widgets.Text(placeholder="search all directions", layout={"width": "17em"})
+        self.new = button("New slice", lambda: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))
+        self.reset, self.undo = button("Reset", lambda: self.set_steps({})), button("Undo", self._undo)
+        self.images = {name: widgets.Image(format="png", layout=SIDE) for name in ("before", "after", "change")}
+        self.image = self.images["after"]
+        captions = {"before": "before", "after": "after", "change": f"difference, ±{LIMIT} HU"}
+        views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
+        self.status, self.readout, self.message = widgets.Label(), widgets.HTML(), widgets.Label()
+        self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
+        self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
+        self.play = widgets.Play(min=0, max=60, interval=80, description="play")
+        self.play.observe(self._played, "value")
+        save = [button(kind, lambda kind=kind: self.export(kind), "4.5em") for kind in ("png", "gif", "mp4", "json")]
+        self.model.observe(self._choose, "value")
+        self.seed.observe(self._moved, "value")
+        self.preset.observe(self._moved, "value")
+        self.search.observe(lambda _: self._fill(), "value")
+        top = widgets.HBox([self.model, self.seed, self.preset, self.new, self.reset, self.undo], layout=WRAP)
+        middle = widgets.HBox([widgets.VBox([self.search, self.panel]), self.readout], layout=WRAP)
+        bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.message], layout=WRAP)
+        super().__init__([top, widgets.HBox(views, layout=WRAP), self.status, middle, bottom])
+
     def _choose(self, _=None) -> None:
-        self.generator, self.directions = self.models[self.model.value]
-        self.sliders = [
-            widgets.FloatSlider(
-                0.0,
-                min=-self.reach,
-                max=self.reach,
-                step=0.1,
-                description=self.directions.name(k),
-                continuous_update=True,
-                readout_format="+.1f",
-                style={"description_width": "12em"},
-                layout={"width": "28em"},
-            )  # fmt: skip
-            for k in range(len(self.directions))
-        ]
-        for slider in self.sliders:
-            slider.observe(self._draw, "value")
-        self.panel.children = self.sliders
+        scene = self.scene
+        scene.label, scene.steps, self._past = self.model.value, {}, []
+        names, words = scene.directions.metadata.get("names", {}), scene.directions.metadata.get("words", {})
+        everything = range(len(scene.directions))
+        self.order = sorted(everything, key=lambda k: (str(k) not in names, names.get(str(k), ""), k))
+        self.titles = {k: f"{names[str(k)]} ({k})" if str(k) in names else f"direction {k}" for k in everything}
+        self.words = {k: words.get(str(k), "") for k in everything}
+        self.sliders = {}
+        self.played.options = [(self.titles[k], k) for k in self.order]
+        self.played.value = self.order[0]
+        self._fill()
         self._draw()
+
+    def _slider(self, k: int) -> widgets.FloatSlider:
+        if k not in self.sliders:
+            slider = widgets.FloatSlider(
+                self.scene.steps.get(k, 0.0), min=-self.reach, max=self.reach, step=0.1, description=self.titles[k],
+                tooltip=self.words[k], continuous_update=True, readout_format="+.1f",
+                style={"description_width": "10em"}, layout={"width": "26em"},
+            )  # fmt: skip
+            slider.observe(self._moved, "value")
+            self.sliders[k] = slider
+        return self.sliders[k]
+
+    def _fill(self) -> None:
+        """Sliders of what the search finds, by name, number or words; without one, the first SHOWN and those that are not at 0."""
+        wanted = self.search.value.strip().lower()
+        if wanted:
+            shown = [k for k in self.order if wanted in f"{self.titles[k]} {self.words[k]}".lower()]
+        else:
+            shown = [k for n, k in enumerate(self.order) if n < SHOWN or self.scene.steps.get(k)]
+        curves = self.scene.directions.metadata.get("curves", {})
+        rows = [widgets.HBox([self._slider(k), widgets.HTML(sparkline(curves.get(str(k)), self.words[k]))]) for k in shown]
+        self.panel.children = rows or [widgets.Label(f"no direction says {wanted!r}")]
 
     def set_steps(self, steps: dict[int, float]) -> None:
-        """Put the sliders of the given directions to these steps and all others to 0, with one redraw."""
+        """Put the given directions to these steps and all others to 0, with one redraw."""
+        self._remember()
         self._held = True
-        for k, slider in enumerate(self.sliders):
-            slider.value = steps.get(k, 0.0)
+        for k in {*self.sliders, *steps}:
+            self._slider(k).value = steps.get(k, 0.0)
         self._held = False
+        self._moved()
+
+    def slice(self) -> np.ndarray:
+        """The moved slice, (S, S) in HU."""
+        self._take()
+        return self.scene.both()[1]
+
+    def _take(self) -> None:
+        self.scene.seed, self.scene.preset = self.seed.value, self.preset.value
+        self.scene.steps = {k: slider.value for k, slider in self.sliders.items() if slider.value}
+
+    def _remember(self) -> None:
+        state = self.scene.state()
+        if not self._past or self._past[-1] != state:
+            self._past = [*self._past[-99:], state]
+
+    def _undo(self) -> None:
+        if self._past:
+            self.show(self._past.pop())
+
+    def show(self, state: dict) -> None:
+        """Go to a state, such as one read from a file that was saved here."""
+        self.scene.restore(state)
+        past, self._held = self._past, True
+        self.model.value = state["model"]
+        self._held, self._past = True, past
+        self.seed.value, self.preset.value = int(state["seed"]), state["preset"]
+        steps = {int(k): eps for k, eps in state["steps"].items()}
+        for k in {*self.sliders, *steps}:
+            self._slider(k).value = steps.get(k, 0.0)
+        self._held = False
+        self._fill()
         self._draw()
 
-    @torch.inference_mode()
-    def slice(self) -> np.ndarray:
-        """The slice that is shown, (S, S) in HU."""
-        z = torch.randn(1, self.generator.latent_dim, generator=torch.Generator().manual_seed(self.seed.value))
-        steps = torch.tensor([[slider.value for slider in self.sliders]])
-        moved = z + steps @ self.directions.matrix
-        device = next(self.generator.parameters(), z).device
-        return to_hu(self.generator(moved.to(device)).cpu()[0, 0].numpy(), self.window_hu)
+    def _moved(self, change=None) -> None:
+        """Draw soon: in a running kernel, changes that come within DELAY replace this one."""
+        if self._held:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._draw()
+            return
+        if self._pending is None:
+            self._pending = loop.call_later(DELAY, self._draw)
+
+    def _draw(self) -> None:
+        if self._held:
+            return
+        self._pending = None
+        before_state = self.scene.state()
+        self._take()
+        if before_state["model"] == self.scene.label and before_state != self.scene.state():
+            self._past = [*self._past[-99:], before_state]
+        before, after = self.scene.both()
+        self.images["before"].value = to_png(self.scene.grey(before))
+        self.images["after"].value = to_png(self.scene.grey(after))
+        colours = colormaps["RdBu_r"]((after - before) / (2 * LIMIT) + 0.5, bytes=True)
+        self.images["change"].value = to_png(colours[..., :3])
+        moved = [f"{self.titles[k]} {eps:+.1f}" for k, eps in sorted(self.scene.steps.items())]
+        self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"
+        self.readout.value = self._table(before, after)
+
+    def _table(self, before: np.ndarray, after: np.ndarray) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{_number(a)}</td><td style='text-align:right'>{_number(b)}</td>"
+            f"<td>{escape(UNITS[name])}</td></tr>"
+            for name, (a, b) in self.scene.read(before, after).items()
+        )
+        head = "<tr><th style='text-align:left'>measured</th><th>before</th><th>after</th><th></th></tr>" if rows else ""
+        return (
+            f"<table>{head}{rows}</table><p>{self.scene.typical():.1%} of random slices lie further from the average z than this one.</p>"
+        )
+
+    def _played(self, change) -> None:
+        if self.played.value is not None:
+            self._slider(self.played.value).value = round(self.reach * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
+
+    def export(self, kind: str) -> Path | None:
+        """Save png, gif or mp4 (of the direction under "direction"), or the state as json, in `folder`; says where."""
+        self._take()
+        name = f"{self.scene.label}-slice{self.scene.seed}"
+        path = self.folder / (f"{name}.{kind}" if kind in ("png", "json") else f"{name}-direction{self.played.value}.{kind}")
+        try:
+            if kind == "png":
+                self.scene.save_png(path)
+            elif kind == "json":
+                self.scene.save_state(path)
+            else:
+                (self.scene.save_gif if kind == "gif" else self.scene.save_mp4)(path, self.played.value, self.reach)
+        except (OSError, UserError) as error:
+            self.message.value = f"not saved: {error}"
+            return None
+        self.message.value = f"saved {path.name}; {NOTICE}"
+        return path
 
     def __repr__(self) -> str:
         return "Explorer: the sliders are live in JupyterLab, with a running kernel"
 
-    _held = False
 
-    def _draw(self, _=None) -> None:
-        if self._held:
-            return
-        self.image.value = to_png(self.slice())
-        moved = [f"{self.directions.name(k)} {s.value:+.1f}" for k, s in enumerate(self.sliders) if s.value]
-        self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"
+def sparkline(values: list[float] | None, title: str) -> str:
+    """Values along a direction as a small SVG curve; empty where there are none."""
+    if not values or not np.isfinite(values).all():
+        return ""
+    y = 9 - 8 * np.array(values) / max(2.0, float(np.abs(values).max()))
+    points = " ".join(f"{4 + 52 * i / (len(y) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
+    return (
+        f"<svg width='60' height='18' role='img' aria-label='{escape(title)}'><title>{escape(title)}</title>"
+        f"<line x1='4' x2='56' y1='9' y2='9' stroke='#999' stroke-width='.5'/>"
+        f"<polyline points='{points}' fill='none' stroke='#0173b2' stroke-width='1.5'/></svg>"
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if not np.isfinite(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def _button(text: str, action, width: str) -> widgets.Button:
+    button = widgets.Button(description=text, layout={"width": width})
+    button.on_click(lambda _: action())
+    return button
+
+
+def explore(run: str = "demo", outputs: str = "outputs", reach: float = 6.0) -> Explorer:
+    """The explorer on all direction sets of a run: `explore("demo")` in a notebook. MissingInput says what to run first."""
+    folder = Path(outputs) if Path(outputs).is_absolute() else project_root() / outputs
+    if not (folder / run).is_dir():
+        runs = ", ".join(sorted(path.name for path in folder.glob("*") if (path / "directions").is_dir())) or "none yet"
+        raise MissingInput(f"there is no run {run!r}: runs with directions are {runs}; make one with python -m lpdirs run --run {run}")
+    stage = start("05_qualitative_analysis", {"profile": "demo", "run": run, "outputs": str(folder), "seed": 0})
+    description = json.loads(stage.need("data/dataset.json").read_text())
+    train, test = (open_dataset(stage.need("data"), split) for split in ("train", "test"))
+    return Explorer(
+        open_models(stage, list(GENERATORS)), tuple(description["window"]), reach, pixel_mm=description["pixel_mm"],
+        z_position=fit_z(train, test), folder=stage.folder / "exports",
+    )  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lpdirs.analysis.anatomy import MEASURES
+from lpdirs.analysis.response import Responses
 from lpdirs.discovery.directions import Directions
 
 UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": "of the way from shoulders to liver"}
@@ -90,8 +91,16 @@ def _words(row) -> str:
     return f"{row.factor}, {row.slope:+.3g} {UNITS[row.factor]} per unit step, selectivity {interval}"
 
 
-def with_names(directions: Directions, rows: pd.DataFrame) -> Directions:
-    """The same directions with `names` of those that earned one, and `words` for all, in their metadata."""
-    names = {str(k): name for k, name in rows["name"].items() if name}
-    words = {str(k): text for k, text in rows["words"].items()}
-    return replace(directions, metadata=directions.metadata | {"names": names, "words": words})
+def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses | None = None) -> Directions:
+    """The same directions with `names` of those that earned one, and `words` for all, in their metadata.
+
+    With `responses` also `curves`: how each direction's main factor goes along it, in SDs, at the steps that were measured.
+    """
+    extra = {
+        "names": {str(k): name for k, name in rows["name"].items() if name},
+        "words": {str(k): text for k, text in rows["words"].items()},
+    }
+    if responses is not None:
+        paths = {k: responses.mean_path(k, factor) for k, factor in rows["factor"].items() if isinstance(factor, str)}
+        extra["curves"] = {str(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()}
+    return replace(directions, metadata=directions.metadata | extra)

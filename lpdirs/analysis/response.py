@@ -66,6 +66,12 @@ class Responses:
         table["missing"] = 1 - known.mean((1, 2)).ravel()
         return table
 
+    def mean_path(self, k: int, factor: str) -> np.ndarray:
+        """How a factor goes along direction k on average, in SDs from the path's own mean, (n steps,)."""
+        path = self.values[k, :, :, self.spread.index.get_loc(factor)]
+        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+            return np.nanmean(path - np.nanmean(path, 0), axis=1) / self.spread[factor]
+
     def _of_resamples(self, counts, slopes, along) -> tuple[np.ndarray, ...]:
         """r, slope, effect, selectivity and sign consistency for rows of `counts` (B, N) of the paths, each (B, K, F)."""
         total = lambda part: np.einsum("bn,knf->bkf", counts, part, optimize=True)

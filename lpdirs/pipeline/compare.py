@@ -21,7 +21,7 @@ from lpdirs.errors import MissingInput, UserError
 from lpdirs.files import write_atomic
 from lpdirs.generative.generators import load_generator, load_model
 from lpdirs.generative.training import encode
-from lpdirs.runs import fingerprint, project_root, read_log
+from lpdirs.runs import fingerprint, load_profile, project_root, read_log
 
 # A and R trained together; what differs from the run's own settings of notebook 04, with a LeNet R where nothing is said
 LEARNED = {
@@ -78,24 +78,34 @@ def _read(folder: Path) -> list[dict]:
 
 
 def _missing(folder: Path, wanted: list[str], rows: list[dict]) -> list[tuple[str, str]]:
-    log = read_log(folder).get("04_discover_directions")
-    if log is None:
-        raise MissingInput(f"run {folder.name!r} has no directions yet: python -m lpdirs run --run {folder.name}")
+    settings, _ = _settings(folder)
     done = {(row["generator"], row["method"], row["weights"]) for row in rows}
-    names = {name: fingerprint(folder / GENERATORS[name]) for name in log["settings"]["generators"]}
+    names = {name: fingerprint(folder / GENERATORS[name]) for name in settings["generators"]}
     pairs = [(name, label) for name in names for label in wanted if label != "pca-encoded" or name == "vae"]
     return [(name, label) for name, label in pairs if (name, label, names[name]) not in done]
 
 
+def _settings(folder: Path) -> tuple[dict, int]:
+    """What the run's notebooks were given, the profile's where they were not, and its seed."""
+    log = read_log(folder)
+    entries = [log[name] for name in ("02_train_gan", "03_train_vae", "04_discover_directions") if name in log]
+    if not entries:
+        raise MissingInput(f"run {folder.name!r} has no generators yet: python -m lpdirs run --run {folder.name}")
+    settings = load_profile(entries[-1]["profile"])
+    for entry in entries:
+        settings |= entry["settings"]
+    return settings, entries[-1]["seed"]
+
+
 @lru_cache(maxsize=2)
 def _open(folder: Path, name: str) -> tuple[Subject, Slices, dict, int]:
-    log = read_log(folder)["04_discover_directions"]
-    data, seed = json.loads((folder / "data" / "dataset.json").read_text()), log["seed"]
+    settings, seed = _settings(folder)
+    data = json.loads((folder / "data" / "dataset.json").read_text())
     train, test = (open_dataset(folder / "data", split) for split in ("train", "test"))
     generator, metadata = load_generator(folder / GENERATORS[name])
     z_position = fit_z(train, test, seed=seed)
     about = subject(generator, generator.latent_dim, tuple(metadata["window"]), data["pixel_mm"], z_position, seed=seed)
-    return about, train, log["settings"], seed
+    return about, train, settings, seed
 
 
 def score_one(folder: Path, name: str, label: str, samples: int) -> tuple[Path, dict, float]:
