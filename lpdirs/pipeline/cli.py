@@ -39,7 +39,7 @@ def main(words: list[str] | None = None) -> int:
     scores.add_argument("--methods", nargs="+", help="some methods (default: all)")
     scores.add_argument("--outputs", type=Path, help="where runs lie (default: outputs)")
     scores.add_argument("--to", type=Path, help="also write the rows of all runs to this CSV")
-    scores.add_argument("--samples", type=int, default=128, help="starting slices for each direction (default: 128)")
+    scores.add_argument("--samples", type=int, default=64, help="starting slices for each direction (default: 64)")
     scores.add_argument("--scheduler", help="address of a running Dask cluster (default: a process a core)")
     args = parser.parse_args(words)
     try:

@@ -37,7 +37,7 @@ def compare(
     runs: list[str],
     methods: list[str] | None = None,
     outputs: Path | None = None,
-    samples: int = 128,
+    samples: int = 64,
     workers: int | None = None,
     scheduler: str | None = None,
     report: Callable[[str], None] = print,
