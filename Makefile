@@ -44,6 +44,7 @@ fuzz: setup
 bench: setup outputs/demo/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training
+	$(BIN)/python -m tests.benchmarks.explorer
 
 outputs/demo/vae/vae.safetensors:
 	$(MAKE) run PROFILE=demo RUN=demo
