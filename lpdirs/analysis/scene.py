@@ -44,6 +44,7 @@ class Scene:
     seed: int = 0
     steps: dict[int, float] = field(default_factory=dict)
     preset: str = "full"
+    _drawn: tuple = (None, None)
 
     def __post_init__(self):
         self.label = self.label or next(iter(self.models))
@@ -73,9 +74,10 @@ class Scene:
         return to_hu(self.generator(z.to(device)).cpu()[:, 0].numpy(), self.window)
 
     def both(self) -> tuple[np.ndarray, np.ndarray]:
-        """The slice before and after the steps, each (S, S) in HU."""
-        before, after = self.draw(torch.cat([self.z(False), self.z()]))
-        return before, after
+        """The slice before and after the steps, each (S, S) in HU; the first is drawn once for a model and seed."""
+        if self._drawn[0] != (self.label, self.seed):
+            self._drawn = (self.label, self.seed), self.draw(self.z(False))[0]
+        return self._drawn[1], self.draw(self.z())[0]
 
     def read(self, before: np.ndarray, after: np.ndarray) -> dict[str, tuple[float, float]]:
         """Measured anatomy before and after; z-position where there is a regression, NaN where a slice cannot be measured."""
