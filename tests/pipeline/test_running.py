@@ -6,8 +6,10 @@ import sys
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 
+from lpdirs.discovery.directions import Directions
 from lpdirs.errors import MissingInput, UserError
 from lpdirs.pipeline.cli import main
 from lpdirs.pipeline.compare import compare
@@ -178,3 +180,23 @@ def test_methods_are_compared_once_and_the_same_whoever_computes(tiny_run, capsy
         "error: unknown method magic: choose some of unit, orthonormal, unit-100, unit-resnet18, pca, pca-encoded, sefa, jacobian, "
         "coordinate, random, oracle\n"
     )
+
+
+def test_notebook_04_takes_any_method(tiny_run):
+    outputs, _, _ = tiny_run
+    source = ROOT / "notebooks" / "04_discover_directions.ipynb"
+    common = {
+        "profile": "smoke",
+        "run": "tiny",
+        "outputs": str(outputs),
+        "generators": ["vae"],
+        "direction_steps": 2,
+        "response_samples": 4,
+    }
+    for method, first, label in (("pca-encoded", "random", "pca-encoded6"), ("reconstructor", "sefa", "unit6-lenet-from-sefa")):
+        given = common | {"method": method, "start": first}
+        where = {"kernel_name": "python3", "cwd": str(source.parent), "progress_bar": False}
+        papermill.execute_notebook(str(source), str(outputs / "04.ipynb"), given, **where)
+        found = Directions.load(outputs / "tiny" / "directions" / f"vae-{label}" / "directions.safetensors")
+        assert found.metadata["method"] == label and found.metadata["settings"]["freeze"] == (method != "reconstructor")
+        assert set(found.metadata) >= {"names", "words", "scores"} and len(found) == 6
