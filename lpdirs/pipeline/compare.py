@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from lpdirs.analysis.comparison import Subject, score_set, subject
 from lpdirs.analysis.zposition import fit_z
@@ -109,7 +110,11 @@ def _open(folder: Path, name: str) -> tuple[Subject, Slices, dict, int]:
 
 
 def score_one(folder: Path, name: str, label: str, samples: int) -> tuple[Path, dict, float]:
-    """The row of one method on one generator of one run, and the seconds that it took."""
+    """The row of one method on one generator of one run, and the seconds that it took.
+
+    By one thread, since training ends elsewhere with another number of them: the row is the same whoever computes it.
+    """
+    torch.set_num_threads(1)
     began = time.perf_counter()
     about, train, s, seed = _open(folder, name)
     weights = folder / GENERATORS[name]
