@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from lpdirs.discovery.directions import Directions
+from lpdirs.generative.generators import generate
 
 
 def coherence(matrix: Tensor) -> dict[str, float]:
@@ -41,8 +42,7 @@ def additivity(generator: nn.Module, directions: Directions, step: float = 2.0, 
     """
     rng = np.random.default_rng(seed)
     z = torch.randn(samples, directions.latent_dim, generator=torch.Generator().manual_seed(seed))
-    device = next(generator.parameters(), z).device
-    draw = lambda z: generator(z.to(device)).cpu()
+    draw = lambda z: generate(generator, z)
     plain, sizes = draw(z), []
     for _ in range(pairs):
         i, j = rng.choice(len(directions), 2, replace=False)

@@ -10,6 +10,7 @@ from torch import nn
 from lpdirs.analysis.anatomy import MEASURES
 from lpdirs.analysis.response import Responses
 from lpdirs.discovery.directions import Directions
+from lpdirs.generative.generators import generate
 
 UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": "of the way from shoulders to liver"}
 
@@ -37,8 +38,7 @@ def image_changes(
     is the cosine of two directions' changes from the same z, averaged over `samples` of them; -1 is the reverse.
     """
     z = torch.randn(samples, directions.latent_dim, generator=torch.Generator().manual_seed(seed))
-    device = next(generator.parameters(), z).device
-    draw = lambda z: generator(z.to(device)).cpu().flatten(1)
+    draw = lambda z: generate(generator, z).flatten(1)
     plain = draw(z)
     random = (plain - plain.roll(1, 0)).square().mean().sqrt()
     changes = torch.stack([draw(directions.shift(z, k, reach)) - draw(directions.shift(z, k, -reach)) for k in range(len(directions))])

@@ -20,6 +20,7 @@ from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
 from lpdirs.errors import UserError
 from lpdirs.files import write_atomic
+from lpdirs.generative.generators import generate
 
 PRESETS = {"full": CT_WINDOW, "lung": (-1350, 150), "mediastinum": (-160, 240), "bone": (-450, 1050)}  # HU of black and white
 NOTICE = "synthetic, drawn by a generative model; not for diagnosis"
@@ -67,11 +68,9 @@ class Scene:
                 z = self.directions.shift(z, k, eps)
         return z
 
-    @torch.inference_mode()
     def draw(self, z: Tensor) -> np.ndarray:
         """Slices (N, S, S) in HU for z (N, d)."""
-        device = next(self.generator.parameters(), z).device
-        return to_hu(self.generator(z.to(device)).cpu()[:, 0].numpy(), self.window)
+        return to_hu(generate(self.generator, z)[:, 0].numpy(), self.window)
 
     def both(self) -> tuple[np.ndarray, np.ndarray]:
         """The slice before and after the steps, each (S, S) in HU; the first is drawn once for a model and seed."""

@@ -56,6 +56,7 @@ def compare(
     folders = [((outputs or project_root() / "outputs") / run).resolve() for run in runs]
     tables = {folder: _read(folder) for folder in folders}
     todo = [(folder, name, label, samples) for folder in folders for name, label in _missing(folder, wanted, tables[folder])]
+    threads = torch.get_num_threads()
     with cluster(min(workers or cores(), max(len(todo), 1)), scheduler) as client:
         for number, (folder, row, seconds) in enumerate(each(client, score_one, todo), 1):
             tables[folder].append(row)
@@ -66,6 +67,7 @@ def compare(
                 f"{number} of {len(todo)}: {folder.name} {row['generator']} {row['method']}: {row['found']} of 5 factors found, "
                 f"selectivity {row['selectivity']:.2f}, kappa {row['kappa']:.2f}, {seconds:.0f} s"
             )
+    torch.set_num_threads(threads)
     rows = pd.DataFrame([row for folder in folders for row in tables[folder]])
     rows = rows[rows["method"].isin(wanted)]
     return rows.sort_values(
