@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lpdirs.errors import UserError
@@ -13,16 +13,32 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Threads to compute with: OMP_NUM_THREADS where it is set, else all cores. Training ends elsewhere with another number."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else cores()
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name for name in given.split(",") if name] if given is not None else []
+    return (names or [str(i) for i in range(torch.cuda.device_count())]) if torch.cuda.is_available() else []
+
+
 @contextmanager
-def cluster(workers: int, scheduler: str | None = None) -> Iterator["Client | None"]:  # noqa: F821
+def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] = (), always: bool = False) -> Iterator["Client | None"]:  # noqa: F821
     """A Dask client for `workers` local processes of one thread each, or for the cluster at the address `scheduler`.
 
-    None where one worker is asked for: the work is then done in this process. Raises UserError if nobody answers at `scheduler`.
+    None where one worker is asked for, unless `always`: the work is then done in this process. With `devices` each worker sees one
+    of these GPUs alone, in turn. Raises UserError if nobody answers at `scheduler`.
     """
-    if scheduler is None and workers <= 1:
+    if scheduler is None and workers <= 1 and not always:
         yield None
         return
-    from distributed import Client, LocalCluster
+    from distributed import Client, Nanny, Scheduler, SpecCluster
 
     if scheduler is not None:
         try:
@@ -32,9 +48,13 @@ def cluster(workers: int, scheduler: str | None = None) -> Iterator["Client | No
         with client:
             yield client
         return
+    own = lambda i: {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}
+    options = [{"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, "env": own(i)} for i in range(workers)]
     with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, memory_limit=0, silence_logs=logging.ERROR, scheduler_kwargs={"dashboard": False}
+        SpecCluster(
+            workers={i: {"cls": Nanny, "options": each} for i, each in enumerate(options)},
+            scheduler={"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}},
+            silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):

@@ -1,8 +1,10 @@
 """Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lpdirs.errors import SettingsDiffer
@@ -15,6 +17,14 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     with open(partial, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Others who enter `alone` for the same folder wait until this one has left."""
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def check_settings(before: dict, now: dict, folder: Path) -> None:

@@ -1,10 +1,28 @@
 """A progress bar that is live while a notebook runs and reads as one plain line once it is stored."""
 
+import json
 import sys
 import time
+from contextlib import suppress
 from html import escape
+from pathlib import Path
 
 from tqdm import tqdm
+
+_watched: list[Path] = []  # the file that `note` writes to, if any
+
+
+def note_to(path: Path) -> None:
+    """From now on also write each progress to the file at `path`, for whoever watches from outside: a sweep's terminal."""
+    _watched[:] = [path]
+    note("started", 0, 0)
+
+
+def note(label: str, done: int, total: int) -> None:
+    """What is being done, into the file that `note_to` named."""
+    for path in _watched:
+        with suppress(OSError):  # nobody's work stops because it cannot be watched
+            path.write_text(json.dumps({"doing": label, "done": done, "total": total}))
 
 
 class Progress:
@@ -28,6 +46,7 @@ class Progress:
         if done < total and now - self.last < self.every:
             return
         self.last, seconds = now, now - self.start
+        note(self.label, done, total)
         losses = "  ".join(f"{k} {v:.3f}" for k, v in (values or {}).items())
         if self.handle is None:
             self.bar = self.bar or tqdm(total=total, desc=self.label, initial=done)

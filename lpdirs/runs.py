@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import time
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from lpdirs.cluster import cores
+from lpdirs.cluster import threads
 from lpdirs.errors import MissingInput, UserError
-from lpdirs.files import write_atomic
+from lpdirs.files import alone, write_atomic
+from lpdirs.progress import note, note_to
 
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
 NOTEBOOKS = {  # notebook: the folder of a run that it writes
@@ -28,7 +30,9 @@ NOTEBOOKS = {  # notebook: the folder of a run that it writes
     "04_discover_directions": "directions",
     "05_qualitative_analysis": "analysis",
     "06_quantitative_analysis": "analysis",
+    "07_compare_runs": "comparison",  # of a sweep's folder, which holds runs
 }
+SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
 PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydicom", "scikit-image", "scikit-learn")
 
 
@@ -43,7 +47,7 @@ def project_root() -> Path:
 def load_profile(name: str) -> dict:
     """The settings of notebooks/profiles/<name>.yaml; UserError lists the profiles there are if it is none."""
     folder = project_root() / "notebooks" / "profiles"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    names = sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("grid_"))
     if name not in names:
         raise UserError(f"unknown profile {name!r}: choose one of {', '.join(names)}, or add notebooks/profiles/{name}.yaml")
     values = yaml.safe_load((folder / f"{name}.yaml").read_text())
@@ -95,19 +99,23 @@ class Stage:
         return path
 
     def done(self, **results) -> None:
-        """Write the stage into run.json: settings, seconds, results, versions, git revision."""
+        """Write the stage into run.json: settings, seconds, memory, results, fingerprints of its files, versions, git revision."""
         entry = {
             "profile": self.profile,
             "seed": self.seed,
             "settings": {k: getattr(self.settings, k) for k in self.given},
             "seconds": round(time.time() - self.began, 1),
+            "peak_memory_MiB": peak_memory(),
+            "device": self.device,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "results": results,
+            "files": fingerprints(self.folder, NOTEBOOKS[self.notebook]),
             "provenance": provenance(),
         }
-        log = read_log(self.folder)
-        log[self.notebook] = entry
-        write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
+        with alone(self.folder):  # GAN and VAE may end at the same moment
+            log = read_log(self.folder) | {self.notebook: entry}
+            write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
+        note("finished", 1, 1)
 
     def __repr__(self) -> str:
         return f"{self.notebook}, run {self.folder.name}, profile {self.profile}, seed {self.seed}"
@@ -137,7 +145,8 @@ def start(notebook: str, names: dict) -> Stage:
     outputs = Path(names["outputs"])
     folder = (outputs if outputs.is_absolute() else project_root() / outputs) / run
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(cores())
+    torch.set_num_threads(threads())
+    note_to(folder / f".{notebook}.json")
     values = SimpleNamespace(**resolve(names["profile"], given))
     return Stage(notebook, names["profile"], folder, int(names["seed"]), values, given, time.time())
 
@@ -166,8 +175,26 @@ def provenance() -> dict:
         "git_dirty": bool(status) if status is not None else None,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def peak_memory() -> dict[str, int]:
+    """The most that this process has held, in MiB: of the machine's memory and, where there is one, of the GPU's."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = {"host": round(kilobytes / (2**20 if platform.system() == "Darwin" else 2**10))}
+    return peak | ({"gpu": round(torch.cuda.max_memory_allocated() / 2**20)} if torch.cuda.is_available() else {})
+
+
+def fingerprints(folder: Path, part: str) -> dict[str, str]:
+    """What the results of a stage stand on, {path in the run: fingerprint}: weights, directions, and the array and table of slices."""
+    found = {path: fingerprint(path) for path in sorted((folder / part).rglob("*.safetensors"))}
+    for name in ("slices.npy", "slices.csv"):
+        if (path := folder / part / name).exists():
+            with open(path, "rb") as file:
+                found[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {path.relative_to(folder).as_posix(): value for path, value in found.items()}
 
 
 def fingerprint(weights: Path) -> str:

@@ -18,6 +18,7 @@ from lpdirs.generative.generators import generate
 
 FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")
 NAMED = FACTORS[:5]  # those that the paper names
+LEVELS = {"breast": (0.3, 0.7)}  # where along the body, as z, a factor exists at all; the others do everywhere
 RESAMPLES = 1000
 
 
@@ -37,6 +38,8 @@ class Responses:
         effect: SDs of unshifted samples a step. sign_consistency: share of paths whose slope has the sign of the mean.
         selectivity: the factor's share of the direction's absolute effects. q: of a t-test of the paths' slopes against 0,
         after Benjamini and Hochberg over the whole table. missing: share that could not be measured and is left out.
+        r_level, sign_level: r and sign consistency over the starting slices at whose z the factor exists (LEVELS); at_level: their
+        share. Without a z_position, and for factors that exist everywhere, over all.
         """
         known = np.isfinite(self.values)
         enough = known.sum(1) >= max(3, len(self.steps) // 2)  # (K, N, F)
@@ -61,6 +64,11 @@ class Responses:
         table["slope"] = slope[0].ravel()
         with np.errstate(invalid="ignore", divide="ignore"):
             table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
+        level = self._at_level()
+        of_level = [self._of_resamples(level[None, :, i].astype(float), slopes, along) for i in range(f)]
+        for name, which in (("r_level", 0), ("sign_level", 4)):
+            table[name] = np.stack([parts[which][0, :, i] for i, parts in enumerate(of_level)], 1).ravel()
+        table["at_level"] = np.tile(level.mean(0), k)
         table["rho"] = self._spearman(enough).ravel()
         table["q"] = _q_values(slopes).ravel()
         table["missing"] = 1 - known.mean((1, 2)).ravel()
@@ -88,6 +96,16 @@ class Responses:
             down = total((filled < 0).astype(float)) / n
         steady = np.where(slope > 0, up, np.where(slope < 0, down, np.nan))
         return r, slope, effect, np.abs(effect) / np.where(whole > 0, whole, np.nan), steady
+
+    def _at_level(self) -> np.ndarray:
+        """Whether each factor exists at the z of each starting slice, (N, F)."""
+        here = np.ones(self.values.shape[2:], bool)
+        if "z_position" in self.spread.index:
+            z = self.values[0, np.abs(self.steps).argmin(), :, self.spread.index.get_loc("z_position")]
+            for factor, (low, high) in LEVELS.items():
+                if factor in self.spread.index:
+                    here[:, self.spread.index.get_loc(factor)] = (z >= low) & (z <= high)
+        return here
 
     def _spearman(self, enough: np.ndarray) -> np.ndarray:
         ranks = stats.rankdata(np.where(np.isfinite(self.values), self.values, np.inf), axis=1)

@@ -7,12 +7,13 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from lpdirs.analysis.comparison import in_words, over_seeds
 from lpdirs.data.lidc import choose, fetch, read_manifest
 from lpdirs.errors import UserError
-from lpdirs.pipeline.compare import compare
-from lpdirs.pipeline.notebooks import run_notebooks
+from lpdirs.pipeline.grid import Grid
+from lpdirs.pipeline.notebooks import run_notebook, run_notebooks
 from lpdirs.pipeline.report import write_report
+from lpdirs.pipeline.sweep import sweep
+from lpdirs.pipeline.verify import verify
 
 
 def main(words: list[str] | None = None) -> int:
@@ -34,20 +35,24 @@ def main(words: list[str] | None = None) -> int:
     get.add_argument("--series-file", type=Path, help="a text file with one SeriesInstanceUID a line")
     get.add_argument("--to", type=Path, required=True, help="where patients' folders are written")
     get.add_argument("--endpoint-url", help="a mirror of the bucket, in place of the public one")
-    scores = commands.add_parser("compare", help="score every way of finding directions on the generators of some runs")
-    scores.add_argument("runs", nargs="+", help="names of runs that are done; of different seeds, for intervals over seeds")
-    scores.add_argument("--methods", nargs="+", help="some methods (default: all)")
-    scores.add_argument("--outputs", type=Path, help="where runs lie (default: outputs)")
-    scores.add_argument("--to", type=Path, help="also write the rows of all runs to this CSV")
-    scores.add_argument("--samples", type=int, default=64, help="starting slices for each direction (default: 64)")
-    scores.add_argument("--scheduler", help="address of a running Dask cluster (default: a process a core)")
+    many = commands.add_parser("sweep", help="run all configurations of a grid side by side, and notebook 07, which compares them")
+    many.add_argument("grid", type=Path, help="a YAML file such as notebooks/profiles/grid_paper.yaml")
+    many.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's synthetic cohort)")
+    many.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of all configurations, before the file's")
+    many.add_argument("--outputs", default="outputs", help="where the sweep's folder is written (default: outputs)")
+    many.add_argument("--workers", type=int, help="processes on this machine (default: one a GPU, or one a core)")
+    many.add_argument("--scheduler", help="address of a running Dask cluster that sees the same folders")
+    check = commands.add_parser("verify", help="say whether a run's files are still those that its run.json speaks of")
+    check.add_argument("folder", type=Path, help="a run's folder, or a sweep's")
     args = parser.parse_args(words)
     try:
-        {"run": _run, "fetch": _fetch, "compare": _compare}[args.command](args)
+        return {"run": _run, "fetch": _fetch, "sweep": _sweep, "verify": _verify}[args.command](args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted: what was done is kept, and the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -65,12 +70,17 @@ def _fetch(args: argparse.Namespace) -> None:
     print(f"all {rows['slices'].sum()} slices are in {args.to}: python -m lpdirs run --profile paper --data {args.to}")
 
 
-def _compare(args: argparse.Namespace) -> None:
-    rows = compare(args.runs, args.methods, args.outputs, args.samples, scheduler=args.scheduler)
-    if args.to is not None:
-        rows.to_csv(args.to, index=False, float_format="%.5g")
-    table = in_words(over_seeds(rows, ["found", "selectivity", "kappa", "mig", "dci_disentanglement"]))
-    print(f"\n{len(args.runs)} runs: mean ± half of the 95 percent interval over them\n{table.to_string()}")
+def _sweep(args: argparse.Namespace) -> None:
+    grid = Grid.read(args.grid, {k: v for k, v in _given(args).items() if k != "scheduler"})
+    folder = sweep(grid, args.outputs, args.workers, args.scheduler)
+    run_notebook("07_compare_runs", grid.profile, folder, {}, grid.seeds[0])
+    print(f"compared in: {folder / 'notebooks' / '07_compare_runs.ipynb'}")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    lines = verify(args.folder)
+    print("\n".join(str(line) for line in lines))
+    return int(any(line.broken for line in lines))
 
 
 def _given(args: argparse.Namespace) -> dict:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from lpdirs.errors import UserError
-from lpdirs.runs import COMMON, NOTEBOOKS, project_root, resolve
+from lpdirs.runs import COMMON, SINGLE, project_root, resolve
 
 
 class NotebookFailed(UserError):
@@ -23,57 +24,66 @@ def parameter_names(notebook: Path) -> list[str]:
     return list(papermill.inspect_notebook(str(notebook)))
 
 
-def run_notebooks(profile: str, run: str, given: dict, seed: int = 0, outputs: str = "outputs", again: bool = False) -> Path:
-    """Run 01 to 06 into outputs/<run>/ and return that folder.
+def run_notebooks(
+    profile: str, run: str, given: dict, seed: int = 0, outputs: str = "outputs", again: bool = False, names: Iterable[str] = SINGLE
+) -> Path:
+    """Run 01 to 06, or those in `names`, into outputs/<run>/ and return that folder.
 
     `given` overrides settings of the profile, under the names of the notebooks' parameters. A notebook that finished with the
     same settings, source and predecessors is not run again unless `again`. Raises NotebookFailed at the first that fails.
     """
-    settings = resolve(profile, given)
+    outputs, before = project_root() / outputs, ""
+    for name in names:
+        if not again and is_done(name, profile, outputs / run, given, seed, before):
+            print(f"{name}: done before")
+        else:
+            print(f"{name}:", flush=True)
+            run_notebook(name, profile, outputs / run, given, seed, before)
+        before = key(name, profile, given, seed, before)
+    return (outputs / run).resolve()
+
+
+def run_notebook(name: str, profile: str, folder: Path, given: dict, seed: int = 0, before: str = "", bar: bool = True) -> None:
+    """Run one notebook into the run at `folder`; the executed one is folder/notebooks/<name>.ipynb, with its red cell if it fails."""
     root = project_root()
-    folder = (root / outputs / run).resolve()
-    executed = folder / "notebooks"
-    executed.mkdir(parents=True, exist_ok=True)
+    source, target = root / "notebooks" / f"{name}.ipynb", folder.resolve() / "notebooks" / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    before = ""
-    for name in NOTEBOOKS:
-        source, target = root / "notebooks" / f"{name}.ipynb", executed / f"{name}.ipynb"
-        names = [n for n in parameter_names(source) if n not in COMMON]
-        parameters = {"profile": profile, "run": run, "outputs": str(root / outputs), "seed": seed}
-        parameters |= {n: given[n] for n in names if given.get(n) is not None}
-        key = _key(source, {n: settings[n] for n in names}, profile, seed, before)
-        before = key
-        if not again and _key_of(target) == key:
-            print(f"{name}: done before")
-            continue
-        print(f"{name}:", flush=True)
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(target),
-                parameters=parameters,
-                cwd=str(root / "notebooks"),
-                kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
-            )
-        except PapermillExecutionError as error:
-            line = " ".join(str(error.evalue).split())
-            raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
-        _stamp(target, key)
-    return folder
+    parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}
+    parameters |= {n: given[n] for n in _settings_of(source) if given.get(n) is not None}
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=parameters,
+            cwd=str(root / "notebooks"),
+            kernel_name="python3",
+            extra_arguments=["--IPKernelApp.log_level=50"],
+            progress_bar=bar,
+        )
+    except PapermillExecutionError as error:
+        line = " ".join(str(error.evalue).split())
+        raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
+    notebook = nbformat.read(target, 4)
+    notebook.metadata["lpdirs_key"] = key(name, profile, given, seed, before)
+    nbformat.write(notebook, target)
 
 
-def _key(notebook: Path, settings: dict, profile: str, seed: int, before: str) -> str:
-    code = [cell.source for cell in nbformat.read(notebook, 4).cells]
-    return hashlib.sha256(json.dumps([code, settings, profile, seed, before]).encode()).hexdigest()[:16]
+def is_done(name: str, profile: str, folder: Path, given: dict, seed: int = 0, before: str = "") -> bool:
+    """Whether the notebook finished in that run with the same settings, source and predecessors."""
+    executed = folder / "notebooks" / f"{name}.ipynb"
+    return executed.exists() and nbformat.read(executed, 4).metadata.get("lpdirs_key") == key(name, profile, given, seed, before)
 
 
-def _key_of(executed: Path) -> str | None:
-    return nbformat.read(executed, 4).metadata.get("lpdirs_key") if executed.exists() else None
+def key(name: str, profile: str, given: dict, seed: int, before: str) -> str:
+    """A hash of all that an executed notebook's results depend on: code, settings, seed, and `before`, that of its predecessor."""
+    source = project_root() / "notebooks" / f"{name}.ipynb"
+    settings = resolve(profile, given)
+    code = [cell.source for cell in nbformat.read(source, 4).cells if cell.cell_type == "code"]
+    content = [code, {n: settings[n] for n in _settings_of(source)}, profile, seed, before]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _stamp(executed: Path, key: str) -> None:
-    notebook = nbformat.read(executed, 4)
-    notebook.metadata["lpdirs_key"] = key
-    nbformat.write(notebook, executed)
+def _settings_of(notebook: Path) -> list[str]:
+    return [name for name in parameter_names(notebook) if name not in COMMON]

@@ -53,6 +53,19 @@ def test_r_does_not_count_how_starting_slices_differ():
     assert row["r"] == pytest.approx(1) and row["slope"] == pytest.approx(1) and row["effect"] == pytest.approx(0.02)
 
 
+def test_breasts_are_judged_where_there_are_any():
+    """Of two starting slices one is at the level of the breasts and follows the step; at the other the factor cannot change."""
+    steps = np.array([-1.0, 0.0, 1.0])
+    values = np.zeros((1, 3, 2, 2))
+    values[0, :, 0, 0], values[0, :, :, 1] = steps, [0.5, 0.9]
+    table = Responses(values, steps, pd.Series({"breast": 10.0, "z_position": 0.2})).table().set_index("factor")
+    assert table.loc["breast", "r"] == pytest.approx(0.5) and table.loc["breast", "r_level"] == pytest.approx(1)
+    assert table.loc["breast", "sign_consistency"] == 0.5 and table.loc["breast", "sign_level"] == 1
+    assert table.loc["breast", "at_level"] == 0.5 and table.loc["z_position", "at_level"] == 1
+    alone = Responses(values[..., :1], steps, pd.Series({"breast": 10.0})).table()
+    assert alone["r_level"].item() == pytest.approx(0.5), "without z all count"
+
+
 def test_what_could_not_be_measured_is_counted_and_left_out():
     steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     values = np.repeat(3 * steps[:, None], 4, 1)[None, :, :, None].copy()

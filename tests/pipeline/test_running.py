@@ -5,16 +5,14 @@ import subprocess
 import sys
 
 import nbformat
-import pandas as pd
 import papermill
 import pytest
 
 from lpdirs.discovery.directions import Directions
 from lpdirs.errors import MissingInput, UserError
 from lpdirs.pipeline.cli import main
-from lpdirs.pipeline.compare import compare
 from lpdirs.pipeline.notebooks import parameter_names
-from lpdirs.runs import NOTEBOOKS, fingerprint, load_profile, read_log, resolve, start
+from lpdirs.runs import SINGLE, fingerprint, load_profile, read_log, resolve, start
 from tests.conftest import ROOT
 
 COMMON = {"profile": "smoke", "run": "r", "seed": 0}
@@ -97,9 +95,9 @@ def test_a_run_ends_with_the_report(tiny_run):
     outputs, _, first = tiny_run
     index = outputs / "tiny" / "report" / "index.html"
     assert first.stdout.strip().endswith(f"report: {index}")
-    assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in NOTEBOOKS)
-    assert set(read_log(outputs / "tiny")) == set(NOTEBOOKS)
-    assert all("100%" in first.stderr for _ in NOTEBOOKS)
+    assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
+    assert set(read_log(outputs / "tiny")) == set(SINGLE)
+    assert all("100%" in first.stderr for _ in SINGLE)
 
 
 def test_a_second_call_redoes_nothing(tiny_run):
@@ -107,7 +105,7 @@ def test_a_second_call_redoes_nothing(tiny_run):
     work = [p for p in (outputs / "tiny").rglob("*") if p.is_file() and "report" not in p.parts]
     before = {p: p.stat().st_mtime_ns for p in work}
     again = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0 and again.stdout.count("done before") == len(NOTEBOOKS)
+    assert again.returncode == 0 and again.stdout.count("done before") == len(SINGLE)
     assert before == {p: p.stat().st_mtime_ns for p in work}
 
 
@@ -160,26 +158,6 @@ def test_a_scheduler_on_the_command_line_is_the_setting_of_that_name(monkeypatch
     monkeypatch.setattr("lpdirs.pipeline.cli.write_report", lambda folder: folder)
     assert main(["run", "--scheduler", "tcp://host:8786", "--data", str(tmp_path), "--set", "workers=3"]) == 0
     assert seen == {"scheduler": "tcp://host:8786", "data_dir": str(tmp_path), "workers": 3}
-
-
-def test_methods_are_compared_once_and_the_same_whoever_computes(tiny_run, capsys):
-    outputs, _, _ = tiny_run
-    path = outputs / "tiny" / "analysis" / "comparison.csv"
-    words = ["compare", "tiny", "--methods", "unit", "random", "--samples", "4", "--outputs", str(outputs)]
-    assert main(words) == 0
-    lines = capsys.readouterr().out
-    assert "4 of 4: tiny" in lines and "vae" in lines
-    before = pd.read_csv(path).drop(columns="seconds_to_find").sort_values(["generator", "method"], ignore_index=True)
-    assert main(words) == 0 and " of 4: " not in capsys.readouterr().out
-    path.unlink()
-    alone = compare(["tiny"], ["random", "unit"], outputs, samples=4, workers=1, report=lambda line: None)
-    after = alone.drop(columns="seconds_to_find").sort_values(["generator", "method"], ignore_index=True)
-    pd.testing.assert_frame_equal(before, after[before.columns], check_dtype=False, rtol=1e-3)
-    assert main(["compare", "tiny", "--methods", "magic", "--outputs", str(outputs)]) == 1
-    assert capsys.readouterr().err == (
-        "error: unknown method magic: choose some of unit, orthonormal, unit-100, unit-resnet18, pca, pca-encoded, sefa, jacobian, "
-        "coordinate, random, oracle\n"
-    )
 
 
 def test_notebook_04_takes_any_method(tiny_run):
