@@ -1,6 +1,8 @@
 """One row of scores for a set of directions, whatever method found it, and tables over seeds."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from lpdirs.analysis.recoverability import recoverability
 from lpdirs.analysis.response import FACTORS, NAMED, best_directions, measure_all
 from lpdirs.analysis.zposition import ZPosition
 from lpdirs.discovery.directions import Directions
+from lpdirs.errors import MissingInput
 from lpdirs.generative.generators import generate
 
 FOUND = {"r": 0.9, "sign_consistency": 0.95}  # when a factor counts as found by its best direction
@@ -93,7 +96,37 @@ def score_set(
     return row
 
 
-def over_seeds(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "method")) -> pd.DataFrame:
+def collect(folder: Path) -> pd.DataFrame:
+    """All scores of a sweep, a row each configuration, generator and seed, in the grid's order; or a table that was kept of one.
+
+    Besides SCORES: configuration, generator, seed, K, run (the folder, which holds the executed notebook). MissingInput says how to
+    make a sweep where there is none.
+    """
+    if not (folder / "grid.json").exists():
+        if (folder / "scores.csv").exists():
+            return pd.read_csv(folder / "scores.csv")
+        raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_demo.yaml makes one")
+    grid = json.loads((folder / "grid.json").read_text())
+    runs = [(g, name, seed) for g in grid["generators"] for name in grid["configurations"] for seed in grid["seeds"]]
+    found = []
+    for generator, name, seed in runs:
+        run = f"{generator}-{name}-seed{seed}"
+        for path in sorted((folder / run / "directions").glob("*/scores.json")):
+            found.append({"configuration": name, "generator": generator, "seed": seed, "run": run} | json.loads(path.read_text()))
+    if not found:
+        raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")
+    return pd.DataFrame(found)
+
+
+def against(rows: pd.DataFrame, one: str, other: str, columns: list[str]) -> pd.DataFrame:
+    """One configuration less another in `columns`, a row each generator: mean over the seeds that both have, and the half width of
+    its 95 percent interval (paired Student's t; NaN for a single seed), like `over_seeds`."""
+    sides = [rows[rows["configuration"] == name].set_index(["generator", "seed"])[columns] for name in (one, other)]
+    difference = (sides[0] - sides[1]).dropna(how="all").reset_index()
+    return over_seeds(difference, columns, ("generator",))
+
+
+def over_seeds(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "configuration")) -> pd.DataFrame:
     """Mean of `columns` and the half width of its 95 percent interval (Student's t over seeds), a row each group, in order of coming."""
     groups = rows.groupby(list(by), sort=False)[columns]
     mean, n, deviation = groups.mean(), groups.count(), groups.std()

@@ -52,6 +52,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: dict, seed: int =
     logging.getLogger("papermill").setLevel(logging.ERROR)
     parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}
     parameters |= {n: given[n] for n in _settings_of(source) if given.get(n) is not None}
+    stamp = key(name, profile, given, seed, before)
     try:
         papermill.execute_notebook(
             str(source),
@@ -66,7 +67,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: dict, seed: int =
         line = " ".join(str(error.evalue).split())
         raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
     notebook = nbformat.read(target, 4)
-    notebook.metadata["lpdirs_key"] = key(name, profile, given, seed, before)
+    notebook.metadata["lpdirs_key"] = stamp
     nbformat.write(notebook, target)
 
 
