@@ -1,4 +1,4 @@
-# make run [DATA=folder] [RUN=name] [PROFILE=demo] [SET="name=value ..."]   make test   make lab
+# make run [DATA=folder] [RUN=name] [PROFILE=demo] [SET="name=value ..."]   make test   make lab   make explore
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= demo
@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-# make fuzz   make bench   make notebooks   make reference   make lock
-.PHONY: fuzz bench run test lint unit notebooks-test lab setup lock notebooks reference clean
+# make fuzz   make bench   make notebooks   make reference   make release   make api   make lock
+.PHONY: fuzz bench run test lint unit notebooks-test browser lab explore setup lock notebooks reference release api clean
 
 setup: $(VENV)/.installed
 
@@ -22,7 +22,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: setup
 	$(BIN)/python -m lpdirs run --profile $(PROFILE) --run $(RUN) $(if $(DATA),--data "$(DATA)") $(if $(SET),--set $(SET))
 
-test: setup lint unit notebooks-test
+test: setup browser lint unit notebooks-test
+
+# a Chromium for the tests that need a real browser, where Debian's packages can be installed; elsewhere those tests are skipped and say so
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  apt-get update -qq >/dev/null && apt-get install -y -qq chromium >/dev/null; } || echo "no Chromium here: tests in a browser are skipped"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -52,6 +57,10 @@ outputs/demo/vae/vae.safetensors:
 lab: setup
 	$(BIN)/jupyter lab notebooks
 
+# sliders on outputs/demo or, before there is one, on the run that comes with the project: Run All Cells
+explore: setup
+	$(BIN)/jupyter lab notebooks/explore.ipynb
+
 # regenerate what is committed: the notebooks with the demo's outputs, and nbval's references at smoke scale
 notebooks: setup
 	rm -rf outputs/demo
@@ -60,6 +69,14 @@ notebooks: setup
 reference: setup
 	rm -rf outputs/nbval
 	$(BIN)/python -m lpdirs.pipeline.refresh reference
+
+# what comes with the project, in outputs/reference: after `make notebooks` and `python -m lpdirs sweep notebooks/profiles/grid_demo.yaml`
+release: setup
+	$(BIN)/python -m lpdirs.pipeline.release
+
+# the pages of the package, from its docstrings, in build/api
+api: setup
+	$(BIN)/python -m pdoc --no-show-source --output-directory build/api lpdirs '!lpdirs.__main__'
 
 # after a change in pyproject.toml: what pip resolves to, exact versions, no addresses; CUDA's libraries on Linux alone
 lock:

@@ -4,8 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lpdirs.errors import UserError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def cores() -> int:
@@ -29,7 +33,7 @@ def gpus() -> list[str]:
 
 
 @contextmanager
-def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] = (), always: bool = False) -> Iterator["Client | None"]:  # noqa: F821
+def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] = (), always: bool = False) -> Iterator["Client | None"]:
     """A Dask client for `workers` local processes of one thread each, or for the cluster at the address `scheduler`.
 
     None where one worker is asked for, unless `always`: the work is then done in this process. With `devices` each worker sees one
@@ -53,7 +57,7 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
     with (
         SpecCluster(
             workers={i: {"cls": Nanny, "options": each} for i, each in enumerate(options)},
-            scheduler={"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}},
+            scheduler={"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0}},
             silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,
@@ -61,7 +65,7 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
         yield client
 
 
-def each(client: "Client | None", function: Callable, items: Iterable[tuple]) -> Iterator:  # noqa: F821
+def each(client: "Client | None", function: Callable, items: Iterable[tuple]) -> Iterator:
     """function(*item) for each item, in the order in which they finish; an exception is raised here and ends the others."""
     if client is None:
         for item in items:

@@ -151,6 +151,24 @@ def start(notebook: str, names: dict) -> Stage:
     return Stage(notebook, names["profile"], folder, int(names["seed"]), values, given, time.time())
 
 
+def open_run(run: str, outputs: str = "outputs") -> Stage:
+    """A run to read from: that of outputs/<run>/ or, where there is none, of outputs/reference/<run>/, which comes with the project.
+
+    MissingInput says which runs there are.
+    """
+    root = Path(outputs) if Path(outputs).is_absolute() else project_root() / outputs
+    folder = next((place for place in (root / run, root / "reference" / run) if (place / "directions").is_dir()), None)
+    if folder is None:
+        runs = sorted({path.parent.name for place in (root, root / "reference") for path in place.glob("*/directions")})
+        raise MissingInput(
+            f"there is no run {run!r} with directions in {root.name}: there are {', '.join(runs) or 'none yet'}; "
+            f"make it with python -m lpdirs run --run {run}"
+        )
+    entry = next(reversed(read_log(folder).values()), {"profile": "demo", "seed": 0})
+    settings = SimpleNamespace(**load_profile(entry["profile"]))
+    return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())
+
+
 def _refuse_unknown(names: dict) -> None:
     """papermill passes a parameter that no cell declares with a warning alone; here it is an error."""
     for source in names.get("In", []):

@@ -10,14 +10,15 @@ import numpy as np
 from matplotlib import colormaps
 from torch import nn
 
+from lpdirs.analysis.marking import NOTICE
 from lpdirs.analysis.naming import UNITS
-from lpdirs.analysis.scene import NOTICE, PRESETS, Scene, to_png
+from lpdirs.analysis.scene import PRESETS, Scene, to_png
 from lpdirs.analysis.zposition import ZPosition, fit_z
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.collection import GENERATORS, open_models
 from lpdirs.discovery.directions import Directions
-from lpdirs.errors import MissingInput, UserError
-from lpdirs.runs import project_root, start
+from lpdirs.errors import UserError
+from lpdirs.runs import open_run
 
 SHOWN = 8  # sliders before a search
 LIMIT = 800  # HU at the ends of the difference's colours
@@ -243,12 +244,11 @@ def _button(text: str, action, width: str) -> widgets.Button:
 
 
 def explore(run: str = "demo", outputs: str = "outputs", reach: float = 6.0) -> Explorer:
-    """The explorer on all direction sets of a run: `explore("demo")` in a notebook. MissingInput says what to run first."""
-    folder = Path(outputs) if Path(outputs).is_absolute() else project_root() / outputs
-    if not (folder / run).is_dir():
-        runs = ", ".join(sorted(path.name for path in folder.glob("*") if (path / "directions").is_dir())) or "none yet"
-        raise MissingInput(f"there is no run {run!r}: runs with directions are {runs}; make one with python -m lpdirs run --run {run}")
-    stage = start("05_qualitative_analysis", {"profile": "demo", "run": run, "outputs": str(folder), "seed": 0})
+    """The explorer on all direction sets of a run: `explore("demo")` in a notebook.
+
+    Where outputs/<run>/ is not there, the run of that name that comes with the project is opened. MissingInput says what there is.
+    """
+    stage = open_run(run, outputs)
     description = json.loads(stage.need("data/dataset.json").read_text())
     train, test = (open_dataset(stage.need("data"), split) for split in ("train", "test"))
     return Explorer(

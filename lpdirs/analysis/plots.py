@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from lpdirs.analysis.marking import NOTICE, mark_frames
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
 from lpdirs.generative.generators import generate
@@ -124,8 +125,8 @@ def to_grey(hu: np.ndarray) -> np.ndarray:
 
 
 def animation(walks: np.ndarray, path: Path, columns: int = 8, seconds: float = 2.0, zoom: int = 1) -> Path:
-    """A GIF of walks (K, n frames, S, S) in HU side by side, running there and back; returns `path`."""
+    """A GIF of walks (K, n frames, S, S) in HU side by side, running there and back, marked as synthetic; returns `path`."""
     frames = np.stack([to_grey(mosaic(frame, columns)) for frame in walks.swapaxes(0, 1)])
     frames = np.concatenate([frames, frames[-2:0:-1]]).repeat(zoom, 1).repeat(zoom, 2)
-    iio.imwrite(path, frames, duration=1000 * seconds / walks.shape[1], loop=0)
+    iio.imwrite(path, mark_frames(frames), duration=1000 * seconds / walks.shape[1], loop=0, comment=NOTICE.encode())
     return path

@@ -8,11 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from lpdirs.analysis.anatomy import measure
+from lpdirs.analysis.marking import NOTICE, mark
 from lpdirs.analysis.plots import CT_WINDOW
 from lpdirs.analysis.quality import typicality
 from lpdirs.analysis.zposition import ZPosition
@@ -23,8 +24,6 @@ from lpdirs.files import write_atomic
 from lpdirs.generative.generators import generate
 
 PRESETS = {"full": CT_WINDOW, "lung": (-1350, 150), "mediastinum": (-160, 240), "bone": (-450, 1050)}  # HU of black and white
-NOTICE = "synthetic, drawn by a generative model; not for diagnosis"
-MARK = "SYNTHETIC"
 LEAST_SIDE = 256  # px of exported pictures
 FORMAT = "lpdirs.scene/1"
 READ = ("rotation", "thickness", "width", "breast", "x_position", "y_position")
@@ -177,10 +176,7 @@ def to_png(grey: np.ndarray) -> bytes:
 def _marked(grey: np.ndarray) -> Image.Image:
     picture = Image.fromarray(grey)
     zoom = max(1, -(-LEAST_SIDE // picture.width))
-    picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(picture)
-    pen.text((8, picture.height - 22), MARK, fill=255, font=ImageFont.load_default(14), stroke_width=1, stroke_fill=0)
-    return picture
+    return mark(picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC))
 
 
 def _write(path: Path, save) -> Path:

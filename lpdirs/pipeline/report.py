@@ -8,7 +8,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from lpdirs.files import write_atomic
-from lpdirs.runs import NOTEBOOKS, read_log
+from lpdirs.runs import SINGLE, read_log
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -36,7 +36,7 @@ def write_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     exporter = HTMLExporter(template_name="lab")
     log, rows = read_log(folder), []
-    for name in NOTEBOOKS:
+    for name in SINGLE:
         notebook = nbformat.read(folder / "notebooks" / f"{name}.ipynb", 4)
         notebook.metadata.pop("widgets", None)  # live widgets need a kernel; the static picture beside them stays
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})

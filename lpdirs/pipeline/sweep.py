@@ -116,7 +116,7 @@ def _outcome(name: str, future) -> Outcome:
 def _let_them_save(client, futures: dict, outcomes: dict) -> None:
     """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended."""
     try:
-        client.run(_interrupt_kernels, timeout=PATIENCE)
+        client.run(_interrupt_kernels)
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(client.processing().values()):
             time.sleep(0.2)

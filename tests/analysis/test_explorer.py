@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from lpdirs.analysis.explorer import SHOWN, Explorer, explore
+from lpdirs.analysis.marking import NOTICE, save_figure
 from lpdirs.analysis.plots import animation, contact_sheet, film_strips, mosaic, step_heads, to_grey
-from lpdirs.analysis.scene import FORMAT, NOTICE
+from lpdirs.analysis.scene import FORMAT
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.errors import MissingInput, UserError
@@ -165,7 +166,7 @@ def test_in_a_running_kernel_only_the_last_of_many_changes_is_drawn(explorer, mo
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
-    with pytest.raises(MissingInput, match="there is no run 'nothing': runs with directions are none yet"):
+    with pytest.raises(MissingInput, match="no run 'nothing' with directions .* none yet; make it with python -m lpdirs run"):
         explore("nothing", str(tmp_path))
     assert not (tmp_path / "nothing").exists()
 
@@ -193,3 +194,18 @@ def test_an_animation_runs_there_and_back(tmp_path):
     walks = np.random.default_rng(0).uniform(-1000, 600, (3, 4, 8, 8))
     frames = iio.imread(animation(walks, tmp_path / "a.gif", columns=3), index=None)
     assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape[:2] == (8, 24)
+
+
+def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
+    walks = np.full((2, 3, 64, 64), -1000.0)
+    path = animation(walks, tmp_path / "a.gif")
+    with Image.open(path) as picture:
+        assert picture.info["comment"].decode() == NOTICE and np.asarray(picture.convert("L")).max() == 255, "letters on black"
+    steps = np.linspace(-1, 1, 3)
+    fig = film_strips(np.zeros((1, 3, 8, 8)), step_heads(steps), ["a"])
+    with Image.open(save_figure(fig, tmp_path / "a.png")) as picture:
+        assert picture.text["Description"] == NOTICE
+        marked = picture.size
+    fig.savefig(tmp_path / "b.png", dpi=110, bbox_inches="tight")
+    with Image.open(tmp_path / "b.png") as plain:
+        assert marked[1] > plain.size[1], "the notice stands below the figure"

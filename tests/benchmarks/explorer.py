@@ -1,7 +1,9 @@
-"""The explorer's latency: from a slider's new value to new image bytes. python -m tests.benchmarks.explorer"""
+"""The explorer's latency: from a slider's new value to new image bytes, and to pixels in a browser. python -m tests.benchmarks.explorer"""
 
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.generative.dcgan import Generator
 from lpdirs.generative.vae import Decoder
 from tests.benchmarks.bench import write
+from tests.browser import jupyter_lab, page, run_all
 
 
 def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
@@ -28,6 +31,40 @@ def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
     return {"median_ms": round(statistics.median(taken[3:]), 1), "worst_ms": round(max(taken[3:]), 1)}
 
 
+CELL = """import torch
+from lpdirs.analysis.explorer import Explorer
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
+from lpdirs.generative.vae import Decoder
+
+decoder = Decoder(64, 32, 8)
+for _ in range(3):
+    decoder(torch.randn(8, 32))
+Explorer({"vae": (decoder.eval(), Directions(random(8, 32)))}, (-1000.0, 1000.0), pixel_mm=6.56)"""
+PRESS = """async () => {
+  const image = document.querySelectorAll('.jp-OutputArea img.widget-image')[1];
+  const handle = document.querySelector('.widget-slider .noUi-handle');
+  const began = performance.now();
+  const painted = new Promise((done) => new MutationObserver((_, seen) => {
+    seen.disconnect();
+    image.decode().then(() => requestAnimationFrame(() => done(performance.now() - began)));
+  }).observe(image, { attributes: true, attributeFilter: ['src'] }));
+  handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+  return painted;
+}"""
+
+
+def in_browser(moves: int = 30) -> dict:
+    """Milliseconds from a key press on a slider to the frame after the new picture was decoded: JupyterLab and a headless Chromium."""
+    with tempfile.TemporaryDirectory() as folder, jupyter_lab(Path(folder), CELL) as address, page() as tab:
+        run_all(tab, address)
+        taken = []
+        for _ in range(moves + 3):
+            taken.append(tab.evaluate(PRESS))
+            tab.wait_for_timeout(150)
+    return {"median_ms": round(statistics.median(taken[3:]), 1), "worst_ms": round(max(taken[3:]), 1)}
+
+
 def main() -> None:
     torch.set_num_threads(cores())
     torch.manual_seed(0)
@@ -38,6 +75,7 @@ def main() -> None:
             "demo VAE, 64 px": latency(Decoder(64, 32, 8), 6.56),
             "paper GAN, 128 px": latency(Generator(128, 32, 128), 3.28),
             "paper VAE, 128 px": latency(Decoder(128, 32, 64), 3.28),
+            "demo VAE, 64 px, to pixels in a browser": in_browser(),
         },
     )
 
