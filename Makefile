@@ -50,6 +50,7 @@ bench: setup outputs/demo/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.explorer
+	$(BIN)/python -m tests.benchmarks.sweep
 
 outputs/demo/vae/vae.safetensors:
 	$(MAKE) run PROFILE=demo RUN=demo

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -42,7 +43,13 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
     if scheduler is None and workers <= 1 and not always:
         yield None
         return
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+
+    class _Calm(WorkerPlugin):
+        """Ctrl-C in a terminal reaches all its processes: workers leave it to the one that they work for."""
+
+        def setup(self, worker):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     if scheduler is not None:
         try:
@@ -62,6 +69,7 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
+        client.register_plugin(_Calm(), name="calm")
         yield client
 
 

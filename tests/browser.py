@@ -22,8 +22,11 @@ WAIT_MS = 20_000
 
 
 @contextmanager
-def page() -> Iterator["Page"]:  # noqa: F821
-    """One page; skips where there is no Chromium. Console errors and requests are collected in `page.errors`, `page.requests`."""
+def page(touch: bool = False) -> Iterator["Page"]:  # noqa: F821
+    """One page, that of a phone with `touch`; skips where there is no Chromium.
+
+    Console errors and requests are collected in `page.errors`, `page.requests`.
+    """
     path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
@@ -32,7 +35,7 @@ def page() -> Iterator["Page"]:  # noqa: F821
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=arguments, timeout=60_000)
         try:
-            tab = browser.new_page(viewport={"width": 1200, "height": 900})
+            tab = browser.new_page(viewport={"width": 400, "height": 900} if touch else {"width": 1200, "height": 900}, has_touch=touch)
             tab.set_default_timeout(WAIT_MS)
             tab.errors, tab.requests = [], []
             tab.on("console", lambda message: tab.errors.append(message.text) if message.type == "error" else None)

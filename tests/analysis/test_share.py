@@ -86,3 +86,20 @@ def test_it_works_in_a_browser_without_a_network(shared):
         tab.emulate_media(color_scheme="dark")
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 23, 26)"
         assert tab.errors == [] and {url.split(":")[0] for url in tab.requests} <= {"file", "data", "blob"}
+
+
+def test_a_finger_moves_it_too(shared):
+    _, path = shared
+    with page(touch=True) as tab:
+        tab.goto(path.as_uri())
+        tab.wait_for_function("document.getElementById('after').width === 384")
+        tab.locator("#after").scroll_into_view_if_needed()
+        box = tab.locator("#after").bounding_box()
+        finger = tab.context.new_cdp_session(tab)
+        at = lambda share: [{"x": box["x"] + share * box["width"], "y": box["y"] + 60}]
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at(0.5)})
+        for share in (0.6, 0.8, 0.98):
+            finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": at(share)})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        tab.wait_for_function("document.getElementById('value').textContent === '+4.5'")
+        assert tab.errors == []

@@ -1,0 +1,56 @@
+"""What comes with the project is whole, and says the same when it is measured again."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lpdirs.analysis.anatomy import MEASURES
+from lpdirs.analysis.explorer import explore
+from lpdirs.analysis.response import FACTORS, respond
+from lpdirs.discovery.collection import GENERATORS
+from lpdirs.discovery.directions import Directions
+from lpdirs.generative.generators import load_generator
+from lpdirs.pipeline.release import LARGEST, MOST
+from lpdirs.pipeline.verify import verify
+from tests.conftest import ROOT
+
+REFERENCE = ROOT / "outputs" / "reference"
+
+
+def test_it_is_small():
+    sizes = [path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()]
+    assert max(sizes) <= LARGEST and sum(sizes) <= MOST
+
+
+def test_its_files_are_those_of_its_run():
+    lines = verify(REFERENCE / "demo")
+    assert not [str(line) for line in lines if line.broken] and "6 files are what they were" in lines[0].text
+
+
+@pytest.mark.parametrize("name", ["gan", "vae"])
+def test_a_headline_number_comes_out_again_from_the_committed_weights(name):
+    """Rotation's best direction, walked again from the same 256 starting slices."""
+    (path,) = (REFERENCE / "demo" / "directions").glob(f"{name}-*/directions.safetensors")
+    table = pd.read_csv(path.with_name("responses.csv"))
+    row = table[table["factor"] == "rotation"].sort_values("r", key=abs).iloc[-1]
+    generator, about = load_generator(REFERENCE / "demo" / GENERATORS[name])
+    found = Directions.load(path)
+    one = Directions(found.matrix[[int(row["direction"])]])
+    geometric = tuple(factor for factor in FACTORS if factor in MEASURES)
+    log = json.loads((REFERENCE / "demo" / "run.json").read_text())["04_discover_directions"]
+    samples, steps, seed = log["settings"]["response_samples"], tuple(log["settings"]["response_steps"]), log["seed"]
+    again = respond(generator, one, tuple(about["window"]), about["pixel_mm"], None, samples, steps, geometric, seed)
+    now = again.table(seed).set_index("factor").loc["rotation"]
+    assert abs(row["r"]) >= 0.8, "the README says so"
+    assert now["r"] == pytest.approx(row["r"], abs=0.005) and now["slope"] == pytest.approx(row["slope"], rel=0.01)
+
+
+def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
+    explorer = explore("demo", str(REFERENCE))
+    assert any("rotation" in title or "thickness" in title for title in explorer.titles.values())
+    assert "from shoulders to liver" in explorer.readout.value
+    before = explorer.slice()
+    explorer.sliders[explorer.order[0]].value = 3.0
+    assert not np.array_equal(explorer.slice(), before)
