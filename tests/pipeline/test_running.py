@@ -12,7 +12,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.errors import MissingInput, UserError
 from lpdirs.pipeline.cli import main
 from lpdirs.pipeline.notebooks import parameter_names
-from lpdirs.runs import SINGLE, fingerprint, load_profile, read_log, resolve, start
+from lpdirs.runs import NOTEBOOKS, SINGLE, fingerprint, load_profile, read_log, resolve, start
 from tests.conftest import ROOT
 
 COMMON = {"profile": "smoke", "run": "r", "seed": 0}
@@ -48,6 +48,22 @@ def test_papermill_s_unknown_parameters_are_refused(tmp_path):
     cells = ["", "# Parameters\nprofile = 'smoke'\ngan_stepz = 3\n"]
     with pytest.raises(UserError, match="unknown parameter gan_stepz"):
         start("02_train_gan", COMMON | {"outputs": str(tmp_path), "In": cells})
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_papermill_from_the_shell_takes_the_paper_profile_s_file(name, tmp_path):
+    """papermill notebooks/<name>.ipynb out.ipynb -f notebooks/profiles/paper.yaml -p run mine, up to the notebook's own work."""
+    source, target = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb"
+    words = ["-f", str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "-p", "run", "mine", "-p", "outputs", str(tmp_path)]
+    words += ["--prepare-only", "--log-level", "ERROR"]
+    assert subprocess.run([sys.executable, "-m", "papermill", source, target, *words], cwd=ROOT, timeout=120).returncode == 0
+    names, cells = {}, []
+    for cell in nbformat.read(target, 4).cells:
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+            exec(cell.source, names)
+            cells.append(cell.source)
+    stage = start(name, names | {"In": cells})
+    assert stage.folder == tmp_path / "mine" and vars(stage.settings) == load_profile("paper")
 
 
 def test_a_missing_stage_names_the_notebook_to_run(tmp_path):
