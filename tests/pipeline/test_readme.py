@@ -25,8 +25,8 @@ def test_lpdirs_takes_the_command(line, monkeypatch, tmp_path):
     called = []
     for name in ("_run", "_fetch", "_sweep", "_verify"):
         monkeypatch.setattr(cli, name, lambda args, name=name: called.append(name))
-    words = shlex.split(line[line.index("python -m lpdirs") :].split(" > ")[0])[3:]
-    assert cli.main([word.rstrip("'\"") for word in words]) == 0 and len(called) == 1
+    ours = line[line.index("python -m lpdirs") :].split(" > ")[0].rstrip("'")
+    assert cli.main(shlex.split(ours)[3:]) == 0 and len(called) == 1
 
 
 @pytest.mark.parametrize("line", [line for line in OURS if line.startswith("make ")])
