@@ -14,10 +14,10 @@ from lpdirs.pipeline.sweep import sweep
 from lpdirs.runs import project_root, resolve
 from tests.benchmarks.bench import write
 
-STEPS = 1500  # of discovery: a configuration then takes about a minute, as short as anyone's will be
+STEPS = 800  # of discovery: a configuration then takes about a minute, as short as anyone's will be
 
 
-def main(rounds: int = 3) -> None:
+def main(rounds: int = 2) -> None:
     grid = Grid.read(project_root() / "notebooks" / "profiles" / "grid_smoke.yaml", {"direction_steps": STEPS})
     grid = replace(grid, generators=["gan"], seeds=[0, 1], train="once", configurations={"lenet-unit-6": {}})
     jobs = [job for job in grid.jobs() if job.notebook == DISCOVER]
