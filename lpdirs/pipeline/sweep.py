@@ -93,7 +93,7 @@ def sweep(
                 time.sleep(0.2)
         except BaseException:
             client.cancel([future for name, future in futures.items() if name not in outcomes and name in board.waiting(outcomes)])
-            _let_them_save(client, futures, outcomes)
+            _let_them_save(client)
             raise
         finally:
             board.close()
@@ -113,7 +113,7 @@ def _outcome(name: str, future) -> Outcome:
         return Outcome(name, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _let_them_save(client, futures: dict, outcomes: dict) -> None:
+def _let_them_save(client) -> None:
     """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended."""
     try:
         client.run(_interrupt_kernels)
