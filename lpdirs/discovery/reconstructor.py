@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
 
 from lpdirs.errors import UserError
 
@@ -34,6 +33,8 @@ class ResNet18(nn.Module):
 
     def __init__(self, k: int, upsample: int = 224):
         super().__init__()
+        from torchvision.models import resnet18  # here, since it takes seconds to import and LeNet does without
+
         self.upsample = upsample
         self.features = resnet18(weights=None)
         self.features.conv1 = nn.Conv2d(2, 64, 7, 2, 3, bias=False)

@@ -11,6 +11,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from lpdirs.cluster import KEEP_MEMORY
 from lpdirs.errors import UserError
 from lpdirs.runs import COMMON, SINGLE, project_root, resolve
 
@@ -48,7 +49,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: dict, seed: int =
     root = project_root()
     source, target = root / "notebooks" / f"{name}.ipynb", folder.resolve() / "notebooks" / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    os.environ.update(KEEP_MEMORY, PYDEVD_DISABLE_FILE_VALIDATION="1")  # of the kernel; the latter keeps out a notice of its debugger
     logging.getLogger("papermill").setLevel(logging.ERROR)
     parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}
     parameters |= {n: given[n] for n in _settings_of(source) if given.get(n) is not None}

@@ -18,7 +18,6 @@ from lpdirs.cluster import cluster, cores, gpus
 from lpdirs.errors import UserError
 from lpdirs.pipeline.grid import DISCOVER, Grid, Job
 from lpdirs.pipeline.notebooks import is_done, run_notebook
-from lpdirs.pipeline.scoring import score_run
 from lpdirs.runs import project_root, resolve
 
 FULL = "No space left on device"
@@ -52,6 +51,8 @@ def do(job: Job, folder: Path, threads: int, *needed: Outcome) -> Outcome:
             run_notebook(job.notebook, job.profile, run, job.given, job.seed, job.before, bar=False)
         if job.notebook == DISCOVER:
             import torch
+
+            from lpdirs.pipeline.scoring import score_run  # here, since who hands out the jobs does without all that it imports
 
             torch.set_num_threads(threads)
             score_run(run, resolve(job.profile, job.given)["score_steps"], job.seed)
