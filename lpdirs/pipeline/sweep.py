@@ -91,7 +91,7 @@ def sweep(
                         if FULL in outcomes[name].error:
                             raise UserError(f"the disk is full at {folder} ({name}): free some, then run the same command again")
                 board.show(outcomes)
-                time.sleep(0.2)
+                time.sleep(0.5)
         except BaseException:
             client.cancel([future for name, future in futures.items() if name not in outcomes and name in board.waiting(outcomes)])
             _let_them_save(client)
