@@ -17,8 +17,9 @@ def open_old_directions(path: str | Path) -> Directions:
     with it a direction depends on the step (metadata tells that there was one, and its length beside that of the columns).
     Orthogonal ones hold the logarithm of the matrix. UserError for the nonlinear kind, which has no directions.
     """
+    path = Path(path)
     state = weights_in(read_checkpoint(path), "deformator")
-    metadata: dict = {"method": "original code", "file": Path(path).name, "names": {}}
+    metadata: dict = {"method": "original code", "file": path.name, "names": {}}
     if "log_mat_half" in state:
         half = state["log_mat_half"].double()
         matrix = torch.linalg.matrix_exp(half - half.T).T
@@ -32,7 +33,7 @@ def open_old_directions(path: str | Path) -> Directions:
             metadata["bias_length"] = float(bias.norm())
             metadata["median_column_length"] = float(matrix.norm(dim=1).median())
     elif "fc1.weight" in state:
-        raise UserError(f"{Path(path).name} is a nonlinear deformator: it has no directions, only shifts that depend on the step")
+        raise UserError(f"{path.name} is a nonlinear deformator: it has no directions, only shifts that depend on the step")
     else:
-        raise UserError(f"{Path(path).name} holds no deformator: expected linear.weight or log_mat_half, found {', '.join(list(state)[:3])}")
+        raise UserError(f"{path.name} holds no deformator: expected linear.weight or log_mat_half, found {', '.join(list(state)[:3])}")
     return Directions(unit(matrix).float().contiguous(), metadata)
