@@ -21,6 +21,7 @@ CALM = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEEP_MEMORY.items()},
 }
 
 
@@ -71,7 +72,7 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
         with client:
             yield client
         return
-    own = lambda i: KEEP_MEMORY | ({"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {})
+    own = lambda i: {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}
     options = [{"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, "env": own(i)} for i in range(workers)]
     with (
         dask.config.set(CALM),
