@@ -10,8 +10,9 @@ from pathlib import Path
 from lpdirs.errors import SettingsDiffer
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
+    path = Path(path)
     partial = path.with_name(path.name + ".partial")
     write(partial)
     with open(partial, "rb+") as file:

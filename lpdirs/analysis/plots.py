@@ -1,5 +1,6 @@
 """Figures: slices in a fixed HU window, film strips with the unshifted slice in the centre, differences centred at 0."""
 
+import io
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -8,6 +9,7 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
 from torch import nn
 
 from lpdirs.analysis.marking import NOTICE, mark_frames
@@ -65,16 +67,20 @@ def step_heads(steps) -> list[str]:
 
 
 def film_strips(strips: np.ndarray, heads: list[str], labels: list[str], title: str = "") -> Figure:
-    """A row for each strip (rows, columns, S, S) in HU, with `heads` above the columns and `labels` before the rows."""
+    """A row for each strip (rows, columns, S, S) in HU, with `heads` above the columns and `labels` before the rows; a bar of HU."""
     rows, columns = strips.shape[:2]
-    height, margin = rows * SIDE + 0.6, 0.1 + 0.075 * max(map(len, labels))  # inches
-    width = margin + columns * SIDE
+    height, margin, bar = rows * SIDE + 0.6, 0.1 + 0.075 * max(map(len, labels)), 0.8  # inches
+    width = margin + columns * SIDE + bar
     fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for i in range(rows):
         for j in range(columns):
             show_slice(axes[i, j], strips[i, j], heads[j] if i == 0 else "")
         axes[i, 0].text(-0.06, 0.5, labels[i], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=9)
-    fig.subplots_adjust(wspace=0.03, hspace=0.03, left=margin / width, right=0.995, bottom=0.005, top=1 - 0.55 / height)
+    fig.subplots_adjust(wspace=0.03, hspace=0.03, left=margin / width, right=1 - bar / width, bottom=0.005, top=1 - 0.55 / height)
+    tall = min(rows, 4) * SIDE
+    beside = fig.add_axes([1 - 0.93 * bar / width, 1 - (0.55 + tall) / height, 0.1 / width, tall / height])
+    fig.colorbar(axes[0, 0].images[0], cax=beside, ticks=[-1000, -500, 0, 500]).set_label("HU", fontsize=9)
+    beside.tick_params(labelsize=8)
     fig.suptitle(title, fontsize=11, y=1 - 0.04 / height, va="top")
     return fig
 
@@ -104,8 +110,9 @@ def loss_curves(history: list[dict[str, float]], panels: list[tuple[str, ...]], 
             n = min(smooth, len(values))
             mean = np.convolve(values, np.ones(n) / n, "valid")
             ax.plot(np.arange(n, len(values) + 1), mean, color=f"C{i}", label=name)
-        ax.set_xlabel("step")
-        ax.legend(frameon=False)
+        ax.set(xlabel="step", ylabel="loss" if len(names) > 1 else names[0])
+        if len(names) > 1:
+            ax.legend(frameon=False)
     return fig
 
 
@@ -130,3 +137,13 @@ def animation(walks: np.ndarray, path: Path, columns: int = 8, seconds: float = 
     frames = np.concatenate([frames, frames[-2:0:-1]]).repeat(zoom, 1).repeat(zoom, 2)
     iio.imwrite(path, mark_frames(frames), duration=1000 * seconds / walks.shape[1], loop=0, comment=NOTICE.encode())
     return path
+
+
+def as_png(gif: Path) -> bytes:
+    """An animation as a PNG that moves: notebooks and browsers show both, but a notebook that is made a page loses its GIFs."""
+    with Image.open(gif) as film:
+        frames = [frame.convert("L") for frame in ImageSequence.Iterator(film)]
+        milliseconds = film.info["duration"]
+    out = io.BytesIO()
+    frames[0].save(out, "PNG", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return out.getvalue()

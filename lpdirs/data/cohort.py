@@ -50,6 +50,7 @@ def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None
     """Write the cohort's CT Image Storage files, a folder a patient, and the truth: factors.csv (slices), patients.csv; once, not again."""
     described = folder / "cohort.json"
     if described.exists() and json.loads(described.read_text()) == asdict(cohort):
+        report(cohort.patients, cohort.patients)
         return
     truth = []
     patients = sample_patients(cohort.patients, cohort.seed)

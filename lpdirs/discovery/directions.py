@@ -44,19 +44,19 @@ class Directions:
         """The direction's name, or its number where it has none."""
         return self.metadata.get("names", {}).get(str(k), f"direction {k}")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write matrix and metadata to one safetensors file."""
         header = {"format": FORMAT, "metadata": json.dumps(self.metadata)}
         matrix = {"directions": self.matrix.detach().contiguous().float().cpu()}
         write_atomic(path, lambda partial: save_file(matrix, partial, header))
 
     @classmethod
-    def load(cls, path: Path) -> "Directions":
+    def load(cls, path: str | Path) -> "Directions":
         """Read what `save` wrote; UserError for a safetensors file of another kind."""
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
-                raise UserError(f"{path.name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
+                raise UserError(f"{Path(path).name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
             return cls(file.get_tensor("directions"), json.loads(header["metadata"]))
 
 

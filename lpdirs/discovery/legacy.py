@@ -10,13 +10,14 @@ from lpdirs.errors import UserError
 from lpdirs.generative.legacy import read_checkpoint, weights_in
 
 
-def open_old_directions(path: Path) -> Directions:
+def open_old_directions(path: str | Path) -> Directions:
     """Directions of a deformator's state dict, or of a checkpoint that holds one under "deformator".
 
     Linear and projective deformators hold one direction a column of linear.weight; their length is dropped, and so is a bias, since
     with it a direction depends on the step (metadata tells that there was one, and its length beside that of the columns).
     Orthogonal ones hold the logarithm of the matrix. UserError for the nonlinear kind, which has no directions.
     """
+    path = Path(path)
     state = weights_in(read_checkpoint(path), "deformator")
     metadata: dict = {"method": "original code", "file": path.name, "names": {}}
     if "log_mat_half" in state:

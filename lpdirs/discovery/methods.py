@@ -37,7 +37,7 @@ def discover(
     factors: tuple[Tensor, pd.DataFrame] | None = None,
     settings: DiscoverySettings | None = None,
     steps: int = 3000,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     device: str = "cpu",
     report: Callable[[int, int, dict], None] = lambda done, total, losses: None,
 ) -> Directions:
@@ -58,7 +58,7 @@ def discover(
         s = replace(settings or DiscoverySettings(), n_directions=k, seed=seed)
         search = Discovery(generator, s, device)
         with tempfile.TemporaryDirectory() as temporary:
-            train(search, steps, folder or Path(temporary), asdict(s), report=report)
+            train(search, steps, Path(folder or temporary), asdict(s), report=report)
         matrix = search.directions().matrix
     elif method == "pca":
         matrix = closed_form.pca(generator, k, seed=seed)

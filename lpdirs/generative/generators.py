@@ -17,25 +17,25 @@ from lpdirs.generative.vae import VAE, Decoder
 KINDS = {"dcgan": Generator, "vae": VAE, "decoder": Decoder}
 
 
-def save_model(model: nn.Module, path: Path, kind: str, metadata: dict, **architecture) -> None:
+def save_model(model: nn.Module, path: str | Path, kind: str, metadata: dict, **architecture) -> None:
     """Weights as safetensors, with what is needed to build the model again; `kind` is one of KINDS."""
     header = {"kind": kind, "architecture": json.dumps(architecture), "metadata": json.dumps(metadata)}
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_atomic(path, lambda partial: save_file(weights, partial, header))
 
 
-def load_model(path: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
+def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
     """The model that `save_model` wrote, frozen and in eval mode, and its metadata."""
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         if header.get("kind") not in KINDS:
-            raise UserError(f"{path.name} holds no model of lpdirs: use as_generator to wrap a module of your own")
+            raise UserError(f"{Path(path).name} holds no model of lpdirs: use as_generator to wrap a module of your own")
         model = KINDS[header["kind"]](**json.loads(header["architecture"]))
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
     return model.to(device).eval().requires_grad_(False), json.loads(header["metadata"])
 
 
-def load_generator(path: Path, device: str = "cpu") -> tuple[nn.Module, dict]:
+def load_generator(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
     """Like load_model, but of a VAE the decoder alone: what maps z to slices."""
     model, metadata = load_model(path, device)
     return (model.decoder if isinstance(model, VAE) else model), metadata

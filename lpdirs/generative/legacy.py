@@ -16,8 +16,9 @@ PARTS = {"conv1": "conv1", "BN1": "norm1", "conv2": "conv2", "BN2": "norm2", "co
 BLOCKS = ("conv1", "conv12", "conv2", "conv3", "conv4", "conv5", "conv6")
 
 
-def read_checkpoint(path: Path) -> dict:
+def read_checkpoint(path: str | Path) -> dict:
     """What torch.save wrote, with plain values, tensors and numpy's scalars and nothing that could run; UserError otherwise."""
+    path = Path(path)
     scalar = np._core.multiarray.scalar
     known = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
@@ -37,12 +38,13 @@ def weights_in(content: dict, *keys: str) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def open_old_generator(path: Path) -> nn.Module:
+def open_old_generator(path: str | Path) -> nn.Module:
     """The generator in a checkpoint of the original code: its DCGAN, or the decoder of its VAE; frozen and in eval mode.
 
     Takes the files that its training scripts write (modelG_state_dict, state_dict, decoder.pt) and bare state dicts. Size,
     width and latent_dim are read from the weights. UserError where they are of another architecture.
     """
+    path = Path(path)
     state = weights_in(read_checkpoint(path), "modelG_state_dict", "state_dict")
     state = {re.sub(r"^(main|decoder|G)\.", lambda m: "main." if m[1] == "main" else "", name): v for name, v in state.items()}
     try:

@@ -1,4 +1,4 @@
-"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweep of grid_demo."""
+"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweeps of the demo grids."""
 
 import json
 import shutil
@@ -16,18 +16,24 @@ SLICES = {"train": 240, "test": 80}  # enough for the regression of z
 MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
 
 
-def release(outputs: Path, run: str = "demo", sweep: str = "grid_demo") -> Path:
-    """Fill outputs/reference/ from outputs/<run>/ and outputs/<sweep>/: weights, directions, some slices, tables, figures."""
+def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_demo", "grid_real")) -> Path:
+    """Fill outputs/reference/ from outputs/<run>/ and the sweeps in outputs/: weights, directions, some slices, tables, figures.
+
+    Of a sweep, tables and figures alone: what was trained on patients stays where it was made.
+    """
     reference = outputs / "reference"
-    for path in (outputs / run / "run.json", outputs / sweep / "comparison" / "scores.csv"):
+    for path in (outputs / run / "run.json", *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
         if not path.exists():
-            raise MissingInput(f"{path.relative_to(outputs.parent)} is missing: run `make notebooks` and the sweep {sweep} first")
+            raise MissingInput(
+                f"{path.relative_to(outputs.parent)} is missing: run `make notebooks` and the sweeps {', '.join(sweeps)} first"
+            )
     shutil.rmtree(reference / run, ignore_errors=True)
     _copy_run(outputs / run, reference / run)
-    shutil.rmtree(reference / sweep, ignore_errors=True)
-    (reference / sweep).mkdir()
-    for path in sorted((outputs / sweep / "comparison").iterdir()):
-        shutil.copy(path, reference / sweep / path.name)
+    for sweep in sweeps:
+        shutil.rmtree(reference / sweep, ignore_errors=True)
+        (reference / sweep).mkdir()
+        for path in sorted((outputs / sweep / "comparison").iterdir()):
+            shutil.copy(path, reference / sweep / path.name)
     for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
         name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
         shutil.copy(path, reference / name)

@@ -78,9 +78,9 @@ def sweep(
     count = workers or len(devices) or max(1, cores() // grid.threads)
     with cluster(count, scheduler, devices, always=True) as client:
         futures = {}
-        for job in jobs:
+        for number, job in enumerate(jobs):  # in this order, so that a sweep that is stopped has its first seeds complete
             needed = [futures[name] for name in job.after]
-            futures[job.name] = client.submit(do, job, folder, grid.threads, *needed, key=job.name, pure=False)
+            futures[job.name] = client.submit(do, job, folder, grid.threads, *needed, key=job.name, pure=False, priority=-number)
         board = Board(jobs, folder)
         try:
             while len(outcomes) < len(jobs):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lpdirs.analysis.explorer import SHOWN, Explorer, explore
 from lpdirs.analysis.marking import NOTICE, save_figure
-from lpdirs.analysis.plots import animation, contact_sheet, film_strips, mosaic, step_heads, to_grey
+from lpdirs.analysis.plots import animation, as_png, contact_sheet, film_strips, mosaic, step_heads, to_grey
 from lpdirs.analysis.scene import FORMAT
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
@@ -186,7 +186,8 @@ def test_strips_have_the_steps_as_heads_and_all_rows(tmp_path):
     steps = np.linspace(-2, 2, 5)
     assert step_heads(steps) == ["-2", "-1", "0", "+1", "+2"]
     fig = film_strips(np.zeros((3, 5, 8, 8)), step_heads(steps), ["a", "b", "c"])
-    assert len(fig.axes) == 15 and [ax.get_title() for ax in fig.axes[:5]] == step_heads(steps)
+    assert len(fig.axes) == 16 and fig.axes[-1].get_ylabel() == "HU", "a bar of HU beside the slices"
+    assert [ax.get_title() for ax in fig.axes[:5]] == step_heads(steps)
     assert len(contact_sheet(np.zeros((3, 8, 8)), 2).axes) == 2
 
 
@@ -194,6 +195,8 @@ def test_an_animation_runs_there_and_back(tmp_path):
     walks = np.random.default_rng(0).uniform(-1000, 600, (3, 4, 8, 8))
     frames = iio.imread(animation(walks, tmp_path / "a.gif", columns=3), index=None)
     assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape[:2] == (8, 24)
+    same = iio.imread(as_png(tmp_path / "a.gif"), index=None)
+    assert np.array_equal(same, iio.imread(tmp_path / "a.gif", index=None, mode="L")), "the PNG that moves holds the same frames"
 
 
 def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):

@@ -5,7 +5,10 @@ import shlex
 import subprocess
 
 import pytest
+from torch import nn
 
+from lpdirs.discovery import methods
+from lpdirs.discovery.directions import Directions
 from lpdirs.pipeline import cli
 from tests.conftest import ROOT
 
@@ -33,6 +36,17 @@ def test_lpdirs_takes_the_command(line, monkeypatch, tmp_path):
 def test_make_has_the_target(line):
     dry = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert dry.returncode == 0, dry.stderr
+
+
+def test_your_own_generator_works_as_it_says(monkeypatch, tmp_path):
+    """The Python of the README, on a module as a user might have; with three steps of training in place of 3,000."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    train = methods.train
+    monkeypatch.setattr(methods, "train", lambda search, steps, *rest, **named: train(search, 3, *rest, **named))
+    monkeypatch.chdir(tmp_path)
+    module = nn.Sequential(nn.Linear(512, 32 * 32), nn.Sigmoid(), nn.Unflatten(1, (1, 32, 32)))
+    exec(code, {"module": module})
+    assert len(Directions.load(tmp_path / "directions.safetensors")) == 32
 
 
 def test_files_that_it_links_to_are_there():
