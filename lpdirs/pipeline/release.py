@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lpdirs.errors import MissingInput
+from lpdirs.pipeline.grid import DISCOVER
 from lpdirs.runs import fingerprints, project_root, read_log
 
 LARGEST = 5_000_000  # bytes of a file
@@ -31,9 +32,7 @@ def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_d
     _copy_run(outputs / run, reference / run)
     for sweep in sweeps:
         shutil.rmtree(reference / sweep, ignore_errors=True)
-        (reference / sweep).mkdir()
-        for path in sorted((outputs / sweep / "comparison").iterdir()):
-            shutil.copy(path, reference / sweep / path.name)
+        _copy_sweep(outputs / sweep, reference / sweep)
     for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
         name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
         shutil.copy(path, reference / name)
@@ -58,6 +57,14 @@ def _copy_run(run: Path, to: Path) -> None:
     for entry in log.values():
         entry["files"] = {path: value for path, value in entry.get("files", {}).items() if (to / path).exists()}
     (to / "run.json").write_text(json.dumps(log, indent=1))
+
+
+def _copy_sweep(sweep: Path, to: Path) -> None:
+    """Its tables and figures; run.json, which says what compared them; configurations.json, which says how each was made."""
+    shutil.copytree(sweep / "comparison", to)
+    shutil.copyfile(sweep / "run.json", to / "run.json")
+    logs = {run.parent.name: read_log(run.parent).get(DISCOVER) for run in sorted(sweep.glob("*/run.json"))}
+    (to / "configurations.json").write_text(json.dumps({name: log for name, log in logs.items() if log}))
 
 
 def _copy_slices(data: Path, to: Path) -> None:
