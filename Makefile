@@ -48,7 +48,7 @@ notebooks-test: setup
 fuzz: setup
 	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
 
-# both sides of each comparison in one run; figures and machine go to outputs/bench/. About 20 minutes on 2 cores
+# both sides of each comparison in one run; figures and machine go to outputs/bench/. About 40 minutes on 2 cores
 bench: setup outputs/demo/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training
