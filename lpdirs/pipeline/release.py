@@ -20,7 +20,7 @@ MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
 def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_demo", "grid_real")) -> Path:
     """Fill outputs/reference/ from outputs/<run>/ and the sweeps in outputs/: weights, directions, some slices, tables, figures.
 
-    Of a sweep, tables and figures alone: what was trained on patients stays where it was made.
+    Of a sweep, tables, figures and how they were made: what was trained on patients stays where it was made.
     """
     reference = outputs / "reference"
     for path in (outputs / run / "run.json", *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
