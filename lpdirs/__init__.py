@@ -1,19 +1,71 @@
-"""Latent-path directions: what a generative model of thoracic CT has learned, found without labels and measured.
+"""Latent-path directions: what a generative model of medical images has learned, found without labels and measured.
 
-The notebooks are the way in; these are what they call, in the order of the layers:
+    import lpdirs as lp
 
-- `lpdirs.data.build.build_dataset`: a folder of DICOM to slices in HU, read by `lpdirs.data.store.open_dataset`
-- `lpdirs.generative.generators.as_generator`: any torch module from z to images; `lpdirs.generative.generators.load_generator` for ours
-- `lpdirs.discovery.methods.discover`: K directions by any method, as `lpdirs.discovery.directions.Directions`
-- `lpdirs.analysis.response.respond`: factors along each direction; `lpdirs.analysis.naming.name_directions` names what earns it
-- `lpdirs.analysis.explorer.explore`: sliders on a run
-- `lpdirs.pipeline.sweep.sweep`: a grid of configurations, and `lpdirs.pipeline.verify.verify` for what is on disk
+    generator = lp.as_generator(module, 512)           # any torch module that maps z to images
+    directions = lp.discover(generator, "jacobian", k=32)
+    responses = lp.respond(generator, directions, measures)
+    named = lp.name(generator, directions, responses, measures)  # lp.thorax(...), or lp.Measures(...) of your own
+    lp.score(generator, named, measures)
+    lp.strips(generator, named)
+    lp.explore({"mine": (generator, named)}, measures)
+
+Everything below is imported when it is first used.
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # torch's threads otherwise spin for long while they wait, which on a shared machine takes the core that the other thread needs;
 # read when torch is first loaded
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+WHERE = {  # public name: its module
+    "as_generator": "lpdirs.models.generators",
+    "load": "lpdirs.runs.load",
+    "read_slices": "lpdirs.data.build",
+    "discover": "lpdirs.discovery.methods",
+    "Directions": "lpdirs.discovery.directions",
+    "Measures": "lpdirs.measures.measures",
+    "thorax": "lpdirs.measures.thorax",
+    "Display": "lpdirs.measures.display",
+    "respond": "lpdirs.scores.response",
+    "name": "lpdirs.scores.naming",
+    "score": "lpdirs.scores.score",
+    "strips": "lpdirs.show.plots",
+    "explore": "lpdirs.runs.explore",
+    "share": "lpdirs.show.share",
+}
+
+if TYPE_CHECKING:
+    from lpdirs.data.build import read_slices as read_slices
+    from lpdirs.discovery.directions import Directions as Directions
+    from lpdirs.discovery.methods import discover as discover
+    from lpdirs.measures.display import Display as Display
+    from lpdirs.measures.measures import Measures as Measures
+    from lpdirs.measures.thorax import thorax as thorax
+    from lpdirs.models.generators import as_generator as as_generator
+    from lpdirs.runs.explore import explore as explore
+    from lpdirs.runs.load import load as load
+    from lpdirs.scores.naming import name as name
+    from lpdirs.scores.response import respond as respond
+    from lpdirs.scores.score import score as score
+    from lpdirs.show.plots import strips as strips
+    from lpdirs.show.share import share as share
+
+__all__ = [*WHERE]
+
+
+def __getattr__(attribute: str) -> Any:
+    if attribute not in WHERE:
+        raise AttributeError(f"module 'lpdirs' has no attribute {attribute!r}")
+    value = getattr(import_module(WHERE[attribute]), attribute)
+    globals()[attribute] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *WHERE])

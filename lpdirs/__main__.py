@@ -2,6 +2,6 @@
 
 import sys
 
-from lpdirs.pipeline.cli import main
+from lpdirs.runs.cli import main
 
 sys.exit(main())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lpdirs.cluster import cores
+from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
-from lpdirs.data.cohort import Cohort, write_cohort
+from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.data.series import DataSettings
 
 ROOT = Path(__file__).parent.parent

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpdirs.analysis.anatomy import MEASURES
-from lpdirs.analysis.explorer import explore
-from lpdirs.analysis.response import FACTORS, respond
-from lpdirs.discovery.collection import GENERATORS
+from lpdirs.measures.anatomy import MEASURES
+from lpdirs.show.explorer import explore
+from lpdirs.scores.response import FACTORS, respond
+from lpdirs.runs.models import GENERATORS
 from lpdirs.discovery.directions import Directions
-from lpdirs.generative.generators import load_generator
+from lpdirs.models.generators import load_generator
 from lpdirs.pipeline.release import LARGEST, MOST
-from lpdirs.pipeline.verify import verify
+from lpdirs.runs.verify import verify
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"

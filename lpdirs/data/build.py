@@ -4,23 +4,28 @@ import csv
 import hashlib
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lpdirs.cluster import cluster, cores, each
+from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.compute import cluster, cores, each
+from lpdirs.base.errors import UserError
+from lpdirs.base.files import check_settings, write_atomic
+from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import REASONS, Header, arrange, find_files, read_headers
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.series import DataSettings, write_part
-from lpdirs.errors import UserError
-from lpdirs.files import check_settings, write_atomic
+from lpdirs.data.store import Slices, open_dataset
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
+STAMP = ".source"  # beside the data set: names, sizes and times of the files that it was made of
 MANY = 5000  # files from which a cluster of processes is worth its start
 
 
@@ -53,17 +58,19 @@ def build_dataset(
 ) -> dict:
     """Read all DICOM below `source` and write the data set into `folder`; returns what dataset.json says.
 
-    A data set that is there, with the same settings and from the same files, is left as it is; files that were added or taken
+    A data set that is there, with the same settings, code and files, is left as it is; files that were added, changed or taken
     away since have it built again. A build that was killed goes on with the series that are missing. `workers` processes read
     side by side (None: one a core where there are more than 5,000 files), or those of the Dask cluster at `scheduler`, which
     must see both folders; the result does not depend on them. Raises NoSlices when nothing can be used.
     """
     described, parts = folder / "dataset.json", folder / "parts"
-    wanted = json.loads(json.dumps(asdict(settings))) | {"source": str(source)}
+    wanted = {"size": settings.size, "window": list(settings.window), "min_lung": settings.min_lung, "fov_mm": settings.fov_mm}
+    wanted |= {"source": str(source), "code": fingerprint_of_code("import lpdirs.data.build")}
     wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
     there = json.loads(described.read_text()) if described.exists() else None
+    current = bool(there) and there["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
     if there:
-        check_settings(there["settings"], wanted, folder)
+        check_settings(there["settings"] | {"code": wanted["code"]}, wanted, folder)
     if not source.is_dir():
         if there:
             return there
@@ -71,8 +78,9 @@ def build_dataset(
     inside = source in folder.parents  # then what is written there is no input
     own = lambda path: (path.name in OWN and path.parent == source) or (inside and folder in path.parents)
     files = [path for path in find_files(source) if not own(path)]
-    inventory = _inventory(source, files)
-    if there and there["inventory"] == inventory:
+    inventory, stamp = _inventory(source, files), _inventory(source, files, times=True)
+    stamped = folder / STAMP
+    if current and there["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp:
         report(there["slices"], there["slices"])
         return there
     described.unlink(missing_ok=True)
@@ -85,7 +93,7 @@ def build_dataset(
             rejected += refused
         series, repeated = arrange(headers)
         rejected += repeated
-        names = {uid: _inventory(source, [h.path for h in members], json.dumps(wanted)) for uid, members in series.items()}
+        names = {uid: _inventory(source, [h.path for h in members], json.dumps(wanted), True) for uid, members in series.items()}
         total = sum(map(len, series.values()))
         missing = [uid for uid in series if not (parts / f"{names[uid]}.json").exists()]
         done = total - sum(len(series[uid]) for uid in missing)
@@ -102,7 +110,8 @@ def build_dataset(
     if not table:
         shutil.rmtree(parts)
         why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "it holds no files"
-        raise NoSlices(f"no usable slice in {source}: {why}; see REASONS in lpdirs/data/dicom.py, or lower min_lung")
+        way_out = ", or lower min_lung" if "no lung" in reasons else ""
+        raise NoSlices(f"no usable slice in {source}: {why}; see REASONS in lpdirs/data/dicom.py{way_out}")
     frame = pd.DataFrame(table)
     write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
     description = {
@@ -119,16 +128,36 @@ def build_dataset(
         "inventory": inventory,
         "fingerprint": _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size),
     }
+    write_atomic(stamped, lambda partial: partial.write_text(stamp))
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
 
 
-def _inventory(source: Path, files: list[Path], extra: str = "") -> str:
-    """A fingerprint of names and sizes of files."""
+def read_slices(
+    source: str | Path, size: int = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
+) -> Slices:
+    """All usable CT slices of the DICOM files below `source`, at `size` px; values beyond `window` (HU) are clipped to it.
+
+    The data set is written to `folder` (slices.npy, slices.csv, rejected.csv with a reason for each file that is not used) where one
+    is given. UserError where nothing can be used.
+    """
+    settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(folder or temporary)
+        target.mkdir(parents=True, exist_ok=True)
+        build_dataset(Path(source), target, settings, Progress("reading slices"))
+        slices = open_dataset(target)
+        return slices if folder else replace(slices, hu=np.array(slices.hu))
+
+
+def _inventory(source: Path, files: list[Path], extra: str = "", times: bool = False) -> str:
+    """A fingerprint of names and sizes of files and, with `times`, of when they were last changed."""
     digest = hashlib.blake2b(extra.encode(), digest_size=12)
     for path in files:
-        digest.update(f"{path.relative_to(source)}\0{path.lstat().st_size}\n".encode(errors="surrogateescape"))
+        about = path.lstat()
+        changed = f"\0{about.st_mtime_ns} {about.st_ctime_ns}" if times else ""
+        digest.update(f"{path.relative_to(source)}\0{about.st_size}{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lpdirs.errors import UserError
-from lpdirs.runs import project_root
+from lpdirs.base.errors import UserError
+from lpdirs.base.places import home
 
 SPARE = 2 * 10**9  # bytes of the disk that a download leaves free
 
@@ -22,7 +22,7 @@ class Incomplete(UserError):
 
 def read_manifest() -> pd.DataFrame:
     """The 1,018 CT series: patient, study, series, slices, bytes, licence, key (bucket and folder), split."""
-    return pd.read_csv(project_root() / "data_manifests" / "lidc_idri.csv")
+    return pd.read_csv(home() / "data_manifests" / "lidc_idri.csv")
 
 
 def choose(manifest: pd.DataFrame, patients: int | None = None, series_file: Path | None = None) -> pd.DataFrame:

@@ -2,32 +2,43 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from PIL import Image
+from pydantic import model_validator
 
+from lpdirs.base.files import write_atomic
+from lpdirs.base.settings import Settings, setting
 from lpdirs.data.body import lung_fraction
 from lpdirs.data.dicom import Header, Unusable, read_hu
-from lpdirs.files import write_atomic
 
 LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """How slices are made.
+class DataSettings(Settings):
+    """How slices are made of files; the defaults are the demo's."""
 
-    `size` px a side; `window` in HU; `min_lung` share of lung in the body below which a slice is left out; `fov_mm` side of the
-    field that is shown around the frame's centre, None for the whole frame; `salt` of the pseudonyms.
-    """
+    size: Literal[32, 64, 128] = setting(64, "px a side")
+    window_low: float = setting(-1000.0, "HU that become -1", ge=-32768, le=32767)
+    window_high: float = setting(1000.0, "HU that become +1", ge=-32768, le=32767)
+    min_lung: float = setting(0.0, "leave out slices with less than this share of lung in the body", ge=0, lt=1)
+    fov_mm: float | None = setting(
+        None, "side of the field around the frame's centre, mm; null: the whole frame, as in the paper", gt=10, le=2000
+    )
+    salt: str = setting("lpdirs", "of the pseudonyms of patients: choose your own for your own patients, and keep it", min_length=1)
 
-    size: int = 128
-    window: tuple[float, float] = (-1000.0, 2000.0)
-    min_lung: float = 0.0
-    fov_mm: float | None = None
-    salt: str = "lpdirs"
+    @model_validator(mode="after")
+    def _a_window(self) -> Self:
+        if self.window_low >= self.window_high:
+            raise ValueError(f"window_low must be less than window_high, not {self.window_low:g} and {self.window_high:g}")
+        return self
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """HU that become -1 and +1."""
+        return self.window_low, self.window_high
 
 
 def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:

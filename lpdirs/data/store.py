@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lpdirs.checkpoints import stream
+from lpdirs.base.checkpoints import stream
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp
 
-from lpdirs.errors import UserError
+from lpdirs.base.errors import UserError
+from lpdirs.models.generators import draw_z
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def _like(generator: nn.Module) -> Tensor:
 
 
 @contextmanager
-def _watch(module: nn.Module, kinds: tuple) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _watch(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Inputs and outputs of the submodules of those kinds, in the order in which they are called."""
     seen: list[tuple[Tensor, Tensor]] = []
     note = lambda _, given, made: seen.append((given[0], made))
@@ -70,7 +71,7 @@ def pca(generator: nn.Module, k: int, samples: int = 2048, seed: int = 0) -> Ten
     component is regressed on z. Largest variance first.
     """
     like = _like(generator)
-    z = torch.randn(samples, generator.latent_dim, generator=torch.Generator().manual_seed(seed))
+    z = draw_z(generator, samples, seed)
     features = []
     for part in z.split(128):
         with _watch(generator, (nn.Linear, nn.modules.conv._ConvNd)) as seen:
@@ -96,7 +97,7 @@ def jacobian(generator: nn.Module, samples: int = 64, batch: int = 16, seed: int
     By products J^T (J e_i), so that no Jacobian is ever held.
     """
     d, like = generator.latent_dim, _like(generator)
-    z = torch.randn(samples, d, generator=torch.Generator().manual_seed(seed)).to(like)
+    z = draw_z(generator, samples, seed).to(like)
     gram = torch.zeros(d, d, dtype=torch.float64)
     for part in z.split(batch):
         with torch.enable_grad():

@@ -1,29 +1,53 @@
 """Directions: K unit vectors in a latent space, as a trainable matrix A and as one file."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from lpdirs.errors import UserError
-from lpdirs.files import write_atomic
+from lpdirs.base.errors import UserError
+from lpdirs.base.files import write_atomic
+from lpdirs.base.settings import Settings
+from lpdirs.models.files import read_header
 
-FORMAT = "lpdirs.directions/1"
+FORMAT = "lpdirs.directions/2"
+
+
+class DirectionsInfo(Settings):
+    """What is known of a set of directions: how they were found, on which generator, and what was measured along them."""
+
+    method: str = Field("", description="how they were found")
+    seed: int | None = None
+    generator: str = Field("", description="name of the generator that they belong to")
+    generator_fingerprint: str = Field("", description="short hash of its weights")
+    prior: str = Field("normal", description="what z is drawn from")
+    shift_scale: float = Field(6.0, gt=0, description="largest |shift| in the search")
+    start: str | None = Field(None, description="what A began at")
+    settings: dict[str, Any] = Field({}, description="of the search")
+    cotrained_accuracy: float | None = Field(None, description="of the R that was trained together with A (the paper's RCA)")
+    names: dict[int, str] = Field({}, description="of directions that earned one")
+    words: dict[int, str] = Field({}, description="what each does, in words")
+    curves: dict[int, list[float]] = Field({}, description="how its main factor goes along each, in SDs")
+    notes: dict[str, Any] = Field({}, description="anything else")
 
 
 @dataclass(frozen=True)
 class Directions:
-    """`matrix` (K, d), a unit vector a row, and `metadata` that says where they come from (JSON-serialisable)."""
+    """`matrix` (K, d), a unit vector a row, and `info`, which says where they come from."""
 
     matrix: Tensor
-    metadata: dict = field(default_factory=dict)
+    info: DirectionsInfo = field(default_factory=DirectionsInfo)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2:
+            raise UserError(f"directions must be a matrix (K, d), a direction a row, not of shape {tuple(self.matrix.shape)}")
         norms = self.matrix.norm(dim=1)
         if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
             raise UserError(f"directions must be unit vectors; lengths run from {norms.min():.4f} to {norms.max():.4f}")
@@ -33,31 +57,63 @@ class Directions:
 
     @property
     def latent_dim(self) -> int:
+        """d."""
         return self.matrix.shape[1]
 
-    def shift(self, z: Tensor, k, eps) -> Tensor:
+    def shift(self, z: Tensor, k: Any, eps: Any) -> Tensor:
         """z + eps * a_k; z (B, d), k an index or (B,), eps a number or (B,)."""
-        step = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
-        return z + step * self.matrix[k].to(z)
+        eps = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
+        return z + eps * self.matrix[k].to(z)
 
-    def name(self, k: int) -> str:
-        """The direction's name, or its number where it has none."""
-        return self.metadata.get("names", {}).get(str(k), f"direction {k}")
+    def title(self, k: int) -> str:
+        """Direction k's name and number: "rotation (4)", or "direction 4" where it has earned none."""
+        name = self.info.names.get(k)
+        return f"{name} ({k})" if name else f"direction {k}"
+
+    def words(self, k: int) -> str:
+        """What direction k does, with size and unit; "not measured" where nobody has looked."""
+        return self.info.words.get(k, "not measured")
+
+    def in_order(self) -> list[int]:
+        """All k, the named ones first, by name."""
+        names = self.info.names
+        return sorted(range(len(self)), key=lambda k: (k not in names, names.get(k, ""), k))
+
+    def with_info(self, **changes: Any) -> "Directions":
+        """The same directions with some of what is known of them changed."""
+        return replace(self, info=self.info.but(**changes))
 
     def save(self, path: str | Path) -> None:
-        """Write matrix and metadata to one safetensors file."""
-        header = {"format": FORMAT, "metadata": json.dumps(self.metadata)}
+        """Write matrix and info to one safetensors file."""
+        header = {"format": FORMAT, "metadata": self.info.model_dump_json()}
         matrix = {"directions": self.matrix.detach().contiguous().float().cpu()}
         write_atomic(path, lambda partial: save_file(matrix, partial, header))
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":
-        """Read what `save` wrote; UserError for a safetensors file of another kind."""
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise UserError(f"{Path(path).name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
-            return cls(file.get_tensor("directions"), json.loads(header["metadata"]))
+        """Read what `save` wrote, also by earlier versions; UserError, in one line, for any other file."""
+        header, name = read_header(path), Path(path).name
+        family, _, number = header.get("format", "").partition("/")
+        if family != FORMAT.partition("/")[0]:
+            raise UserError(f"{name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
+        if number not in ("1", "2"):
+            raise UserError(f"{name} is of a newer lpdirs (format {header['format']!r}, here {FORMAT!r}): update lpdirs to open it")
+        try:
+            content = json.loads(header["metadata"])
+            info = DirectionsInfo(**(_from_first_format(content) if number == "1" else content))
+            with safe_open(path, "pt") as file:
+                return cls(file.get_tensor("directions"), info)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{name} does not hold the directions that it should ({error}): write it again") from error
+
+
+def _from_first_format(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The info of a file of format 1, whose metadata was free; what has no place of its own is kept among the notes."""
+    old = dict(metadata)
+    info = {name: old.pop(name) for name in DirectionsInfo.model_fields if name in old and name != "notes"}
+    info["cotrained_accuracy"] = old.get("scores", {}).get("rca_cotrained")
+    info["settings"] = {**info.get("settings", {}), **({"steps": old.pop("steps")} if "steps" in old else {})}
+    return info | {"notes": {name: value for name, value in old.items() if name not in ("scores", "n_directions", "latent_dim")}}
 
 
 class DirectionMatrix(nn.Module):
@@ -91,9 +147,10 @@ class DirectionMatrix(nn.Module):
         """Shifts eps * a_k (B, d) for k (B,) and eps (B,)."""
         return eps[:, None] * self.linear.weight.T[k]
 
-    def directions(self, **metadata) -> Directions:
+    def directions(self, info: DirectionsInfo | None = None) -> Directions:
+        """A as it stands."""
         with torch.no_grad():
-            return Directions(self.linear.weight.T.clone(), metadata)
+            return Directions(self.linear.weight.T.clone().cpu(), info or DirectionsInfo())
 
 
 class UnitColumns(nn.Module):

@@ -1,19 +1,19 @@
 """discover(): one call for every way of finding directions."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lpdirs.checkpoints import train
+from lpdirs.base.checkpoints import train
+from lpdirs.base.errors import UserError
+from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
-from lpdirs.discovery.directions import Directions
+from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.errors import UserError
+from lpdirs.models.generators import info_of, latent_dim_of
 
 METHODS = {
     "reconstructor": "A and R trained together (Voynov and Babenko 2020), the paper's",
@@ -25,6 +25,7 @@ METHODS = {
     "coordinate": "the axes of z",
     "oracle": "regression of known factors on z: an upper bound, not a discovery",
 }
+AT_MOST_D = ("sefa", "jacobian", "pca-encoded", "coordinate")  # methods that give at most latent_dim directions
 
 
 def discover(
@@ -33,39 +34,37 @@ def discover(
     k: int = 32,
     *,
     seed: int = 0,
-    encoded: Tensor | None = None,
-    factors: tuple[Tensor, pd.DataFrame] | None = None,
+    known: Tensor | tuple[Tensor, pd.DataFrame] | None = None,
     settings: DiscoverySettings | None = None,
-    steps: int = 3000,
     folder: str | Path | None = None,
-    device: str = "cpu",
-    report: Callable[[int, int, dict], None] = lambda done, total, losses: None,
 ) -> Directions:
-    """K directions of a frozen generator by one of METHODS.
+    """K directions of a frozen generator by one of METHODS, on the generator's device.
 
-    "pca-encoded" needs `encoded`, the means of q(z|x) for real slices (N, d). "oracle" needs `factors`: z (N, d) and a table of N
-    rows, of which each column gives one direction, named after it. "reconstructor" trains for `steps` with `settings` (their
-    n_directions and seed are replaced) and can be resumed from `folder`. Methods that order their directions put the strongest
-    first. Raises UserError where K is more than a method can give, or what it needs is missing.
+    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), "oracle" z (N, d) and a
+    table of N rows, of which each column gives one direction, named after it. "reconstructor" trains with `settings` (n_directions
+    and seed are replaced) and can be resumed from `folder`. Methods that order their directions put the strongest first. UserError
+    where K is more than a method can give, or what it needs is missing.
     """
-    d = generator.latent_dim
-    names: dict[str, str] = {}
+    d, about = latent_dim_of(generator), info_of(generator)
+    names: dict[int, str] = {}
     if method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if method in ("sefa", "jacobian", "pca-encoded", "coordinate") and k > d:
+    if k < 1:
+        raise UserError(f"k must be at least 1, not {k}")
+    if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: set n_directions to at most {d}")
     if method == "reconstructor":
-        s = replace(settings or DiscoverySettings(), n_directions=k, seed=seed)
-        search = Discovery(generator, s, device)
+        search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
         with tempfile.TemporaryDirectory() as temporary:
-            train(search, steps, Path(folder or temporary), asdict(s), report=report)
-        matrix = search.directions().matrix
-    elif method == "pca":
+            steps, where = search.settings.steps, Path(folder or temporary)
+            train(search, steps, where, search.settings.identity(generator), report=Progress("searching directions"))
+        return search.directions()
+    if method == "pca":
         matrix = closed_form.pca(generator, k, seed=seed)
     elif method == "pca-encoded":
-        if encoded is None:
+        if not isinstance(known, Tensor):
             raise UserError("pca-encoded needs an encoder: it is for the VAE, not for a GAN")
-        matrix = closed_form.pca_encoded(encoded)[:k]
+        matrix = closed_form.pca_encoded(known)[:k]
     elif method == "sefa":
         matrix = closed_form.sefa(generator)[:k]
     elif method == "jacobian":
@@ -75,9 +74,10 @@ def discover(
     elif method == "coordinate":
         matrix = torch.eye(d)[:k]
     else:
-        if factors is None:
+        if not isinstance(known, tuple):
             raise UserError("oracle needs factors: z and a table of what is known or measured on its slices")
-        z, table = factors
+        z, table = known
         matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)))
-        names = {str(i): str(name) for i, name in enumerate(table)}
-    return Directions(matrix.cpu(), {"method": method, "n_directions": len(matrix), "latent_dim": d, "seed": seed, "names": names})
+        names = {i: str(name) for i, name in enumerate(table)}
+    info = DirectionsInfo(method=method, seed=seed, generator=about.name, generator_fingerprint=about.fingerprint, names=names)
+    return Directions(matrix.cpu(), info)

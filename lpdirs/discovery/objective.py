@@ -1,35 +1,52 @@
 """Voynov and Babenko's objective on a frozen generator: find directions that a reconstructor can tell apart."""
 
-from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpdirs.checkpoints import stream
-from lpdirs.discovery.directions import DirectionMatrix, Directions
+from lpdirs.base.checkpoints import stream
+from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.compute import autocast, compiled
+from lpdirs.base.settings import Settings, setting
+from lpdirs.discovery.directions import DirectionMatrix, Directions, DirectionsInfo
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.generative.frozen import faster
-from lpdirs.precision import autocast, check_precision, compiled
+from lpdirs.models.frozen import faster
+from lpdirs.models.generators import device_of, draw_z, info_of, latent_dim_of
 
 
-@dataclass(frozen=True)
-class DiscoverySettings:
-    """The defaults are the paper's."""
+class DiscoverySettings(Settings):
+    """The defaults are the demo's; the paper's are in notebooks/profiles/paper.yaml."""
 
-    n_directions: int = 32
-    basis: str = "unit"
-    reconstructor: str = "lenet"
-    batch: int = 128
-    lr_directions: float = 1e-4
-    lr_reconstructor: float = 1e-4
-    shift_scale: float = 6.0
-    min_shift: float = 0.5
-    shift_weight: float = 0.25
-    freeze: bool = False  # A stays as it starts: only R is trained, to see how well given directions can be told apart
-    precision: str = "fp32"  # or "bf16", by autocast
-    compile: str = "off"  # or "default", or "reduce-overhead" (CUDA graphs)
-    seed: int = 0
+    n_directions: int = setting(32, "K, the number of directions", ge=2, le=4096)
+    basis: Literal["unit", "orthonormal"] = setting("unit", "unit (any K), or orthonormal (K at most latent_dim)")
+    reconstructor: Literal["lenet", "resnet18", "resnet18-native"] = setting(
+        "lenet", "lenet, resnet18 (at 224 px, as published) or resnet18-native (at the slices' size)"
+    )
+    batch: int = setting(32, "pairs a step", "direction_batch", ge=2)
+    steps: int = setting(500, "optimiser steps of A and R", "direction_steps", ge=1)
+    lr_directions: float = setting(3e-3, "learning rate of Adam, for A", ge=0, le=10)
+    lr_reconstructor: float = setting(2e-3, "learning rate of Adam, for R", gt=0, le=10)
+    shift_scale: float = setting(6.0, "largest |shift|", gt=0)
+    min_shift: float = setting(0.5, "smallest |shift|", ge=0)
+    shift_weight: float = setting(0.25, "of the error in the shift, beside the cross-entropy of k", ge=0)
+    freeze: bool = Field(False, description="A stays as it starts: only R is trained, to see how well given directions can be told apart")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
+    compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _shifts(self) -> Self:
+        if self.min_shift >= self.shift_scale:
+            raise ValueError(f"min_shift must be less than shift_scale, not {self.min_shift:g} and {self.shift_scale:g}")
+        return self
+
+    def identity(self, generator: nn.Module) -> dict:
+        """What a checkpoint is of: all settings but how long it goes on, the generator, and the code that trains."""
+        code = fingerprint_of_code("import lpdirs.discovery.objective")
+        return self.model_dump(exclude={"steps"}) | {"generator": info_of(generator).fingerprint, "code": code}
 
 
 def draw_shifts(n: int, s: DiscoverySettings, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -42,16 +59,16 @@ def draw_shifts(n: int, s: DiscoverySettings, rng: torch.Generator) -> tuple[Ten
 class Discovery:
     """Trains A and R together; the loss is cross-entropy(k) + shift_weight * mean |eps error|.
 
-    A begins at `start` where it is given (with as many directions as the settings say), else at random.
+    On the generator's device. A begins at `start` where it is given (with as many directions as the settings say), else at random.
     """
 
-    def __init__(self, generator: nn.Module, settings: DiscoverySettings, device: str = "cpu", start: Directions | None = None):
-        s = self.settings = settings
-        check_precision(s.precision)
-        self.generator, self.device = faster(generator, device, s.compile), device
+    def __init__(self, generator: nn.Module, settings: DiscoverySettings, start: Directions | None = None):
+        s, device, latent_dim = settings, device_of(generator), latent_dim_of(generator)
+        self.settings, self.device, self._given = settings, device, generator
+        self.generator = faster(generator, device, s.compile)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start).to(device)
+            self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start).to(device)
             self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions).to(device)
         self._reconstruct = compiled(self.reconstructor, s.compile)
         groups = [{"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor}]
@@ -64,7 +81,7 @@ class Discovery:
     def pairs(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """n fresh pairs: G(z), G(z + eps * a_k), k, eps. Only the shifted image carries a graph."""
         k, eps = (value.to(self.device) for value in draw_shifts(n, self.settings, rng))
-        z = torch.randn(n, self.generator.latent_dim, generator=rng).to(self.device)
+        z = draw_z(self.generator, n, rng).to(self.device)
         with torch.no_grad():
             plain = self.generator(z)
         return plain, self.generator(z + self.matrix(k, eps)), k, eps
@@ -94,8 +111,11 @@ class Discovery:
         self.reconstructor.train()
         return right / n
 
-    def directions(self, **metadata) -> Directions:
-        return self.matrix.directions(**metadata)
+    def directions(self, **known: object) -> Directions:
+        """A as it stands, with its generator and settings; `known` is what else there is to say in its DirectionsInfo."""
+        s, about = self.settings, info_of(self._given)
+        info = {"method": "reconstructor", "seed": s.seed, "generator": about.name, "generator_fingerprint": about.fingerprint}
+        return self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in self._parts}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpdirs.errors import UserError
+from lpdirs.base.errors import UserError, optional
 
 
 class LeNet(nn.Module):
@@ -33,7 +33,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, k: int, upsample: int = 224):
         super().__init__()
-        from torchvision.models import resnet18  # here, since it takes seconds to import and LeNet does without
+        resnet18 = optional("torchvision.models", "features").resnet18  # here, since it takes seconds to import and LeNet does without
 
         self.upsample = upsample
         self.features = resnet18(weights=None)

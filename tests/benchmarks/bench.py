@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from lpdirs.runs import project_root, provenance
+from lpdirs.runs.stage import project_root, provenance
 
 
 def machine() -> dict:

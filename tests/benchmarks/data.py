@@ -18,13 +18,13 @@ import pydicom
 import torch
 from skimage.transform import resize
 
-from lpdirs.analysis.anatomy import measure
-from lpdirs.cluster import cores
+from lpdirs.measures.anatomy import measure
+from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
-from lpdirs.data.cohort import Cohort, to_dicom
+from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.lidc import read_manifest
-from lpdirs.data.phantom import render
-from lpdirs.data.population import sample_patients
+from lpdirs.phantom.painting import render
+from lpdirs.phantom.population import sample_patients
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import Loader, open_dataset
 from tests.benchmarks.bench import alternate, write

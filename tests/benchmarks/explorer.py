@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lpdirs.analysis.explorer import Explorer
-from lpdirs.cluster import cores
+from lpdirs.show.explorer import Explorer
+from lpdirs.base.compute import cores
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.generative.dcgan import Generator
-from lpdirs.generative.vae import Decoder
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.vae import Decoder
 from tests.benchmarks.bench import write
 from tests.browser import jupyter_lab, page, run_all
 
@@ -32,10 +32,10 @@ def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
 
 
 CELL = """import torch
-from lpdirs.analysis.explorer import Explorer
+from lpdirs.show.explorer import Explorer
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.generative.vae import Decoder
+from lpdirs.models.vae import Decoder
 
 decoder = Decoder(64, 32, 8)
 for _ in range(3):

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpdirs.checkpoints import stream
+from lpdirs.base.checkpoints import stream
 from lpdirs.discovery.directions import DirectionMatrix
 from lpdirs.discovery.objective import DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.generative.dcgan import Discriminator, Generator
-from lpdirs.generative.vae import VAE, kl_per_dimension
+from lpdirs.models.dcgan import Discriminator, Generator
+from lpdirs.models.vae import VAE, kl_per_dimension
 
 
 class NaiveDiscovery:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lpdirs.pipeline.grid import DISCOVER, Grid
-from lpdirs.pipeline.notebooks import run_notebook
-from lpdirs.pipeline.sweep import sweep
-from lpdirs.runs import project_root, resolve
+from lpdirs.runs.grid import DISCOVER, Grid
+from lpdirs.runs.notebooks import run_notebook
+from lpdirs.runs.sweep import sweep
+from lpdirs.runs.stage import project_root, resolve
 from tests.benchmarks.bench import write
 
 STEPS = 1500  # of discovery: a configuration then takes about half a minute, less than any that is meant seriously
@@ -23,7 +23,7 @@ ORDER = ("by hand", "1 worker", "2 workers")
 
 def by_hand(grid: Grid, folder: Path) -> None:
     """The same notebooks and scores, one after the other in one process, without Dask."""
-    from lpdirs.pipeline.scoring import score_run
+    from lpdirs.runs.scoring import score_run
 
     for job in grid.jobs():
         if job.notebook == DISCOVER:

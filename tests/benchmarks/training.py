@@ -12,17 +12,17 @@ from pathlib import Path
 
 import torch
 
-from lpdirs.cluster import cores
+from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
-from lpdirs.data.cohort import Cohort, write_cohort
+from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.generative.dcgan import Generator
-from lpdirs.generative.generators import load_generator
-from lpdirs.generative.training import GANSettings, GANTraining, VAESettings, VAETraining
-from lpdirs.runs import project_root
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import load_generator
+from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
+from lpdirs.runs.stage import project_root
 from tests.benchmarks.bench import alternate, write
 from tests.benchmarks.naive import NaiveDiscovery, NaiveGAN, NaiveVAE
 
@@ -89,8 +89,8 @@ import sys, torch
 from pathlib import Path
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.generative.dcgan import Generator
-from lpdirs.generative.training import GANSettings, GANTraining, VAESettings, VAETraining
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 if __name__ == "__main__":
     which, slices = sys.argv[1], open_dataset(Path(sys.argv[2]))
     task = {

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpdirs.checkpoints import stream
+from lpdirs.base.checkpoints import stream
 from lpdirs.data.build import SPLITS, NoSlices, build_dataset, split_of
 from lpdirs.data.dicom import REASONS, find_files
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.series import DataSettings, z_fractions
 from lpdirs.data.store import Loader, affine, open_dataset, scale, to_hu
-from lpdirs.errors import SettingsDiffer
+from lpdirs.base.errors import SettingsDiffer
 from tests.conftest import COHORT, SETTINGS
 
 

@@ -5,10 +5,10 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lpdirs.data.cohort import Cohort, to_dicom
+from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
-from lpdirs.data.phantom import render
-from lpdirs.data.population import sample_patients
+from lpdirs.phantom.painting import render
+from lpdirs.phantom.population import sample_patients
 
 COHORT = Cohort("test", 1, 1)
 HU = render(sample_patients(1, 0)[0], 0.5, 64)[0]

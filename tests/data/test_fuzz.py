@@ -14,10 +14,10 @@ import pytest
 from pydicom.uid import RLELossless
 
 from lpdirs.data.build import build_dataset
-from lpdirs.data.cohort import Cohort, to_dicom
+from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
-from lpdirs.data.phantom import render
-from lpdirs.data.population import sample_patients
+from lpdirs.phantom.painting import render
+from lpdirs.phantom.population import sample_patients
 from lpdirs.data.series import DataSettings
 
 CASES = int(os.environ.get("LPDIRS_FUZZ", "400"))

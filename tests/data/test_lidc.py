@@ -12,8 +12,8 @@ import pytest
 
 from lpdirs.data.build import SPLITS, split_of
 from lpdirs.data.lidc import Incomplete, arrived, choose, fetch, folder_of, read_manifest
-from lpdirs.errors import UserError
-from lpdirs.pipeline.cli import main
+from lpdirs.base.errors import UserError
+from lpdirs.runs.cli import main
 from tests.conftest import ROOT
 
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from lpdirs.cluster import cluster, each
+from lpdirs.base.compute import cluster, each
 from lpdirs.data.build import build_dataset, pseudonym, split_of
 from lpdirs.data.dicom import Header, arrange
 from lpdirs.data.series import DataSettings, resample, z_fractions
 from lpdirs.data.store import open_dataset
-from lpdirs.errors import UserError
+from lpdirs.base.errors import UserError
 from tests.conftest import COHORT, ROOT, SETTINGS
 
 FILES = ("slices.npy", "slices.csv", "rejected.csv", "dataset.json")

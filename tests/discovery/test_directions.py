@@ -4,7 +4,7 @@ from safetensors.torch import save_file
 
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import DirectionMatrix, Directions
-from lpdirs.errors import UserError
+from lpdirs.base.errors import UserError
 
 
 @pytest.mark.parametrize(("basis", "k"), [("unit", 4), ("unit", 20), ("orthonormal", 4), ("orthonormal", 8)])

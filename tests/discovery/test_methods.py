@@ -8,11 +8,11 @@ from torch import nn
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.errors import UserError
-from lpdirs.generative.dcgan import Generator
-from lpdirs.generative.generators import as_generator
-from lpdirs.generative.vae import Decoder
-from tests.analysis.test_explorer import lively
+from lpdirs.base.errors import UserError
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import as_generator
+from lpdirs.models.vae import Decoder
+from tests.show.test_explorer import lively
 
 D = 6
 

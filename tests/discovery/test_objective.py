@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from lpdirs.checkpoints import stream, train
+from lpdirs.base.checkpoints import stream, train
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.errors import UserError
-from lpdirs.generative.dcgan import Generator
-from tests.generative.test_training import same
+from lpdirs.base.errors import UserError
+from lpdirs.models.dcgan import Generator
+from tests.models.test_training import same
 
 
 def count(module):

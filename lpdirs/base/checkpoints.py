@@ -1,0 +1,120 @@
+"""Training that ends the same whether or not it was interrupted."""
+
+import hashlib
+import json
+import os
+import pickle
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lpdirs.base.errors import SettingsDiffer, UserError
+from lpdirs.base.files import check_settings, write_atomic
+
+
+def stream(seed: int, *keys: int) -> torch.Generator:
+    """A random stream that depends on (seed, keys) alone, so that step n draws the same after a resume."""
+    digest = hashlib.blake2b(json.dumps([seed, *keys]).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Task(Protocol):
+    """What `train` drives: one optimiser step at a time, all state in one dict of tensors and plain values."""
+
+    def step(self, index: int) -> dict[str, float]: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def train(
+    task: Task,
+    steps: int,
+    folder: Path,
+    settings: dict,
+    save_every: int = 200,
+    report: Callable[[int, int, dict[str, float]], None] = lambda done, total, losses: None,
+) -> list[dict[str, float]]:
+    """Run `task` to `steps`, saving to folder/checkpoint.pt; goes on where an earlier call stopped.
+
+    Saves every `save_every` steps, at the end, and when it is interrupted: SIGINT (Ctrl-C, Interrupt Kernel) and SIGTERM let the
+    step finish, save, and then end as they would have. Returns the history, a dict of losses a step. A checkpoint of other code
+    (settings["code"]) is put aside as checkpoint.old.pt, and training begins again. Raises SettingsDiffer if it was made with
+    other `settings`, or has more steps than are asked for, and UserError when a loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = load_checkpoint(folder)
+    history: list[dict[str, float]] = []
+    if saved and saved["settings"].get("code") != settings.get("code"):
+        print(f"{folder.name}: the code that trains has changed since the checkpoint, which is kept as checkpoint.old.pt: begun again")
+        newest = next(p for p in (folder / "checkpoint.pt", folder / "checkpoint.previous.pt") if p.exists())
+        os.replace(newest, folder / "checkpoint.old.pt")
+        (folder / "checkpoint.previous.pt").unlink(missing_ok=True)
+        saved = None
+    if saved:
+        check_settings(saved["settings"], settings, folder)
+        if len(saved["history"]) > steps:
+            raise SettingsDiffer(
+                f"{folder.parent.name}/{folder.name} was trained for {len(saved['history'])} steps, and {steps} are asked for: "
+                f"ask for at least as many, choose another run name, or delete that folder to begin again"
+            )
+        task.load_state_dict(saved["task"])
+        history = saved["history"]
+        if len(history) == steps:
+            report(steps, steps, history[-1])
+    with _deferred_signals() as caught:
+        for index in range(len(history), steps):
+            losses = task.step(index)
+            if not all(np.isfinite(v) for v in losses.values()):
+                raise UserError(
+                    f"{folder.name}: a loss is not finite at step {index + 1} ({losses}); "
+                    f"the last good state is {folder.name}/checkpoint.pt: try a smaller learning rate"
+                )
+            history.append(losses)
+            report(index + 1, steps, losses)
+            if (index + 1) % save_every == 0 or index + 1 == steps or caught:
+                _save_checkpoint(folder, {"settings": settings, "history": history, "task": task.state_dict()})
+            if caught:
+                break
+    return history
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM are noted in; at the end they are raised again, with whatever handled them before."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield caught
+        return
+    before = {number: signal.signal(number, lambda got, _: caught.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)
+
+
+def _save_checkpoint(folder: Path, content: dict) -> None:
+    path = folder / "checkpoint.pt"
+    if path.exists():
+        os.replace(path, folder / "checkpoint.previous.pt")
+    write_atomic(path, lambda partial: torch.save(content, partial))
+
+
+def load_checkpoint(folder: Path) -> dict | None:
+    """The newest checkpoint that can be read, or None."""
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        if (folder / name).exists():
+            try:
+                return torch.load(folder / name, weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile):
+                continue  # damaged: the one before it is at most `save_every` steps older
+    return None

@@ -1,0 +1,49 @@
+"""Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from lpdirs.base.errors import SettingsDiffer, UserError
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    with open(partial, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def check_name(name: object, what: str = "run") -> str:
+    """The name of a folder inside another, as text; UserError for anything that could lead out of it or hide."""
+    text = str(name)
+    if not re.fullmatch(r"[\w][\w .+-]{0,99}", text) or text.endswith((".", " ")):
+        raise UserError(f"{what} must be a plain folder name of letters, digits, - and _, not {text!r}")
+    return text
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Others who enter `alone` for the same folder wait until this one has left."""
+    with FileLock(folder / ".lock"):
+        yield
+
+
+def check_settings(before: dict, now: dict, folder: Path) -> None:
+    """Raise SettingsDiffer, naming what differs, unless both are the same; None stands for a setting that is absent."""
+    before, now = json.loads(json.dumps(before)), json.loads(json.dumps(now))
+    names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if names:
+        changes = ", ".join(f"{k} was {before.get(k)} and is now {now.get(k)}" for k in names)
+        raise SettingsDiffer(
+            f"{folder.parent.name}/{folder.name} was made with other settings: {changes}; "
+            f"choose another run name, or delete that folder to begin again"
+        )

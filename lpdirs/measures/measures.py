@@ -1,0 +1,68 @@
+"""What is measured on images: a function to a table, with units. One's own goes everywhere that the thorax's goes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from lpdirs.base.errors import UserError
+from lpdirs.models.generators import draw_z, generate
+
+
+@dataclass(frozen=True)
+class Measures:
+    """`function` maps images (N, C, S, S) in [-1, 1] to a table of N rows, a column each factor, NaN where it cannot be measured.
+
+    `units` names the factors that directions are judged by, each with its unit ("" for none), in the order in which they are shown;
+    further columns of the table are left alone. `main` are those of which tables speak first (default: all). `levels` says of a
+    factor that exists only where another lies in a range, which: {"breast": ("z_position", 0.3, 0.7)}.
+    """
+
+    function: Callable[[Tensor], pd.DataFrame]
+    units: Mapping[str, str]
+    main: tuple[str, ...] = ()
+    levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.units:
+            raise UserError('measures need at least one factor with its unit, such as units={"area": "cm2"}')
+        unknown = sorted({*self.main, *self.levels, *(other for other, _, _ in self.levels.values())} - set(self.units))
+        if unknown:
+            raise UserError(f"measures speak of {', '.join(unknown)}, and units has {', '.join(self.units)}")
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Names of what directions are judged by."""
+        return tuple(self.units)
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The factors of which tables speak first."""
+        return self.main or self.factors
+
+    def __call__(self, images: Tensor) -> pd.DataFrame:
+        """The factors of images (N, C, S, S), N rows in this order; UserError where the function gives another kind of table."""
+        table = self.function(images)
+        if not isinstance(table, pd.DataFrame):
+            table = pd.DataFrame(table)
+        missing = [name for name in self.units if name not in table]
+        if missing or len(table) != len(images):
+            raise UserError(
+                f"the measuring function gave {len(table)} rows of {', '.join(map(str, table)) or 'nothing'} "
+                f"for {len(images)} images: it must give a row an image with {', '.join(self.units)}"
+            )
+        return table[list(self.units)].astype(np.float64).reset_index(drop=True)
+
+    def of(self, generator: nn.Module, z: Tensor) -> pd.DataFrame:
+        """The factors of what a generator draws from z (N, d)."""
+        return self(generate(generator, z))
+
+    def sample(self, generator: nn.Module, n: int, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
+        """n random z (n, d), and the factors of their images."""
+        z = draw_z(generator, n, seed)
+        return z, self.of(generator, z)
+
+    def __repr__(self) -> str:
+        return "Measures: " + ", ".join(f"{name} ({unit})" if unit else name for name, unit in self.units.items())

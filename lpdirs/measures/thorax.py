@@ -1,0 +1,39 @@
+"""The thorax: what is measured on axial slices of chest CT, ready to use."""
+
+from functools import partial
+
+import pandas as pd
+from torch import Tensor
+
+from lpdirs.data.store import to_hu
+from lpdirs.measures.anatomy import MEASURES, measure
+from lpdirs.measures.measures import Measures
+from lpdirs.measures.zposition import ZPosition
+
+UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": "of the way from shoulders to liver"}
+FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")  # that directions are judged by
+MAIN = FACTORS[:5]  # those that the paper names
+
+
+def measure_all(slices: Tensor, window: tuple[float, float], pixel_mm: float, z_position: ZPosition | None) -> pd.DataFrame:
+    """All measures of slices (N, 1, S, S) in [-1, 1], with z_position where a regression is given."""
+    hu = to_hu(slices[:, 0].numpy(), window)
+    table = measure(hu, pixel_mm)
+    if z_position is not None:
+        table["z_position"] = z_position(hu)
+    return table
+
+
+def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition | None = None) -> Measures:
+    """Measures of chest slices whose values -1 and +1 are `window` in HU, with pixels of `pixel_mm`.
+
+    Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts
+    exist at some levels of the body alone, which z tells.
+    """
+    factors = [name for name in FACTORS if name != "z_position" or z_position is not None]
+    return Measures(
+        partial(measure_all, window=tuple(window), pixel_mm=pixel_mm, z_position=z_position),
+        {name: UNITS[name] for name in factors},
+        tuple(name for name in MAIN if name in factors),
+        {"breast": ("z_position", 0.3, 0.7)} if z_position is not None else {},
+    )

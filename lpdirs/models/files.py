@@ -1,0 +1,73 @@
+"""Models of this package as files: safetensors with what is needed to build the model again."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.base.files import write_atomic
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import GeneratorInfo
+from lpdirs.models.vae import VAE, Decoder
+
+KINDS: dict[str, type[nn.Module]] = {"dcgan": Generator, "vae": VAE, "decoder": Decoder}
+
+
+def save_model(model: nn.Module, path: str | Path, kind: str, metadata: dict, **architecture: int) -> None:
+    """Weights as safetensors, with what is needed to build the model again; `kind` is one of KINDS."""
+    header = {"kind": kind, "architecture": json.dumps(architecture), "metadata": json.dumps(metadata)}
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    write_atomic(path, lambda partial: save_file(weights, partial, header))
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; one line where there is none or it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except FileNotFoundError as error:
+        raise MissingInput(f"there is no file {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}): it is damaged, or another kind of file") from error
+
+
+def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
+    """The model that `save_model` wrote, frozen and in eval mode, and its metadata; UserError where the file holds none."""
+    header = read_header(path)
+    if header.get("kind") not in KINDS:
+        raise UserError(f"{Path(path).name} holds no model of lpdirs: use as_generator to wrap a module of your own")
+    try:
+        model = KINDS[header["kind"]](**json.loads(header["architecture"]))
+        with safe_open(path, "pt") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+        metadata = json.loads(header["metadata"])
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path} does not hold the model that it describes ({str(error).splitlines()[0]}): train it again") from error
+    return model.to(device).eval().requires_grad_(False), metadata
+
+
+def load_generator(path: str | Path, device: str = "cpu") -> nn.Module:
+    """What maps z to slices in a model's file (of a VAE the decoder), with its name, fingerprint, window and mm a pixel as `info`."""
+    model, metadata = load_model(path, device)
+    generator = model.decoder if isinstance(model, VAE) else model
+    window = metadata.get("window")
+    generator.info = GeneratorInfo(
+        metadata.get("model", "own"), fingerprint(path), tuple(window) if window else None, metadata.get("pixel_mm")
+    )
+    return generator
+
+
+def fingerprint(weights: Path | str) -> str:
+    """A short hash of the tensors in a safetensors file; the file's own bytes differ each time that it is written."""
+    digest = hashlib.sha256()
+    with safe_open(weights, "pt") as file:
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name).contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""A grid of configurations, read from YAML, and the jobs that it takes: data and generators once, then every configuration."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.base.files import check_name
+from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve
+
+DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
+TRAINS = {"gan": GAN, "vae": VAE}
+TRAIN = ("once", "each seed")
+LEAST_FREE = 2**28  # bytes: a sweep that begins with less ends in torn files
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook of one run of the sweep, to be begun `after` the jobs of these names."""
+
+    run: str
+    notebook: str
+    profile: str
+    given: dict[str, Any]
+    seed: int
+    after: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Run and notebook."""
+        return f"{self.run}/{self.notebook}"
+
+    @property
+    def settings(self) -> RunSettings:
+        """What holds in it."""
+        return resolve(self.profile, self.given)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`configurations` maps names to settings of notebook 04, or {"generators": [...]} to leave some out; the rest is shared.
+
+    `train` says whether generators are trained once, with the first seed, or anew with each seed. `threads` is what each notebook
+    computes with: training on a CPU ends elsewhere with another number, so it is a part of the grid and not of the machine.
+    """
+
+    name: str
+    profile: str
+    configurations: dict[str, dict]
+    generators: list[str] = field(default_factory=lambda: ["gan", "vae"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    train: str = "once"
+    threads: int = 1
+    settings: dict = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, given: dict | None = None) -> "Grid":
+        """The grid in a YAML file; `given` settings come before those of the file. UserError where it makes no sense."""
+        if not path.is_file():
+            raise MissingInput(f"there is no grid {path}: notebooks/profiles/grid_paper.yaml is one")
+        content = read_yaml(path)
+        known = {name for name in cls.__dataclass_fields__ if name != "name"}
+        if not {"profile", "configurations"} <= content.keys() <= known or not isinstance(content["configurations"], dict):
+            raise UserError(f"{path.name} must hold profile and configurations, and may hold {', '.join(sorted(known))}")
+        grid = cls(name=check_name(path.stem, "the grid's name"), **content)
+        grid = cls(**{**grid.__dict__, "settings": grid.settings | (given or {})})
+        grid.check(path.name)
+        return grid
+
+    def check(self, where: str) -> None:
+        """UserError unless every name, setting and seed makes sense."""
+        load_profile(self.profile)
+        if self.train not in TRAIN:
+            raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, not {self.train!r}")
+        if not isinstance(self.generators, list) or not self.generators or set(self.generators) - set(TRAINS):
+            raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, not {self.generators}")
+        whole = isinstance(self.seeds, list) and all(type(seed) is int and seed >= 0 for seed in self.seeds)
+        if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"{where}: seeds must be different whole numbers, not {self.seeds}")
+        if type(self.threads) is not int or self.threads < 1:
+            raise UserError(f"{where}: threads must be a whole number of at least 1, not {self.threads!r}")
+        if not self.configurations:
+            raise UserError(f"{where}: configurations must hold at least one")
+        for name, settings in self.configurations.items():
+            check_name(name, f"{where}: the name of a configuration")
+            if not isinstance(settings, dict):
+                raise UserError(f"{where}: configuration {name} must be a mapping of settings, such as {{method: sefa}}")
+        for job in self.jobs():
+            check_inputs(job.settings)
+
+    def base(self, seed: int) -> str:
+        """The run that holds the generators of a seed."""
+        return f"seed-{seed if self.train == 'each seed' else self.seeds[0]}"
+
+    def jobs(self) -> list[Job]:
+        """Data, generators, then configurations, seed by seed; every job after those that it needs."""
+        data = Job(self.base(self.seeds[0]), DATA, self.profile, self.settings, self.seeds[0])
+        jobs, trained = {data.name: data}, {}
+        for seed in self.seeds:
+            for generator in self.generators:
+                run = self.base(seed)
+                job = Job(run, TRAINS[generator], self.profile, self.settings, int(run[5:]), (data.name,))
+                trained[seed, generator] = jobs[job.name] = job
+            for name, settings in self.configurations.items():
+                own = {k: v for k, v in settings.items() if k != "generators"}
+                for generator in settings.get("generators", self.generators):
+                    if (seed, generator) not in trained:
+                        raise UserError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {generator!r}")
+                    given, before = self.settings | own | {"generators": [generator]}, (trained[seed, generator].name,)
+                    job = Job(f"{generator}-{name}-seed{seed}", DISCOVER, self.profile, given, seed, before)
+                    jobs[job.name] = job
+        return list(jobs.values())
+
+    def lay_out(self, folder: Path) -> None:
+        """The runs' folders, those of configurations with links to the shared data and generators; and grid.json, which says all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < LEAST_FREE:
+            raise UserError(f"less than {LEAST_FREE >> 20} MiB are free in {folder.parent}: free some, or choose another --outputs")
+        first, links = self.base(self.seeds[0]), {}
+        for job in self.jobs():
+            home = folder / job.run
+            home.mkdir(exist_ok=True)
+            if job.notebook == DISCOVER:
+                links |= {home / part: f"../{self.base(job.seed)}/{part}" for part in self.generators} | {home / "data": f"../{first}/data"}
+            elif job.run != first:
+                links[home / "data"] = f"../{first}/data"
+        for link, target in links.items():
+            if not link.is_symlink():
+                link.symlink_to(target, target_is_directory=True)
+        content = {**self.__dict__, "configurations": {k: dict(v) for k, v in self.configurations.items()}}
+        (folder / "grid.json").write_text(json.dumps(content, indent=1))

@@ -1,0 +1,140 @@
+"""Running the notebooks with papermill, one after the other; what is done is not done again."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.compute import KEEP_MEMORY
+from lpdirs.base.errors import UserError, optional
+from lpdirs.base.files import write_atomic
+from lpdirs.base.places import clone, home
+from lpdirs.runs.settings import COMMON, check_inputs, resolve
+from lpdirs.runs.stage import NOTEBOOKS, READS, SINGLE, run_folder
+
+
+class NotebookFailed(UserError):
+    """A notebook stopped; the message names the cell, the error and the file to open."""
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """The parameters that a notebook declares."""
+    return list(optional("papermill", "notebooks").inspect_notebook(str(notebook)))
+
+
+def run_notebooks(
+    profile: str,
+    run: str,
+    given: Mapping[str, Any],
+    seed: int = 0,
+    outputs: str | Path = "outputs",
+    again: bool = False,
+    names: Iterable[str] = SINGLE,
+) -> Path:
+    """Run 01 to 06, or those in `names`, into outputs/<run>/ and return that folder.
+
+    `given` overrides settings of the profile, under their flat names; all are checked before any work. A notebook of which nothing has
+    changed (`key`) since it finished is not run again unless `again`. Raises NotebookFailed at the first that fails.
+    """
+    check_inputs(resolve(profile, given))
+    folder = run_folder(outputs, run).resolve()
+    for name in names:
+        if not again and is_done(name, profile, folder, given, seed):
+            print(f"{name}: done before")
+        else:
+            print(f"{name}:", flush=True)
+            run_notebook(name, profile, folder, given, seed)
+    return folder
+
+
+def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int = 0, bar: bool = True) -> None:
+    """Run one notebook into the run at `folder`; the executed one is folder/notebooks/<name>.ipynb, with its red cell if it fails."""
+    papermill = optional("papermill", "notebooks")
+    import nbformat
+    from papermill.exceptions import PapermillExecutionError
+
+    source, target = source_of(name), folder.resolve() / "notebooks" / f"{name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.update(KEEP_MEMORY, PYDEVD_DISABLE_FILE_VALIDATION="1")  # of the kernel; the latter keeps out a notice of its debugger
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}
+    parameters |= {n: given[n] for n in _settings_of(source) if given.get(n) is not None}
+    stamp = key(name, profile, folder, given, seed)
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=parameters,
+            cwd=str(source.parent if clone() else Path.cwd()),
+            kernel_name="python3",
+            extra_arguments=["--IPKernelApp.log_level=50"],
+            progress_bar=bar,
+        )
+    except PapermillExecutionError as error:
+        line = " ".join(str(error.evalue).split())
+        raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
+    notebook = nbformat.read(target, 4)
+    notebook.metadata["lpdirs_key"] = stamp
+    write_atomic(target, lambda partial: partial.write_text(nbformat.writes(notebook), encoding="utf-8"))
+
+
+def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int = 0) -> bool:
+    """Whether the notebook finished in that run, and nothing that its results depend on has changed since."""
+    executed = folder / "notebooks" / f"{name}.ipynb"
+    try:
+        stamp = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("lpdirs_key")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # what cannot be read is not done
+    written = folder / NOTEBOOKS[name]
+    return stamp is not None and written.is_dir() and stamp == key(name, profile, folder, given, seed)
+
+
+def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int) -> str:
+    """A hash of all that an executed notebook's results depend on.
+
+    Its cells, the package's code that they import, the settings that it declares, the seed, and what it reads: the files of earlier
+    notebooks as they lie in the run, and for the first one the folder of DICOM or the cohort, by names, sizes and times.
+    """
+    source = source_of(name)
+    values, cells = resolve(profile, given).flat(), code_of(source)
+    content = [cells, fingerprint_of_code("\n".join(cells)), {n: values[n] for n in _settings_of(source)}, profile, seed]
+    content.append(_input(values) if name not in READS else [_files(folder / part) for part in READS[name]])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def source_of(name: str) -> Path:
+    """The notebook that comes with the project."""
+    return home() / "notebooks" / f"{name}.ipynb"
+
+
+def code_of(notebook: Path) -> list[str]:
+    """The code cells of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def _input(values: Mapping[str, Any]) -> list:
+    """What the data set is made of."""
+    if values["data_dir"] is None:
+        return [(home() / "data_manifests" / f"{values['cohort']}.json").read_text(encoding="utf-8")]
+    return _files(Path(values["data_dir"]), everything=True)
+
+
+def _files(folder: Path, everything: bool = False) -> list:
+    """Names, sizes and times of what later notebooks read in a stage's folder, or of `everything` below a folder."""
+    wanted = ("*",) if everything else ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
+    paths = sorted(path for pattern in wanted for path in folder.rglob(pattern) if everything or "dicom" not in path.parts)
+    rows = []
+    for path in paths:
+        if path.is_file():
+            about = path.stat()
+            rows.append([path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns])
+    return rows
+
+
+def _settings_of(notebook: Path) -> list[str]:
+    return [name for name in parameter_names(notebook) if name not in COMMON]

@@ -1,0 +1,59 @@
+"""One line of scores for each set of directions of a run, beside the directions: what notebook 07 compares."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor, nn
+
+from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.errors import MissingInput
+from lpdirs.base.files import write_atomic
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.models.files import fingerprint, load_generator
+from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of, measures_of
+from lpdirs.runs.records import read_json
+from lpdirs.runs.stage import open_run
+from lpdirs.scores.response import respond
+from lpdirs.scores.score import SAMPLES, score
+
+
+def score_run(folder: Path, steps: int, seed: int) -> list[Path]:
+    """Write scores.json beside each directions.safetensors of the run at `folder`; `steps` is the budget of the fresh R.
+
+    Scores that are there for the same directions, generator, budget and code are left as they are. Returns the files.
+    """
+    paths = directions_files(folder)
+    if not paths:
+        raise MissingInput(f"{folder.name} has no directions: run notebooks/04_discover_directions.ipynb with run = {folder.name!r} first")
+    return [_score(path, steps, seed) for path in paths]
+
+
+def _score(path: Path, steps: int, seed: int) -> Path:
+    directions, target, run = Directions.load(path), path.with_name("scores.json"), path.parent.parent.parent
+    name = generator_of(path, directions)
+    which = {"directions": directions.info.method, "generator": name, "weights": fingerprint(run / GENERATORS[name]),
+             "directions_fingerprint": fingerprint(path), "K": len(directions), "seed": seed, "score_steps": steps,
+             "code": fingerprint_of_code("import lpdirs.runs.scoring")}  # fmt: skip
+    before = read_json(target) if target.exists() else {}
+    if {key: before.get(key) for key in which} != which:
+        generator, measures, sample = _subject(run.resolve(), name, which["weights"], seed)
+        check_belongs(path, directions, generator)
+        measured = path.with_name("responses.csv")
+        # notebook 04 writes responses after the directions: older ones belong to others
+        current = measured.exists() and measured.stat().st_mtime_ns >= path.stat().st_mtime_ns - 10**9
+        responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed)
+        row = score(generator, directions, measures, responses, steps, seed, sample)
+        known = {"rca_cotrained": directions.info.cotrained_accuracy}
+        text = json.dumps(which | known | row, indent=1)
+        write_atomic(target, lambda partial: partial.write_text(text))
+    return target
+
+
+@lru_cache(maxsize=2)
+def _subject(run: Path, name: str, weights: str, seed: int) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
+    """A run's generator, what its slices are measured with, and random slices of it, measured."""
+    generator, measures = load_generator(run / GENERATORS[name]), measures_of(open_run(run))
+    return generator, measures, measures.sample(generator, SAMPLES, 10_000 + seed)

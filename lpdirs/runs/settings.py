@@ -1,0 +1,227 @@
+"""All settings of a run, in groups: the one place that says which there are. Profiles and notebooks know them by flat names."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import field_validator, model_validator
+
+from lpdirs.base.errors import UserError
+from lpdirs.base.places import home
+from lpdirs.base.settings import Settings, flat_name, setting
+from lpdirs.data.series import DataSettings
+from lpdirs.discovery.methods import AT_MOST_D
+from lpdirs.discovery.objective import DiscoverySettings
+from lpdirs.models.training import GANSettings, VAESettings
+
+COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
+RENAMED = {"response_steps": "response_shifts"}
+Method = Literal["reconstructor", "pca", "pca-encoded", "sefa", "jacobian", "random", "coordinate", "oracle"]
+Computed = Literal["random", "jacobian", "sefa", "pca", "pca-encoded", "coordinate", "oracle"]
+
+
+class SourceSettings(Settings):
+    """Where slices come from."""
+
+    data_dir: str | None = setting(None, "a folder of DICOM; null: the synthetic cohort", min_length=1)
+    cohort: str = setting("phantom_demo", "the synthetic cohort's file in data_manifests/, without .json", min_length=1)
+    workers: int | None = setting(None, "processes that read; null: one a core where there are more than 5,000 files", ge=1, le=1024)
+    scheduler: str | None = setting(None, "address of a running Dask cluster that sees the same folders", min_length=1)
+
+
+class ChoiceSettings(Settings):
+    """Which generators, and how directions are found."""
+
+    generators: tuple[Literal["gan", "vae"], ...] = setting(("gan", "vae"), "gan, vae, or both", min_length=1)
+    method: Method = setting("reconstructor", "how directions are found: " + ", ".join(get_args(Method)))
+    start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
+
+
+class AnalysisSettings(Settings):
+    """How directions are looked at and measured."""
+
+    strip_reach: float = setting(4.5, "largest shift in strips and animations", gt=0)
+    strip_columns: int = setting(7, "odd: the unshifted slice is in the centre", ge=3, le=99)
+    inversion_steps: int = setting(200, "of Adam, to put a slice into a GAN's latent space", ge=1)
+    gif_frames: int = setting(13, "frames of an animation, one way", ge=2, le=500)
+    response_samples: int = setting(256, "starting slices for each direction", ge=2)
+    response_shifts: tuple[float, ...] = setting((-4, -2, 0, 2, 4), "shifts at which factors are measured", min_length=3)
+    score_steps: int = setting(300, "of a fresh reconstructor", ge=1)
+    score_seeds: tuple[int, ...] = setting((0, 1, 2), "of fresh reconstructors", min_length=1)
+
+    @field_validator("strip_columns")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"strip_columns must be odd, so that the unshifted slice is in the centre, not {value}")
+        return value
+
+    @field_validator("response_shifts", "score_seeds")
+    @classmethod
+    def _different(cls, values: tuple) -> tuple:
+        if len(set(values)) < len(values):
+            raise ValueError(f"must hold different values, not {list(values)}")
+        return values
+
+
+class MachineSettings(Settings):
+    """What computes."""
+
+    device: str = setting("auto", "auto (the GPU if there is one), cpu, cuda, cuda:1 or mps")
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f"must be auto, cpu, cuda, cuda:1 or mps, not {value!r}")
+        return value
+
+    @property
+    def chosen(self) -> str:
+        """The device; UserError where it is not there."""
+        import torch
+
+        cuda = torch.cuda.is_available()
+        if self.device == "auto":
+            return "cuda" if cuda else "cpu"
+        if self.device.startswith("cuda") and not cuda or self.device == "mps" and not torch.backends.mps.is_available():
+            raise UserError(f"device {self.device} is asked for, and there is none here: set device to auto or cpu")
+        return self.device
+
+
+class RunSettings(Settings):
+    """Every setting of a run."""
+
+    source: SourceSettings = SourceSettings()
+    data: DataSettings = DataSettings()
+    gan: GANSettings = GANSettings()
+    vae: VAESettings = VAESettings()
+    choice: ChoiceSettings = ChoiceSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+    machine: MachineSettings = MachineSettings()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        k, d, method, start = self.discovery.n_directions, self.gan.latent_dim, self.choice.method, self.choice.start
+        learned = method == "reconstructor"
+        if learned and self.discovery.basis == "orthonormal" and k > d:
+            raise ValueError(f"n_directions must be at most latent_dim = {d} for orthonormal directions, not {k}")
+        for name, computed in (("method", method), ("start", start if learned else "random")):
+            if computed in AT_MOST_D and k > d:
+                raise ValueError(f"n_directions must be at most latent_dim = {d} with {name} {computed}, not {k}")
+            if computed == "pca-encoded" and "gan" in self.choice.generators:
+                raise ValueError(f"{name} pca-encoded needs an encoder, which a GAN has not: set generators to [vae]")
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """All values under their flat names."""
+        return {name: getattr(getattr(self, places[0][0]), places[0][1]) for name, places in PLACES.items()}
+
+
+def _places() -> dict[str, list[tuple[str, str]]]:
+    """Where each flat name stands: (group, field), several where groups share a setting."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    for group, about in RunSettings.model_fields.items():
+        for name, field in type(about.default).model_fields.items():
+            if field.title is not None:
+                places.setdefault(flat_name(name, field), []).append((group, name))
+    return places
+
+
+PLACES = _places()
+
+
+def help_of(name: str) -> tuple[str, str, Any]:
+    """A setting's type (as papermill knows it), what it is, and its default."""
+    group, field = PLACES[name][0]
+    about = type(getattr(RunSettings(), group)).model_fields[field]
+    text = str(about.annotation)
+    kind = next(
+        (k for k, words in {"list": ("tuple",), "bool": ("bool",), "float": ("float",), "int": ("int", "Literal[32")}.items()
+         if any(word in text for word in words)), "str",
+    )  # fmt: skip
+    return kind, str(about.description), about.default
+
+
+def parameter_line(name: str) -> str:
+    """The line of a notebook's parameters cell for a setting, with what it is and its default."""
+    kind, what, default = help_of(name)
+    return f"{name}: {kind} = None  # {what}; default {in_yaml(default)}"
+
+
+def in_yaml(value: object) -> str:
+    """A value as one would write it in a profile."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(p.stem for p in (home() / "notebooks" / "profiles").glob("*.yaml") if not p.stem.startswith("grid_"))
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """What notebooks/profiles/<name>.yaml sets, under flat names; UserError lists the profiles there are if it is none."""
+    if name not in profile_names():
+        raise UserError(f"unknown profile {name!r}: choose one of {', '.join(profile_names())}, or add notebooks/profiles/{name}.yaml")
+    path = home() / "notebooks" / "profiles" / f"{name}.yaml"
+    values = read_yaml(path)
+    return {k: v for k, v in values.items() if k != "profile"}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; UserError, in one line, where it holds none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} is not YAML ({' '.join(str(error).split())[:160]})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path.name} must hold a mapping of names to values")
+    return values
+
+
+def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
+    """The profile's settings with `given` values (flat names) in their place; None in `given` leaves the profile's.
+
+    UserError, in one line with name, value and what is allowed, where anything does not fit.
+    """
+    values: dict[str, Any] = {}
+    for source in (load_profile(profile), {k: v for k, v in given.items() if v is not None or k not in PLACES}):
+        for name in source:
+            _check_known(name)
+        for model in ("gan", "vae"):  # epochs that are asked for take the place of steps that are not
+            if source.get(f"{model}_epochs") is not None and source.get(f"{model}_steps") is None:
+                values[f"{model}_steps"] = None
+        values |= source
+    if values.get("compile") is False:
+        values["compile"] = "off"  # as YAML reads it
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        for group, field in PLACES[name]:
+            groups.setdefault(group, {})[field] = value
+    defaults = RunSettings.model_fields
+    return RunSettings(**{group: type(defaults[group].default)(**fields) for group, fields in groups.items()})
+
+
+def _check_known(name: str) -> None:
+    if name in RENAMED:
+        raise UserError(f"setting {name} is now called {RENAMED[name]}")
+    if name not in PLACES:
+        near = difflib.get_close_matches(name, PLACES, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"settings are {', '.join((*COMMON, *PLACES))}"
+        raise UserError(f"unknown setting {name}: {hint}")
+
+
+def check_inputs(settings: RunSettings) -> None:
+    """UserError where what the settings name is not there: the data folder, the cohort, the device."""
+    source = settings.source
+    if source.data_dir is not None and not (Path(source.data_dir).is_dir()):
+        raise UserError(f"data folder {source.data_dir} does not exist: give the folder that holds your DICOM files")
+    cohorts = sorted(path.stem for path in (home() / "data_manifests").glob("*.json"))
+    if source.data_dir is None and source.cohort not in cohorts:
+        raise UserError(f"unknown cohort {source.cohort!r}: choose one of {', '.join(cohorts)}")
+    _ = settings.machine.chosen

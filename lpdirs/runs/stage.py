@@ -1,0 +1,161 @@
+"""A stage: one notebook of one run, its settings, its folder, and the files of earlier notebooks."""
+
+import ast
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpdirs.base.compute import threads
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.base.files import alone, check_name, write_atomic
+from lpdirs.base.places import workspace
+from lpdirs.base.progress import note, note_to
+from lpdirs.runs.records import entry_of, read_log
+from lpdirs.runs.settings import COMMON, PLACES, RunSettings, help_of, in_yaml, load_profile, resolve
+
+NOTEBOOKS = {  # notebook: the folder of a run that it writes
+    "01_data_preparation": "data",
+    "02_train_gan": "gan",
+    "03_train_vae": "vae",
+    "04_discover_directions": "directions",
+    "05_qualitative_analysis": "analysis",
+    "06_quantitative_analysis": "analysis",
+    "07_compare_runs": "comparison",  # of a sweep's folder, which holds runs
+}
+SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
+READS = {  # notebook: the folders of the run whose files it reads
+    "02_train_gan": ("data",),
+    "03_train_vae": ("data",),
+    "04_discover_directions": ("data", "gan", "vae"),
+    "05_qualitative_analysis": ("data", "gan", "vae", "directions"),
+    "06_quantitative_analysis": ("data", "gan", "vae", "directions"),
+}
+
+
+@dataclass(repr=False)
+class Stage:
+    """`folder` is the run's; `given` are the flat names of this notebook's settings, with the values that it was given or None."""
+
+    notebook: str
+    profile: str
+    folder: Path
+    seed: int
+    settings: RunSettings
+    given: dict[str, Any]
+    began: float
+
+    @property
+    def own(self) -> Path:
+        """The folder that this notebook writes."""
+        path = self.folder / NOTEBOOKS[self.notebook]
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def device(self) -> str:
+        """The device of the settings, where "auto" is the GPU if there is one."""
+        return self.settings.machine.chosen
+
+    def need(self, relative: str) -> Path:
+        """A file that an earlier notebook writes; MissingInput says which if it is not there."""
+        path = self.folder / relative
+        if not path.exists():
+            writer = next((n for n, part in NOTEBOOKS.items() if relative.split("/")[0] == part), "01_data_preparation")
+            raise MissingInput(
+                f"{self.folder.name}/{relative} is missing: run notebooks/{writer}.ipynb with run = {self.folder.name!r} first"
+            )
+        return path
+
+    def done(self, **results: object) -> None:
+        """Write the stage into run.json: settings, seconds, memory, results, fingerprints of its files, versions, git revision."""
+        values = self.settings.flat()
+        entry = {
+            "profile": self.profile,
+            "seed": self.seed,
+            "settings": {k: values[k] for k in self.given},
+            "device": self.device,
+            "results": results,
+            **entry_of(self.began, self.folder, NOTEBOOKS[self.notebook]),
+        }
+        with alone(self.folder):  # GAN and VAE may end at the same moment
+            log = read_log(self.folder) | {self.notebook: entry}
+            write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
+        note("finished", 1, 1)
+
+    def __repr__(self) -> str:
+        return f"{self.notebook}, run {self.folder.name}, profile {self.profile}, seed {self.seed}"
+
+    def _repr_html_(self) -> str:
+        values, of_profile = self.settings.flat(), load_profile(self.profile)
+        rows = ""
+        for name, value in self.given.items():
+            origin = "this notebook" if value is not None else self.profile if name in of_profile else "default"
+            cells = (name, in_yaml(values[name]), origin, help_of(name)[1])
+            rows += "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
+        return f"<table><thead><tr><th>setting</th><th>value</th><th>from</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+def start(notebook: str, names: dict[str, Any]) -> Stage:
+    """Begin a notebook: `names` is its locals(), of which the parameters are read. Settings that are None are the profile's."""
+    _refuse_unknown(names)
+    given = {k: names[k] for k in PLACES if k in names}
+    settings, seed = resolve(names["profile"], given), check_seed(names["seed"])
+    folder = run_folder(names["outputs"], names["run"])
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads())
+    note_to(folder / f".{notebook}.json")
+    return Stage(notebook, names["profile"], folder, seed, with_seed(settings, seed), given, time.time())
+
+
+def run_folder(outputs: str | Path, run: object) -> Path:
+    """Where a run lies: in `outputs`, which is relative to the clone; UserError unless `run` is a plain name."""
+    return workspace() / outputs / check_name(run)  # an absolute path stays as it is
+
+
+def check_seed(value: object) -> int:
+    """A seed as a whole number from 0; UserError otherwise."""
+    if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) >= 2**31:
+        raise UserError(f"seed must be a whole number from 0 to 2147483647, not {value!r}")
+    return int(str(value))
+
+
+def with_seed(settings: RunSettings, seed: int) -> RunSettings:
+    """The same settings with `seed` in those that draw random numbers."""
+    return settings.but(**{name: getattr(settings, name).but(seed=seed) for name in ("gan", "vae", "discovery")})
+
+
+def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
+    """A run to read from: a folder, or that of outputs/<run>/ or, where there is none, of outputs/reference/<run>/, which comes with
+    the project. MissingInput says which runs there are."""
+    from lpdirs.base.places import home
+
+    root = workspace() / outputs
+    places = [Path(run)] if Path(run).is_absolute() or len(Path(run).parts) > 1 else [root / run, root / "reference" / run]
+    places += [home() / "outputs" / "reference" / run] if len(Path(run).parts) == 1 else []
+    folder = next((place for place in places if (place / "directions").is_dir()), None)
+    if folder is None:
+        runs = sorted({path.parent.name for place in (root, root / "reference") for path in place.glob("*/directions")})
+        raise MissingInput(
+            f"there is no run {str(run)!r} with directions in {root.name}: there are {', '.join(runs) or 'none yet'}; "
+            f"make it with python -m lpdirs run --run {Path(run).name}"
+        )
+    log = read_log(folder)
+    entry = log[next(reversed(log))] if log else {"profile": "demo", "seed": 0}
+    settings = with_seed(resolve(entry["profile"], {}), entry["seed"])
+    return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())
+
+
+def _refuse_unknown(names: Mapping[str, Any]) -> None:
+    """papermill passes a parameter that no cell declares with a warning alone; here it is an error."""
+    for source in names.get("In", []):
+        if source.startswith("# Parameters\n"):
+            assigned = {
+                t.id for node in ast.parse(source).body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
+            }
+            resolve(names["profile"], dict.fromkeys(assigned - set(COMMON)))

@@ -1,0 +1,82 @@
+"""Are a run's files still those that its run.json speaks of, and would the same come out here?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.discovery.directions import Directions
+from lpdirs.models.files import load_generator
+from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of
+from lpdirs.runs.records import fingerprints, provenance, read_log
+from lpdirs.runs.stage import NOTEBOOKS
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding; `broken` where a file is not what it was."""
+
+    where: str
+    text: str
+    broken: bool = False
+
+    def __str__(self) -> str:
+        return f"{'BROKEN ' if self.broken else '       '}{self.where}: {self.text}"
+
+
+def verify(folder: Path) -> list[Line]:
+    """Findings on the run at `folder`, or on all runs of a sweep. MissingInput where there is none.
+
+    Fingerprints of weights, directions and slices are computed again and compared with run.json, and each set of directions with
+    the generator that lies there. Other versions, another revision or a dirty tree are said, and break nothing.
+    """
+    runs = [folder] if (folder / "run.json").exists() and not (folder / "grid.json").exists() else []
+    runs = runs or sorted(path.parent for path in folder.glob("*/run.json"))
+    if not runs:
+        raise MissingInput(f"{folder} holds no run.json: give the folder of a run or of a sweep, such as outputs/demo")
+    return [line for run in runs for line in _verify_run(run)]
+
+
+def _verify_run(run: Path) -> list[Line]:
+    lines, right = [], 0
+    for notebook, entry in read_log(run).items():
+        try:
+            now = fingerprints(run, NOTEBOOKS[notebook])
+        except SafetensorError as error:
+            lines.append(Line(run.name, f"a file of {NOTEBOOKS[notebook]}/ cannot be read: {error}", True))
+            continue
+        for path, was in entry.get("files", {}).items():
+            if path not in now:
+                lines.append(Line(run.name, f"{path} is missing; notebook {notebook} wrote it", True))
+            elif now[path] != was:
+                lines.append(Line(run.name, f"{path} is not what notebook {notebook} wrote: fingerprint {now[path]}, was {was}", True))
+            else:
+                right += 1
+    for path in directions_files(run):
+        try:
+            directions = Directions.load(path)
+            weights = run / GENERATORS[generator_of(path, directions)]
+            if weights.exists():
+                check_belongs(path, directions, load_generator(weights))
+        except UserError as error:
+            lines.append(Line(run.name, str(error), True))
+    broken = len(lines)
+    lines += _otherwise(run)
+    head = f"{right} files are what they were" + (f", {broken} findings" if broken else "")
+    return [Line(run.name, head), *lines]
+
+
+def _otherwise(run: Path) -> list[Line]:
+    """What is different here from where the run was computed."""
+    here, lines = provenance(), {}
+    for entry in read_log(run).values():
+        there = entry["provenance"]
+        for name, version in there["packages"].items():
+            if here["packages"].get(name) != version:
+                lines[f"computed with {name} {version}, here is {here['packages'].get(name)}"] = None
+        if there["git"] != here["git"]:
+            lines[f"computed at revision {str(there['git'])[:10]}, here is {str(here['git'])[:10]}"] = None
+        if there["git_dirty"]:
+            lines[f"computed with uncommitted changes at revision {str(there['git'])[:10]}"] = None
+    return [Line(run.name, text) for text in lines]

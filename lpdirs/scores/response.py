@@ -1,0 +1,162 @@
+"""What a direction does: how each measured factor answers to shifts along it, with intervals over starting images."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+
+from lpdirs.base.errors import UserError
+from lpdirs.base.progress import Progress
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.models.generators import draw_z
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Responses:
+    """`values` (K, n shifts, N, factors) measured along every direction; `spread` (factors,), SDs over unshifted samples.
+
+    `levels` is that of the Measures: of a factor that exists where another lies in a range, which.
+    """
+
+    values: np.ndarray
+    shifts: np.ndarray
+    spread: pd.Series
+    levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
+
+    def table(self, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
+        """A row a direction and factor; `_low` and `_high` are 95 percent intervals by bootstrap over the N starting images.
+
+        r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
+        r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a unit
+        of shift. effect: SDs of unshifted samples a unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
+        selectivity: the factor's share of the direction's absolute effects. q: of a t-test of the paths' slopes against 0,
+        after Benjamini and Hochberg over the whole table. missing: share that could not be measured and is left out.
+        r_level, sign_level: r and sign consistency over the starting images at whose level the factor exists; at_level: their share.
+        For factors that exist everywhere, over all.
+        """
+        known = np.isfinite(self.values)
+        enough = known.sum(1) >= max(3, len(self.shifts) // 2)  # (K, N, F)
+        x = np.where(known, self.shifts[:, None, None], np.nan)
+        with np.errstate(invalid="ignore"), _quiet():
+            x, y = x - np.nanmean(x, 1, keepdims=True), self.values - np.nanmean(self.values, 1, keepdims=True)
+        xy, xx, yy = (np.where(enough, np.nansum(part, 1), 0.0) for part in (x * y, x * x, y * y))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slopes = np.where(enough, xy / xx, np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            along = np.where(enough, np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)
+        counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
+        counts = np.concatenate([np.ones((1, xy.shape[1])), counts])  # the first row is the sample itself
+        r, slope, effect, selectivity, steady = self._of_resamples(counts, slopes, along)
+        columns = {"r": r, "effect": effect, "selectivity": selectivity, "sign_consistency": steady}
+        k, f = self.values.shape[0], self.values.shape[3]
+        table = pd.DataFrame({"direction": np.repeat(np.arange(k), f), "factor": np.tile(self.spread.index, k)})
+        for name, values in columns.items():
+            with _quiet():
+                low, high = np.nanquantile(values[1:], [0.025, 0.975], axis=0)
+            table[name], table[f"{name}_low"], table[f"{name}_high"] = values[0].ravel(), low.ravel(), high.ravel()
+        table["slope"] = slope[0].ravel()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
+        level = self._at_level()
+        of_level = [self._of_resamples(level[None, :, i].astype(float), slopes, along) for i in range(f)]
+        for name, which in (("r_level", 0), ("sign_level", 4)):
+            table[name] = np.stack([parts[which][0, :, i] for i, parts in enumerate(of_level)], 1).ravel()
+        table["at_level"] = np.tile(level.mean(0), k)
+        table["rho"] = self._spearman(enough).ravel()
+        table["q"] = _q_values(slopes).ravel()
+        table["missing"] = 1 - known.mean((1, 2)).ravel()
+        return table
+
+    def mean_path(self, k: int, factor: str) -> np.ndarray:
+        """How a factor goes along direction k on average, in SDs from the path's own mean, (n shifts,)."""
+        path = self.values[k, :, :, self.spread.index.get_loc(factor)]
+        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+            return np.nanmean(path - np.nanmean(path, 0), axis=1) / self.spread[factor]
+
+    def _of_resamples(self, counts: np.ndarray, slopes: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, ...]:
+        """r, slope, effect, selectivity and sign consistency for rows of `counts` (B, N) of the paths, each (B, K, F)."""
+        total = lambda part: np.einsum("bn,knf->bkf", counts, part, optimize=True)
+        there = np.isfinite(slopes)
+        filled = np.where(there, slopes, 0.0)
+        spread = self.spread.to_numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            n = total(there.astype(float))
+            slope = total(filled) / n
+            effect = slope / np.where(spread > 0, spread, np.nan)
+            r = total(np.where(there, along, 0.0)) / n
+            whole = np.nansum(np.abs(effect), axis=2, keepdims=True)
+            up = total((filled > 0).astype(float)) / n
+            down = total((filled < 0).astype(float)) / n
+        steady = np.where(slope > 0, up, np.where(slope < 0, down, np.nan))
+        return r, slope, effect, np.abs(effect) / np.where(whole > 0, whole, np.nan), steady
+
+    def _at_level(self) -> np.ndarray:
+        """Whether each factor exists where each starting image lies, (N, F)."""
+        here = np.ones(self.values.shape[2:], bool)
+        names = self.spread.index
+        for factor, (other, low, high) in self.levels.items():
+            if factor in names and other in names:
+                value = self.values[0, np.abs(self.shifts).argmin(), :, names.get_loc(other)]
+                here[:, names.get_loc(factor)] = (value >= low) & (value <= high)
+        return here
+
+    def _spearman(self, enough: np.ndarray) -> np.ndarray:
+        ranks = stats.rankdata(np.where(np.isfinite(self.values), self.values, np.inf), axis=1)
+        order = stats.rankdata(self.shifts)
+        x, y = order - order.mean(), ranks - ranks.mean(1, keepdims=True)
+        whole = np.isfinite(self.values).all(1) & enough
+        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+            rho = np.einsum("s,ksnf->knf", x, y) / np.sqrt((x**2).sum() * (y**2).sum(1))
+            return np.nanmean(np.where(whole, rho, np.nan), axis=1)
+
+
+def _q_values(slopes: np.ndarray) -> np.ndarray:
+    """False discovery rates of t-tests over the paths' slopes (K, N, F), (K, F); 1 where nothing can be tested."""
+    with np.errstate(invalid="ignore", divide="ignore"), _quiet():
+        p = np.asarray(stats.ttest_1samp(slopes, 0.0, axis=1, nan_policy="omit").pvalue, float)
+    return stats.false_discovery_control(np.where(np.isfinite(p), p, 1.0), axis=None)
+
+
+def _quiet() -> warnings.catch_warnings:
+    """Means over nothing are NaN here, and meant to be."""
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+
+
+def respond(
+    generator: nn.Module,
+    directions: Directions,
+    measures: Measures,
+    shifts: Sequence[float] = (-4, -2, 0, 2, 4),
+    samples: int = 256,
+    seed: int = 0,
+) -> Responses:
+    """Measure every factor on `samples` random images moved by `shifts` along every direction."""
+    if not isinstance(measures, Measures):
+        raise UserError("measures must be lp.Measures(function, units), or lp.thorax(window, pixel_mm) for chest CT")
+    if len(shifts) < 3 or samples < 2:
+        raise UserError(f"responses need at least 3 shifts and 2 starting images, not {len(shifts)} and {samples}")
+    rng = torch.Generator().manual_seed(seed)
+    spread = measures.of(generator, draw_z(generator, max(256, samples), rng)).std()
+    z = draw_z(generator, samples, rng)
+    values = np.empty((len(directions), len(shifts), samples, len(measures.factors)))
+    bar = Progress("measuring along directions")
+    for k in range(len(directions)):
+        moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
+        values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
+        bar(k + 1, len(directions))
+    return Responses(values, np.asarray(shifts, float), spread, measures.levels)
+
+
+def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:
+    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs a unit of shift."""
+    score = table["r"].abs() * table["selectivity"] * (table["effect"].abs() >= least_effect)
+    ranked = table.assign(score=score).dropna(subset=["r"]).sort_values("score", ascending=False)
+    return ranked.groupby("factor", sort=False).head(1).set_index("factor").reindex(table["factor"].unique())

@@ -1,0 +1,79 @@
+"""One row of scores for a set of directions, whatever method found it."""
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.scores.disentanglement import one_to_one
+from lpdirs.scores.geometry import additivity, coherence
+from lpdirs.scores.naming import image_changes, name_directions
+from lpdirs.scores.recoverability import recoverability
+from lpdirs.scores.response import Responses, best_directions, respond
+
+SAMPLES = 2000  # random images that codes and factors are compared on
+FOUND = {"r": 0.9, "sign_consistency": 0.95}  # when a factor counts as found by its best direction
+
+# what a column of `score_set` says, and which way is better
+SCORES = {
+    "found": "of the first factors (the paper's five), those whose best direction has |r| >= 0.9 and sign consistency >= 0.95",
+    "found_at_level": "the same, with each factor judged on starting images at whose level it exists",
+    "named": "directions that earn a name",
+    "factors_named": "different factors among the names",
+    "selectivity": "of each factor's best direction, mean over those",
+    "kappa": "recoverability: a fresh R's accuracy after a fixed budget, corrected for chance",
+    "mig": "mutual information gap",
+    "sap": "separated attribute predictability",
+    "dci_disentanglement": "DCI: does a direction concern one factor?",
+    "dci_completeness": "DCI: is a factor in one direction?",
+    "dci_informativeness": "DCI: do all directions together tell the factors?",
+    "modularity": "does a direction inform about one factor alone?",
+    "additivity": "mixed second difference over the changes themselves: 0 is additive",
+    "effective_rank": "of A",
+    "coherence": "largest |cosine| of two directions",
+}
+
+
+def score(
+    generator: nn.Module,
+    directions: Directions,
+    measures: Measures,
+    responses: Responses | pd.DataFrame | None = None,
+    steps: int = 300,
+    seed: int = 0,
+    sample: tuple[Tensor, pd.DataFrame] | None = None,
+) -> dict[str, float]:
+    """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity.
+
+    `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
+    given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
+    """
+    table = respond(generator, directions, measures, seed=seed) if responses is None else responses
+    table = table.table(seed) if isinstance(table, Responses) else table
+    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
+    best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
+    reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
+    row: dict[str, float] = {
+        "found": reached("r", "sign_consistency"),
+        "found_at_level": reached("r_level", "sign_level"),
+        "named": int((names["kind"] == "named").sum()),
+        "factors_named": int(names.loc[names["kind"] == "named", "factor"].nunique()),
+        "dead": int((names["kind"] == "dead").sum()),
+        "selectivity": float(best["selectivity"].mean()),
+    }
+    z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)
+    row |= one_to_one(np.asarray(z @ directions.matrix.T), factors, seed)
+    geometry = coherence(directions.matrix)
+    row |= {name: geometry[name] for name in ("coherence", "effective_rank")}
+    row["additivity"] = additivity(generator, directions, seed=seed)
+    fresh = recoverability(generator, directions, steps, (seed,))
+    row |= {"rca": float(fresh.rca[0]), "kappa": float(fresh.kappa[0])}
+    for factor, values in best.iterrows():
+        row |= {
+            f"{factor}_r": abs(values["r"]),
+            f"{factor}_r_level": abs(values["r_level"]),
+            f"{factor}_sign": values["sign_consistency"],
+            f"{factor}_selectivity": values["selectivity"],
+        }
+    return row

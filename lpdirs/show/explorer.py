@@ -1,0 +1,238 @@
+"""Sliders that move an image along directions (ipywidgets); what they show is a Scene."""
+
+import asyncio
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+from matplotlib import colormaps
+from torch import Tensor, nn
+
+from lpdirs.base.errors import UserError
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.display import Display
+from lpdirs.measures.measures import Measures
+from lpdirs.show.marking import NOTICE
+from lpdirs.show.scene import Scene, to_png
+
+SHOWN = 8  # sliders before a search
+DELAY = 0.004  # seconds in which further changes replace this one
+SIDE = {"width": "240px", "height": "240px", "flex": "0 0 auto"}
+WRAP = {"flex_flow": "row wrap"}
+
+
+class Explorer(widgets.VBox):
+    """Choose a model, draw an image, and move it with sliders; several directions add up.
+
+    `models` maps a label to (generator, directions). With `measures` the factors are read before and after; `display` says how
+    values are shown (default: the generator's). `reach` is the sliders' end. Exports go to `folder`.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, tuple[nn.Module, Directions]],
+        measures: Measures | None = None,
+        display: Display | None = None,
+        reach: float = 6.0,
+        seed: int = 0,
+        folder: Path | str = ".",
+    ):
+        self.scene, self.reach, self.folder = Scene(models, measures, display, seed=seed), reach, Path(folder)
+        self.sliders: dict[int, widgets.FloatSlider] = {}
+        self._past, self._pending, self._held = [], None, False
+        self._build(models, seed)
+        self._choose()
+
+    def _build(self, models: dict, seed: int) -> None:
+        button, noun = (lambda text, action, width="6.5em": _button(text, action, width)), self.scene.display.noun
+        self.model = widgets.Dropdown(options=list(models), description="model", layout={"width": "20em"})
+        self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description=noun, layout={"width": "11em"})
+        self.preset = widgets.Dropdown(options=list(self.scene.display.greys), description="window", layout={"width": "14em"})
+        self.search = widgets.Text(placeholder="search all directions", layout={"width": "17em"})
+        self.new = button(f"New {noun}", lambda: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))
+        self.reset, self.undo = button("Reset", lambda: self.set_shifts({})), button("Undo", self._undo)
+        self.images = {name: widgets.Image(format="png", layout=SIDE) for name in ("before", "after", "change")}
+        self.image = self.images["after"]
+        display = self.scene.display
+        captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
+        views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
+        self.status, self.readout, self.message = widgets.Label(), widgets.HTML(), widgets.Label()
+        self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
+        self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
+        self.play = widgets.Play(min=0, max=60, interval=80, description="play")
+        self.play.observe(self._played, "value")
+        save = [button(kind, lambda kind=kind: self.export(kind), "4.5em") for kind in ("png", "gif", "mp4", "json")]
+        self.model.observe(self._choose, "value")
+        self.seed.observe(self._moved, "value")
+        self.preset.observe(self._moved, "value")
+        self.search.observe(lambda _: self._fill(), "value")
+        top = widgets.HBox([self.model, self.seed, self.preset, self.new, self.reset, self.undo], layout=WRAP)
+        middle = widgets.HBox([widgets.VBox([self.search, self.panel]), self.readout], layout=WRAP)
+        bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.message], layout=WRAP)
+        super().__init__([top, widgets.HBox(views, layout=WRAP), self.status, middle, bottom])
+
+    def _choose(self, _: object = None) -> None:
+        scene = self.scene
+        scene.label, scene.shifts, self._past = self.model.value, {}, []
+        self.order = scene.directions.in_order()
+        self.titles = {k: scene.directions.title(k) for k in self.order}
+        self.words = {k: scene.directions.words(k) for k in self.order}
+        self.sliders = {}
+        self.played.options = [(self.titles[k], k) for k in self.order]
+        self.played.value = self.order[0]
+        self._fill()
+        self._draw()
+
+    def _slider(self, k: int) -> widgets.FloatSlider:
+        if k not in self.sliders:
+            slider = widgets.FloatSlider(
+                self.scene.shifts.get(k, 0.0), min=-self.reach, max=self.reach, step=0.1, description=self.titles[k],
+                tooltip=self.words[k], continuous_update=True, readout_format="+.1f",
+                style={"description_width": "10em"}, layout={"width": "26em"},
+            )  # fmt: skip
+            slider.observe(self._moved, "value")
+            self.sliders[k] = slider
+        return self.sliders[k]
+
+    def _fill(self) -> None:
+        """Sliders of what the search finds, by name, number or words; without one, the first SHOWN and those that are not at 0."""
+        wanted = self.search.value.strip().lower()
+        if wanted:
+            shown = [k for k in self.order if wanted in f"{self.titles[k]} {self.words[k]}".lower()]
+        else:
+            shown = [k for n, k in enumerate(self.order) if n < SHOWN or self.scene.shifts.get(k)]
+        curves = self.scene.directions.info.curves
+        rows = [widgets.HBox([self._slider(k), widgets.HTML(sparkline(curves.get(k), self.words[k]))]) for k in shown]
+        self.panel.children = rows or [widgets.Label(f"no direction says {wanted!r}")]
+
+    def set_shifts(self, shifts: dict[int, float]) -> None:
+        """Put the given directions to these shifts and all others to 0, with one redraw."""
+        self._remember()
+        self._held = True
+        for k in {*self.sliders, *shifts}:
+            self._slider(k).value = shifts.get(k, 0.0)
+        self._held = False
+        self._moved()
+
+    def image_values(self) -> np.ndarray:
+        """The moved image, (S, S) in the display's unit."""
+        self._take()
+        return self.scene.values(self.scene.both())[1]
+
+    def _take(self) -> None:
+        self.scene.seed, self.scene.preset = self.seed.value, self.preset.value
+        self.scene.shifts = {k: slider.value for k, slider in self.sliders.items() if slider.value}
+
+    def _remember(self) -> None:
+        state = self.scene.state()
+        if not self._past or self._past[-1] != state:
+            self._past = [*self._past[-99:], state]
+
+    def _undo(self) -> None:
+        if self._past:
+            self.show(self._past.pop())
+
+    def show(self, state: dict) -> None:
+        """Go to a state, such as one read from a file that was saved here."""
+        self.scene.restore(state)
+        past, self._held = self._past, True
+        self.model.value = state["model"]
+        self._held, self._past = True, past
+        self.seed.value, self.preset.value = int(state["seed"]), state["preset"]
+        shifts = {int(k): eps for k, eps in state["steps"].items()}
+        for k in {*self.sliders, *shifts}:
+            self._slider(k).value = shifts.get(k, 0.0)
+        self._held = False
+        self._fill()
+        self._draw()
+
+    def _moved(self, change: object = None) -> None:
+        """Draw soon: in a running kernel, changes that come within DELAY replace this one."""
+        if self._held:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._draw()
+            return
+        if self._pending is None:
+            self._pending = loop.call_later(DELAY, self._draw)
+
+    def _draw(self) -> None:
+        if self._held:
+            return
+        self._pending = None
+        before_state = self.scene.state()
+        self._take()
+        if before_state["model"] == self.scene.label and before_state != self.scene.state():
+            self._past = [*self._past[-99:], before_state]
+        both = self.scene.both()
+        before, after = self.scene.values(both)
+        self.images["before"].value = to_png(self.scene.grey(before))
+        self.images["after"].value = to_png(self.scene.grey(after))
+        colours = colormaps["RdBu_r"]((after - before) / (2 * self.scene.display.difference) + 0.5, bytes=True)
+        self.images["change"].value = to_png(colours[..., :3])
+        moved = [f"{self.titles[k]} {eps:+.1f}" for k, eps in sorted(self.scene.shifts.items())]
+        self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"
+        self.readout.value = self._table(both)
+
+    def _table(self, both: Tensor) -> str:
+        units = self.scene.measures.units if self.scene.measures else {}
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{_number(a)}</td><td style='text-align:right'>{_number(b)}</td>"
+            f"<td>{escape(units[name])}</td></tr>"
+            for name, (a, b) in self.scene.read(both).items()
+        )
+        head = "<tr><th style='text-align:left'>measured</th><th>before</th><th>after</th><th></th></tr>" if rows else ""
+        further = f"{self.scene.typical():.1%} of random {self.scene.display.noun}s lie further from the average z than this one."
+        return f"<table>{head}{rows}</table><p>{further}</p>"
+
+    def _played(self, change: dict) -> None:
+        if self.played.value is not None:
+            self._slider(self.played.value).value = round(self.reach * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
+
+    def export(self, kind: str) -> Path | None:
+        """Save png, gif or mp4 (of the direction under "direction"), or the state as json, in `folder`; says where."""
+        self._take()
+        name = f"{self.scene.label}-{self.scene.display.noun}{self.scene.seed}"
+        path = self.folder / (f"{name}.{kind}" if kind in ("png", "json") else f"{name}-direction{self.played.value}.{kind}")
+        try:
+            if kind == "png":
+                self.scene.save_png(path)
+            elif kind == "json":
+                self.scene.save_state(path)
+            else:
+                (self.scene.save_gif if kind == "gif" else self.scene.save_mp4)(path, self.played.value, self.reach)
+        except (OSError, UserError) as error:
+            self.message.value = f"not saved: {error}"
+            return None
+        self.message.value = f"saved {path.name}; {NOTICE}"
+        return path
+
+    def __repr__(self) -> str:
+        return "Explorer: the sliders are live in JupyterLab, with a running kernel"
+
+
+def sparkline(values: list[float] | None, title: str) -> str:
+    """Values along a direction as a small SVG curve; empty where there are none."""
+    if not values or not np.isfinite(values).all():
+        return ""
+    y = 9 - 8 * np.array(values) / max(2.0, float(np.abs(values).max()))
+    points = " ".join(f"{4 + 52 * i / (len(y) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
+    return (
+        f"<svg width='60' height='18' role='img' aria-label='{escape(title)}'><title>{escape(title)}</title>"
+        f"<line x1='4' x2='56' y1='9' y2='9' stroke='#999' stroke-width='.5'/>"
+        f"<polyline points='{points}' fill='none' stroke='#0173b2' stroke-width='1.5'/></svg>"
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if not np.isfinite(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def _button(text: str, action: Callable[[], object], width: str) -> widgets.Button:
+    button = widgets.Button(description=text, layout={"width": width})
+    button.on_click(lambda _: action())
+    return button

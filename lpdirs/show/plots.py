@@ -1,0 +1,170 @@
+"""Figures: images in fixed grey, film strips with the unshifted image in the centre, differences centred at 0."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
+from torch import Tensor, nn
+
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.display import Display, ct, display_of
+from lpdirs.models.generators import generate, typical_z
+from lpdirs.show.marking import NOTICE, mark
+
+SIDE = 0.95  # inches of an image in a strip
+CT = ct((-1000.0, 1000.0))  # grey values of CT do not depend on the data set's window
+
+
+def set_style() -> None:
+    """One look for all figures."""
+    sns.set_theme(context="notebook", style="white", palette="colorblind", font_scale=0.85)
+    plt.rcParams |= {"figure.dpi": 80, "savefig.bbox": "tight", "axes.spines.top": False, "axes.spines.right": False}
+
+
+def show_slice(ax: plt.Axes, values: np.ndarray, title: str = "", display: Display = CT) -> None:
+    """One image (S, S) in the display's unit, without axes."""
+    low, high = display.grey
+    ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set_title(title, fontsize=9)
+    ax.axis("off")
+
+
+def mosaic(values: np.ndarray, columns: int, display: Display = CT) -> np.ndarray:
+    """Images (N, S, S) as one picture, `columns` wide, filled up with black."""
+    n, size = len(values), values.shape[-1]
+    rows = -(-n // columns)
+    filled = np.full((rows * columns, size, size), display.grey[0], np.float32)
+    filled[:n] = values
+    return filled.reshape(rows, columns, size, size).swapaxes(1, 2).reshape(rows * size, columns * size)
+
+
+def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", display: Display = CT) -> Figure:
+    """Images (N, S, S) in the display's unit side by side, with a bar of it."""
+    picture = mosaic(values, columns, display)
+    low, high = display.grey
+    width = 11
+    fig, ax = plt.subplots(figsize=(width, width * picture.shape[0] / picture.shape[1] + 0.5), layout="constrained")
+    image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set_title(title)
+    ax.axis("off")
+    fig.colorbar(image, ax=ax, label=display.unit, shrink=0.9, pad=0.01, aspect=30)
+    return fig
+
+
+def strip(
+    generator: nn.Module, directions: Directions, z: Tensor, k: int, shifts: Sequence[float], display: Display | None = None
+) -> np.ndarray:
+    """Values (n shifts, S, S) along direction k from one z (d,)."""
+    moved = torch.cat([directions.shift(z[None], k, eps) for eps in shifts])
+    return display_of(generator, display).value(generate(generator, moved)[:, 0].numpy())
+
+
+def strips(
+    generator: nn.Module,
+    directions: Directions,
+    shifts: Sequence[float] = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
+    k: Sequence[int] | None = None,
+    display: Display | None = None,
+    seed: int = 0,
+    title: str = "",
+) -> Figure:
+    """A row for each direction in `k` (default: the first 16, named ones first), all from one typical image."""
+    shown = directions.in_order()[:16] if k is None else list(k)
+    how, z = display_of(generator, display), typical_z(generator, seed)
+    rows = np.stack([strip(generator, directions, z, i, shifts, how) for i in shown])
+    return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)
+
+
+def shift_heads(shifts: Sequence[float]) -> list[str]:
+    """Shifts as column heads: -2, 0, +2."""
+    return [f"{shift:+.3g}" if shift else "0" for shift in shifts]
+
+
+def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title: str = "", display: Display = CT) -> Figure:
+    """Images (rows, columns, S, S) in the display's unit, with `heads` above the columns, `labels` before the rows and a bar of grey."""
+    rows, columns = pictures.shape[:2]
+    height, margin, bar = rows * SIDE + 0.6, 0.1 + 0.075 * max(map(len, labels)), 0.8  # inches
+    width = margin + columns * SIDE + bar
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    for i in range(rows):
+        for j in range(columns):
+            show_slice(axes[i, j], pictures[i, j], heads[j] if i == 0 else "", display)
+        axes[i, 0].text(-0.06, 0.5, labels[i], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=9)
+    fig.subplots_adjust(wspace=0.03, hspace=0.03, left=margin / width, right=1 - bar / width, bottom=0.005, top=1 - 0.55 / height)
+    tall = min(rows, 4) * SIDE
+    beside = fig.add_axes([1 - 0.93 * bar / width, 1 - (0.55 + tall) / height, 0.1 / width, tall / height])
+    ticks = [-1000, -500, 0, 500] if display.unit == "HU" else None
+    fig.colorbar(axes[0, 0].images[0], cax=beside, ticks=ticks).set_label(display.unit, fontsize=9)
+    beside.tick_params(labelsize=8)
+    fig.suptitle(title, fontsize=11, y=1 - 0.04 / height, va="top")
+    return fig
+
+
+def difference_maps(
+    pictures: np.ndarray, shifts: Sequence[float], labels: list[str], limit: float = 1000, title: str = "", display: Display = CT
+) -> Figure:
+    """Values at the last shift minus those at the first, for images (K, n shifts, S, S); red is larger at the last shift."""
+    columns = 8
+    rows = -(-len(pictures) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(11, rows * 1.45 + 0.6), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, row, label in zip(axes.flat, pictures, labels, strict=False):
+        image = ax.imshow(row[-1] - row[0], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set_title(label, fontsize=8)
+    fig.colorbar(
+        image, ax=axes, label=f"{display.unit} at {shifts[-1]:+.3g} minus {display.unit} at {shifts[0]:+.3g}", shrink=0.8, aspect=30
+    )
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def loss_curves(history: list[dict[str, float]], panels: list[tuple[str, ...]], smooth: int = 25) -> Figure:
+    """One panel for each group of losses over the steps: the running mean over `smooth` steps, every step behind it."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 2.8), squeeze=False, layout="constrained")
+    for ax, names in zip(axes[0], panels, strict=True):
+        for i, name in enumerate(names):
+            values = np.array([h[name] for h in history])
+            ax.plot(np.arange(1, len(values) + 1), values, alpha=0.2, color=f"C{i}", lw=0.8)
+            n = min(smooth, len(values))
+            mean = np.convolve(values, np.ones(n) / n, "valid")
+            ax.plot(np.arange(n, len(values) + 1), mean, color=f"C{i}", label=name)
+        ax.set(xlabel="step", ylabel="loss" if len(names) > 1 else names[0])
+        if len(names) > 1:
+            ax.legend(frameon=False)
+    return fig
+
+
+def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) -> Figure:
+    """Directions by factors, `value` of a response table, diverging and centred at 0."""
+    grid = table.pivot(index="factor", columns="direction", values=value).reindex(table["factor"].unique())
+    fig, ax = plt.subplots(figsize=(0.32 * grid.shape[1] + 2.4, 0.34 * len(grid) + 1.3), layout="constrained")
+    sns.heatmap(grid, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar_kws={"label": value, "aspect": 10})
+    ax.set(title=title, xlabel="direction", ylabel="")
+    return fig
+
+
+def animation(frames: np.ndarray, path: Path, columns: int = 8, seconds: float = 2.0, display: Display = CT) -> Path:
+    """A GIF of images (K, n frames, S, S) side by side, running there and back, marked as synthetic; returns `path`."""
+    there = [mark(Image.fromarray(display.to_grey(mosaic(frame, columns, display))), 12) for frame in frames.swapaxes(0, 1)]
+    film = there + there[-2:0:-1]
+    duration = round(1000 * seconds / len(there))
+    film[0].save(path, "GIF", save_all=True, append_images=film[1:], duration=duration, loop=0, comment=NOTICE.encode(), optimize=False)
+    return path
+
+
+def as_png(gif: Path) -> bytes:
+    """An animation as a PNG that moves: notebooks and browsers show both, but a notebook that is made a page loses its GIFs."""
+    with Image.open(gif) as film:
+        frames = [frame.convert("L") for frame in ImageSequence.Iterator(film)]
+        milliseconds = film.info["duration"]
+    out = io.BytesIO()
+    frames[0].save(out, "PNG", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return out.getvalue()

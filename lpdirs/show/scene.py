@@ -1,0 +1,189 @@
+"""What the explorer shows, without its widgets: an image of a model, moved along directions, measured, and exported."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor, nn
+
+from lpdirs.base.errors import UserError, optional
+from lpdirs.base.files import write_atomic
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.display import Display, display_of
+from lpdirs.measures.measures import Measures
+from lpdirs.models.generators import draw_z, generate
+from lpdirs.scores.realism import typicality
+from lpdirs.show.marking import NOTICE, mark
+
+LEAST_SIDE = 256  # px of exported pictures
+FORMAT = "lpdirs.scene/1"
+
+
+@dataclass
+class Scene:
+    """One view: `models` maps labels to (generator, directions), `label` chooses, `seed` draws z, `shifts` move it.
+
+    Without `measures` nothing is measured; without `how` the display is that of the generator.
+    """
+
+    models: dict[str, tuple[nn.Module, Directions]]
+    measures: Measures | None = None
+    how: Display | None = None
+    label: str = ""
+    seed: int = 0
+    shifts: dict[int, float] = field(default_factory=dict)
+    preset: str = "full"
+    _drawn: tuple = (None, None)
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise UserError('nothing to explore: give {"a name": (generator, directions)}')
+        self.label = self.label or next(iter(self.models))
+
+    @property
+    def display(self) -> Display:
+        """How the chosen model's images are shown."""
+        return display_of(self.generator, self.how)
+
+    @property
+    def generator(self) -> nn.Module:
+        """The chosen model's generator."""
+        return self.models[self.label][0]
+
+    @property
+    def directions(self) -> Directions:
+        """The chosen model's directions."""
+        return self.models[self.label][1]
+
+    def z(self, moved: bool = True) -> Tensor:
+        """The latent vector (1, d), with or without the shifts."""
+        z = draw_z(self.generator, 1, self.seed)
+        if moved:
+            for k, eps in sorted(self.shifts.items()):
+                z = self.directions.shift(z, k, eps)
+        return z
+
+    def draw(self, z: Tensor) -> Tensor:
+        """Images (N, 1, S, S) in [-1, 1] for z (N, d)."""
+        return generate(self.generator, z)
+
+    def values(self, images: Tensor) -> np.ndarray:
+        """Images as values (N, S, S) in the display's unit."""
+        return self.display.value(images[:, 0].numpy())
+
+    def both(self) -> Tensor:
+        """The image before and after the shifts, (2, 1, S, S) in [-1, 1]; the first is drawn once for a model and seed."""
+        if self._drawn[0] != (self.label, self.seed):
+            self._drawn = (self.label, self.seed), self.draw(self.z(False))
+        return torch.cat([self._drawn[1], self.draw(self.z())])
+
+    def read(self, both: Tensor) -> dict[str, tuple[float, float]]:
+        """What is measured before and after, NaN where an image cannot be measured; nothing without measures."""
+        if self.measures is None:
+            return {}
+        table = self.measures(both)
+        return {name: (table[name][0], table[name][1]) for name in table}
+
+    def typical(self) -> float:
+        """Share of the prior that lies further out than the moved z."""
+        return float(typicality(self.z())[0])
+
+    def state(self) -> dict:
+        """What is needed to see the same again, with the same models."""
+        shifts = {str(k): round(float(eps), 6) for k, eps in sorted(self.shifts.items()) if eps}
+        return {"format": FORMAT, "model": self.label, "seed": self.seed, "steps": shifts, "preset": self.preset}
+
+    def restore(self, state: dict) -> None:
+        """Go to a `state`; UserError where it is another kind of file or belongs to other models."""
+        if state.get("format") != FORMAT:
+            raise UserError(f"this is no saved state of the explorer (format {state.get('format')!r}, not {FORMAT!r})")
+        if state["model"] not in self.models:
+            raise UserError(f"the state belongs to model {state['model']!r}, and here are {', '.join(self.models)}")
+        shifts = {int(k): float(eps) for k, eps in state["steps"].items()}
+        largest = len(self.models[state["model"]][1])
+        if any(not 0 <= k < largest for k in shifts):
+            raise UserError(f"the state moves direction {max(shifts)}, and {state['model']} has {largest}")
+        preset = state["preset"] if state["preset"] in display_of(self.models[state["model"]][0], self.how).greys else "full"
+        self.label, self.seed, self.shifts, self.preset = state["model"], int(state["seed"]), shifts, preset
+
+    def grey(self, values: np.ndarray) -> np.ndarray:
+        """Values as 8-bit grey, in the chosen preset."""
+        return self.display.to_grey(values, self.preset)
+
+    def film(self, k: int, reach: float, frames: int) -> np.ndarray:
+        """Values (frames, S, S) along direction k from the present image, there and back."""
+        there = np.linspace(-reach, reach, frames)
+        z = self.z()
+        values = self.values(self.draw(torch.cat([self.directions.shift(z, k, eps) for eps in there])))
+        return np.concatenate([values, values[-2:0:-1]])
+
+    def save_png(self, path: Path) -> Path:
+        """The moved image as a picture, marked as synthetic in its pixels and in its metadata, with the state to reopen it."""
+        info = PngInfo()
+        info.add_text("Description", NOTICE)
+        info.add_text("lpdirs", json.dumps(self.state()))
+        return _write(path, lambda partial: _marked(self.grey(self.values(self.both())[1])).save(partial, "PNG", pnginfo=info))
+
+    def save_gif(self, path: Path, k: int, reach: float = 4.5, frames: int = 15) -> Path:
+        """A direction there and back as GIF, marked as synthetic."""
+        pictures = [_marked(self.grey(frame)) for frame in self.film(k, reach, frames)]
+        save = lambda partial: pictures[0].save(
+            partial, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0, comment=NOTICE
+        )
+        return _write(path, save)
+
+    def save_mp4(self, path: Path, k: int, reach: float = 4.5, frames: int = 25, rounds: int = 3) -> Path:
+        """A direction there and back as MP4 (H.264), marked as synthetic; UserError without PyAV, the extra "video"."""
+        av = optional("av", "video")
+        pictures = [_marked(self.grey(frame)).convert("RGB") for frame in self.film(k, reach, frames)] * rounds
+
+        def encode(partial: Path) -> None:
+            with av.open(str(partial), "w", format="mp4") as container:
+                container.metadata["comment"] = NOTICE
+                stream = container.add_stream("h264", rate=12)
+                stream.width, stream.height = pictures[0].size
+                stream.pix_fmt = "yuv420p"
+                for picture in pictures:
+                    container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                container.mux(stream.encode())
+
+        return _write(path, encode)
+
+    def save_state(self, path: Path) -> Path:
+        """The state as a small JSON file."""
+        return _write(path, lambda partial: partial.write_text(json.dumps(self.state(), indent=1)))
+
+    def open_state(self, path: Path) -> None:
+        """Restore what `save_state` wrote, or the state in a PNG of `save_png`."""
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                content = picture.text.get("lpdirs", "{}")
+        else:
+            content = path.read_text()
+        self.restore(json.loads(content))
+
+
+def to_png(grey: np.ndarray) -> bytes:
+    """8-bit grey or colour as PNG bytes, quickly."""
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _marked(grey: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(grey)
+    zoom = max(1, -(-LEAST_SIDE // picture.width))
+    return mark(picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC))
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, save)
+    return path

@@ -1,0 +1,127 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from lpdirs.measures.anatomy import MEASURES, measure
+from lpdirs.measures.zposition import fit_z
+from lpdirs.data.body import body_masks, dilate
+from lpdirs.phantom.painting import FOV_MM, render
+from lpdirs.phantom.population import COUCHES, factors_at, sample_patients
+from lpdirs.data.store import open_dataset, to_hu
+
+PIXEL = FOV_MM / 64
+
+
+@pytest.fixture(scope="module")
+def measured_and_true():
+    t = np.linspace(0.15, 0.9, 6)
+    patients = sample_patients(30, seed=11)
+    hu = np.concatenate([render(p, t, 64) for p in patients])
+    true = pd.concat([pd.DataFrame(factors_at(p, t)) for p in patients], ignore_index=True)
+    return measure(hu, PIXEL), true
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("rotation", 0.99), ("x_position", 0.99), ("y_position", 0.99), ("thickness", 0.97), ("width", 0.95), ("breast", 0.97)],
+)
+def test_measures_agree_with_the_truth(measured_and_true, name, least):
+    measured, true = measured_and_true
+    assert np.corrcoef(measured[name], true[name])[0, 1] > least
+    slope = np.polyfit(true[name], measured[name], 1)[0]
+    assert slope == pytest.approx(1, abs={"width": 0.2, "breast": 0.25}.get(name, 0.05))
+
+
+def test_lung_area_at_64_px_with_noise_is_that_at_256_px_without():
+    t, patients = np.linspace(0.1, 0.9, 4), sample_patients(8, seed=12)
+    coarse = measure(np.concatenate([render(p, t, 64) for p in patients]), PIXEL)
+    fine = measure(np.concatenate([render(p, t, 256, noise=0) for p in patients]), FOV_MM / 256)
+    for name, least in (("lung_area", 0.99), ("left_lung_area", 0.98), ("right_lung_area", 0.98), ("fat_area", 0.9), ("bone_area", 0.6)):
+        assert np.corrcoef(coarse[name], fine[name])[0, 1] > least, name
+    assert np.allclose(coarse["left_lung_area"] + coarse["right_lung_area"], coarse["lung_area"])
+    assert coarse["lung_density"].between(-950, -700).all()
+
+
+def test_a_mirror_swaps_left_and_right_and_turns_the_roll():
+    hu = render(sample_patients(1, 1)[0], 0.6, 64)
+    read, mirrored = (measure(x, PIXEL).iloc[0] for x in (hu, hu[:, :, ::-1]))
+    assert mirrored["left_lung_area"] == pytest.approx(read["right_lung_area"], rel=0.02)
+    assert mirrored["rotation"] == pytest.approx(-read["rotation"], abs=0.01)
+    assert mirrored["breast"] == pytest.approx(read["breast"], abs=0.1)
+
+
+def test_noise_and_sharpness_read_what_was_done_to_the_slice(rng):
+    hu = render(sample_patients(1, 1)[0], 0.5, 128, noise=0)
+    grainy = hu + rng.normal(0, 60, hu.shape)
+    blurred = ndimage.gaussian_filter(hu, (0, 1.5, 1.5))
+    plain, noisy, soft = (measure(x, FOV_MM / 128).iloc[0] for x in (hu, grainy, blurred))
+    assert noisy["noise"] == pytest.approx(60, rel=0.15) and plain["noise"] < 15
+    assert soft["sharpness"] < 0.7 * plain["sharpness"]
+    assert noisy["thickness"] == pytest.approx(plain["thickness"], abs=3)
+
+
+@pytest.mark.parametrize("couch", COUCHES)
+def test_the_couch_is_found_and_moves_with_the_couch(couch):
+    patient = replace(sample_patients(1, 1)[0], couch=couch)
+    low, high = (measure(render(replace(patient, y_position=y), 0.5, 128), FOV_MM / 128)["couch_height"][0] for y in (10.0, -10.0))
+    assert low - high == pytest.approx(20, abs=4)
+    hu = render(patient, 0.5, 64)
+    alone = np.where(dilate(body_masks(hu), 2), hu, -1000)
+    assert np.isnan(measure(alone, PIXEL)["couch_height"][0]) and np.isfinite(measure(alone, PIXEL)["rotation"][0])
+
+
+def test_a_turn_of_t_degrees_reads_as_t():
+    hu = render(sample_patients(1, 1)[0], 0.5, 128)[0]
+    turns = np.array([-15.0, -5.0, 0.0, 5.0, 15.0])
+    warped = [ndimage.rotate(hu, -t, reshape=False, order=1, mode="constant", cval=-1000) for t in turns]  # clockwise
+    read = measure(np.stack(warped), FOV_MM / 128)["rotation"].to_numpy()
+    assert np.allclose(read - read[2], turns, atol=0.8)
+
+
+def test_a_move_of_so_many_mm_reads_as_such():
+    hu = render(sample_patients(1, 1)[0], 0.5, 128)[0]
+    moved = np.stack([hu, ndimage.shift(hu, (5, -3), order=0, mode="constant", cval=-1000)])
+    change = measure(moved, 2.0).diff().iloc[1]
+    assert change["y_position"] == pytest.approx(10, abs=0.5) and change["x_position"] == pytest.approx(-6, abs=0.5)
+    assert abs(change["rotation"]) < 0.3 and abs(change["thickness"]) < 1
+
+
+def test_no_body_is_nan_not_a_guess():
+    whole = render(sample_patients(1, 1)[0], 0.5, 64)[0]
+    cut_off = np.full((64, 64), 40.0)
+    open_wall = whole.copy()
+    open_wall[:, :18] = -1000  # the side of the chest is out of the field of view, and a lung open to the air
+    table = measure(np.stack([np.full((64, 64), -1000.0), cut_off, open_wall, whole]), PIXEL)
+    assert list(table) == list(MEASURES)
+    assert table.isna().all(axis=1).tolist() == [True, True, True, False]
+
+
+def test_a_real_slice_turned_reads_the_turn(real_ct, tmp_path):
+    from lpdirs.data.build import DataSettings, build_dataset
+
+    build_dataset(real_ct / "lung_pet_ct_dx", tmp_path / "data", DataSettings(128, (-1000.0, 1000.0), min_lung=0.1))
+    slices = open_dataset(tmp_path / "data")
+    hu = np.asarray(slices.hu[:: max(1, len(slices) // 10)], np.float32)
+    padded = np.pad(hu, ((0, 0), (16, 16), (16, 16)), constant_values=-1000)
+    turn = lambda t: np.stack([ndimage.rotate(h, -t, reshape=False, order=1, cval=-1000) for h in padded])
+    change = measure(turn(8.0), 3.0)["rotation"] - measure(turn(0.0), 3.0)["rotation"]
+    assert abs(change.median() - 8) < 1
+
+
+def test_z_position_is_read_on_patients_it_was_not_fitted_to(dataset):
+    train = open_dataset(dataset, "train")
+    held_out = type(train)(train.hu, train.table[train.table["patient"] > "P0011"], train.window)
+    fitted = type(train)(train.hu, train.table[train.table["patient"] <= "P0011"], train.window)
+    z = fit_z(fitted, held_out)
+    assert z.r > 0.9 and z.error < 0.12 and z.held_out == len(held_out)
+    guess = z(to_hu(held_out.tensor()[:, 0].numpy(), held_out.window))
+    assert np.corrcoef(guess, held_out.table["true_z"])[0, 1] == pytest.approx(z.r)
+
+
+def test_too_few_positions_give_no_regression(dataset):
+    train = open_dataset(dataset, "train")
+    few = type(train)(train.hu, train.table.head(20), train.window)
+    assert fit_z(few, train) is None

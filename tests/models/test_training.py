@@ -1,0 +1,110 @@
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from lpdirs.base.checkpoints import load_checkpoint, train
+from lpdirs.data.store import open_dataset
+from lpdirs.base.errors import SettingsDiffer, UserError
+from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining, update_average
+
+TASKS = {
+    "gan": (GANTraining, GANSettings(size=32, latent_dim=4, width=4, batch=8, noise=0.2, noise_steps=10, ema=0.9)),
+    "gan-sn": (GANTraining, GANSettings(size=32, latent_dim=4, width=4, batch=8, spectral_norm=True)),
+    "vae": (VAETraining, VAESettings(size=32, latent_dim=4, width=4, batch=8)),
+    "vae-calibrated": (VAETraining, VAESettings(size=32, latent_dim=4, width=4, batch=8, loss="calibrated", kl_weight=1.0)),
+}
+
+
+def same(a, b):
+    """Equal bit for bit, through dicts, lists and tensors."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture(params=TASKS)
+def make(request, dataset):
+    task, settings = TASKS[request.param]
+    return lambda: task(open_dataset(dataset, "train"), settings)
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(make, tmp_path):
+    whole = make()
+    history = train(whole, 7, tmp_path / "whole", {})
+    for stop in (2, 5, 7):
+        parts = make()
+        resumed = train(parts, stop, tmp_path / "parts", {}, save_every=2)
+    assert resumed == history
+    assert same(parts.state_dict(), whole.state_dict())
+
+
+def test_a_finished_run_says_so_and_does_nothing(make, tmp_path):
+    task = make()
+    train(task, 2, tmp_path, {})
+    seen = []
+    assert len(train(make(), 2, tmp_path, {}, report=lambda done, total, losses: seen.append((done, total)))) == 2
+    assert seen == [(2, 2)]
+
+
+def test_training_leaves_torch_s_own_random_state_alone(make, tmp_path):
+    before = torch.get_rng_state()
+    train(make(), 1, tmp_path, {})
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
+    task = make()
+    train(task, 4, tmp_path, {}, save_every=2)
+    newest = tmp_path / "checkpoint.pt"
+    for damaged in (newest.read_bytes()[:-500], b"", bytes(1000)):
+        newest.write_bytes(damaged)
+        assert len(load_checkpoint(tmp_path)["history"]) == 2
+    again = make()
+    train(again, 4, tmp_path, {}, save_every=2)
+    assert same(again.state_dict(), task.state_dict())
+
+
+def test_other_settings_are_refused_by_name(make, tmp_path):
+    task = make()
+    train(task, 1, tmp_path, asdict(task.settings))
+    with pytest.raises(SettingsDiffer, match="lr was .* and is now 0.5"):
+        train(make(), 2, tmp_path, asdict(task.settings) | {"lr": 0.5})
+
+
+def test_divergence_stops_with_the_step(make, tmp_path):
+    task = make()
+    step = task.step
+    task.step = lambda index: step(index) if index < 2 else {"loss": float("nan")}
+    with pytest.raises(UserError, match="not finite at step 3.*smaller learning rate"):
+        train(task, 5, tmp_path, {}, save_every=1)
+    assert len(load_checkpoint(tmp_path)["history"]) == 2
+
+
+def test_the_vae_learns(dataset, tmp_path):
+    settings = VAESettings(size=32, latent_dim=8, width=8, batch=16, lr=2e-3)
+    history = train(VAETraining(open_dataset(dataset, "train"), settings), 40, tmp_path, {})
+    assert history[-1]["squared_error"] < 0.5 * history[0]["squared_error"]
+
+
+def test_the_gan_s_two_sides_both_learn(dataset, tmp_path):
+    task = GANTraining(open_dataset(dataset, "train"), TASKS["gan"][1])
+    before = {k: v.clone() for k, v in task.generator.state_dict().items()}
+    history = train(task, 30, tmp_path, {})
+    assert history[-1]["loss_d"] < history[0]["loss_d"]
+    moved = [k for k, v in task.generator.state_dict().items() if not torch.equal(v, before[k])]
+    assert len(moved) == len(before), "every weight and statistic of G has moved"
+
+
+def test_the_moving_average_is_what_it_says():
+    a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    expected = 0.75 * a.weight + 0.25 * b.weight
+    update_average(a, b, 0.75)
+    assert torch.allclose(a.weight, expected)
+
+
+def test_an_unknown_loss_is_refused(dataset):
+    with pytest.raises(UserError, match="paper, calibrated"):
+        VAETraining(open_dataset(dataset), VAESettings(size=32, loss="l2"))

@@ -1,0 +1,86 @@
+"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweeps of the demo grids."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lpdirs.base.errors import MissingInput
+from lpdirs.runs.grid import DISCOVER
+from lpdirs.runs.stage import fingerprints, project_root, read_log
+
+LARGEST = 5_000_000  # bytes of a file
+MOST = 25_000_000  # of all
+SLICES = {"train": 240, "test": 80}  # enough for the regression of z
+MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
+
+
+def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_demo", "grid_real")) -> Path:
+    """Fill outputs/reference/ from outputs/<run>/ and the sweeps in outputs/: weights, directions, some slices, tables, figures.
+
+    Of a sweep, tables, figures and how they were made: what was trained on patients stays where it was made.
+    """
+    reference = outputs / "reference"
+    for path in (outputs / run / "run.json", *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
+        if not path.exists():
+            raise MissingInput(
+                f"{path.relative_to(outputs.parent)} is missing: run `make notebooks` and the sweeps {', '.join(sweeps)} first"
+            )
+    shutil.rmtree(reference / run, ignore_errors=True)
+    _copy_run(outputs / run, reference / run)
+    for sweep in sweeps:
+        shutil.rmtree(reference / sweep, ignore_errors=True)
+        _copy_sweep(outputs / sweep, reference / sweep)
+    for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
+        name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
+        shutil.copy(path, reference / name)
+    sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
+    large = [path.name for path, size in sizes.items() if size > LARGEST]
+    if large or sum(sizes.values()) > MOST:
+        raise MissingInput(f"too large to come with the project: {', '.join(large) or sum(sizes.values())}")
+    return reference
+
+
+def _copy_run(run: Path, to: Path) -> None:
+    for relative in MODELS:
+        (to / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / relative, to / relative)
+    for path in sorted((run / "directions").glob("*/directions.safetensors")):
+        (to / "directions" / path.parent.name).mkdir(parents=True)
+        shutil.copyfile(path, to / "directions" / path.parent.name / path.name)
+        shutil.copyfile(path.with_name("responses.csv"), to / "directions" / path.parent.name / "responses.csv")
+    _copy_slices(run / "data", to / "data")
+    log = read_log(run)
+    log["01_data_preparation"]["files"] = fingerprints(to, "data")
+    for entry in log.values():
+        entry["files"] = {path: value for path, value in entry.get("files", {}).items() if (to / path).exists()}
+    (to / "run.json").write_text(json.dumps(log, indent=1))
+
+
+def _copy_sweep(sweep: Path, to: Path) -> None:
+    """Its tables and figures; run.json, which says what compared them; configurations.json, which says how each was made."""
+    shutil.copytree(sweep / "comparison", to)
+    shutil.copyfile(sweep / "run.json", to / "run.json")
+    logs = {run.parent.name: read_log(run.parent).get(DISCOVER) for run in sorted(sweep.glob("*/run.json"))}
+    (to / "configurations.json").write_text(json.dumps({name: log for name, log in logs.items() if log}))
+
+
+def _copy_slices(data: Path, to: Path) -> None:
+    """Some slices of each split, evenly spread, with their rows of the table."""
+    to.mkdir(parents=True)
+    table, hu = pd.read_csv(data / "slices.csv"), np.load(data / "slices.npy", mmap_mode="r")
+    parts = [table[table["split"] == split] for split in SLICES]
+    spread = lambda n, most: np.linspace(0, n - 1, min(most, n)).astype(int)
+    kept = pd.concat(part.iloc[spread(len(part), most)] for part, most in zip(parts, SLICES.values(), strict=True))
+    np.save(to / "slices.npy", hu[kept["row"].to_numpy()])
+    kept.assign(row=range(len(kept))).to_csv(to / "slices.csv", index=False)
+    about = json.loads((data / "dataset.json").read_text())
+    about["settings"]["source"] = "the synthetic cohort data_manifests/phantom_demo.json"
+    about["subset"] = f"{len(kept)} of {len(table)} slices, to predict z-position with"
+    (to / "dataset.json").write_text(json.dumps(about, indent=1))
+
+
+if __name__ == "__main__":
+    print(f"written: {release(project_root() / 'outputs')}")

@@ -1,0 +1,65 @@
+"""The explorer where its users meet it: JupyterLab in a browser, a notebook run, a slider moved, the picture seen to change."""
+
+import shutil
+
+from tests.browser import jupyter_lab, page, run_all
+from tests.conftest import ROOT
+
+CELL = """import torch
+from lpdirs.show.explorer import Explorer
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
+from lpdirs.models.vae import Decoder
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+decoder = Decoder(64, 8, 4)
+for _ in range(20):
+    decoder(torch.randn(8, 8))
+named = {"names": {"3": "rotation"}}
+Explorer({"vae": (decoder.eval(), Directions(random(5, 8), named))}, (-1000.0, 1000.0), pixel_mm=6.0)"""
+
+
+def drag(tab, selector: str) -> None:
+    """Drag the first slider to the right and wait until the second picture has changed."""
+    before = tab.evaluate(selector)
+    handle = tab.locator(".widget-slider .noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2, steps=6)
+    tab.mouse.up()
+    tab.wait_for_function(f"{selector} !== '{before}'")
+
+
+AFTER = "document.querySelectorAll('.jp-OutputArea img.widget-image')[1].src"
+
+
+def keep(tab, name: str) -> None:
+    folder = ROOT / "outputs" / "browser"
+    folder.mkdir(parents=True, exist_ok=True)
+    tab.screenshot(path=folder / name)
+    assert (folder / name).stat().st_size > 20_000
+
+
+def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
+    with jupyter_lab(tmp_path, CELL) as address, page() as tab:
+        run_all(tab, address)
+        drag(tab, AFTER)
+        tab.get_by_text("rotation (3) +").first.wait_for()
+        keep(tab, "explorer.png")
+
+
+def test_what_make_explore_opens_works_without_any_run(tmp_path):
+    """The committed notebook, on the run that comes with the project: named sliders, and a picture that follows them."""
+    notebook = tmp_path / "explore.ipynb"
+    shutil.copy(ROOT / "notebooks" / "explore.ipynb", notebook)
+    text = notebook.read_text().replace('outputs: str = \\"outputs\\"', f'outputs: str = \\"{ROOT / "outputs" / "reference"}\\"')
+    assert str(ROOT) in text
+    notebook.write_text(text)
+    with jupyter_lab(tmp_path, None) as address, page() as tab:
+        run_all(tab, address)
+        drag(tab, AFTER)
+        tab.get_by_text("y_position (").first.wait_for()
+        keep(tab, "explore.png")

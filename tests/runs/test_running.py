@@ -1,0 +1,196 @@
+"""Running notebooks: one clear line for what is wrong, and nothing done twice."""
+
+import json
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from lpdirs.discovery.directions import Directions
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.runs.cli import main
+from lpdirs.runs.notebooks import parameter_names
+from lpdirs.runs.stage import NOTEBOOKS, SINGLE, fingerprint, load_profile, read_log, resolve, start
+from tests.conftest import ROOT
+
+COMMON = {"profile": "smoke", "run": "r", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--profile", "huge"], "unknown profile 'huge': choose one of demo, paper, smoke"),
+        (["--set", "gan_step=3"], "unknown parameter gan_step: parameters are profile, run"),
+        (["--set", "gan_steps"], "--set takes NAME=VALUE"),
+        (["--data", "nowhere"], "data folder nowhere does not exist"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(words, message, tmp_path, capsys):
+    assert main(["run", "--outputs", str(tmp_path), *words]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1
+
+
+def test_settings_that_are_none_come_from_the_profile():
+    assert resolve("smoke", {"gan_steps": None, "gan_lr": 1.0}) == load_profile("smoke") | {"gan_lr": 1.0}
+
+
+def test_a_notebook_reads_its_parameters(tmp_path):
+    stage = start("02_train_gan", COMMON | {"outputs": str(tmp_path), "gan_steps": 7, "gan_width": None, "something": 1})
+    assert stage.settings.gan_steps == 7 and stage.settings.gan_width == load_profile("smoke")["gan_width"]
+    assert stage.folder == tmp_path / "r" and stage.own == tmp_path / "r" / "gan"
+    assert "<td>7</td><td>this notebook</td>" in stage._repr_html_()
+
+
+def test_papermill_s_unknown_parameters_are_refused(tmp_path):
+    cells = ["", "# Parameters\nprofile = 'smoke'\ngan_stepz = 3\n"]
+    with pytest.raises(UserError, match="unknown parameter gan_stepz"):
+        start("02_train_gan", COMMON | {"outputs": str(tmp_path), "In": cells})
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_papermill_from_the_shell_takes_the_paper_profile_s_file(name, tmp_path):
+    """papermill notebooks/<name>.ipynb out.ipynb -f notebooks/profiles/paper.yaml -p run mine, up to the notebook's own work."""
+    source, target = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb"
+    words = ["-f", str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "-p", "run", "mine", "-p", "outputs", str(tmp_path)]
+    words += ["--prepare-only", "--log-level", "ERROR"]
+    assert subprocess.run([sys.executable, "-m", "papermill", source, target, *words], cwd=ROOT, timeout=120).returncode == 0
+    names, cells = {}, []
+    for cell in nbformat.read(target, 4).cells:
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+            exec(cell.source, names)
+            cells.append(cell.source)
+    stage = start(name, names | {"In": cells})
+    assert stage.folder == tmp_path / "mine" and vars(stage.settings) == load_profile("paper")
+
+
+def test_a_missing_stage_names_the_notebook_to_run(tmp_path):
+    stage = start("04_discover_directions", COMMON | {"outputs": str(tmp_path)})
+    with pytest.raises(MissingInput, match=r"r/gan/generator.safetensors is missing: run notebooks/02_train_gan.ipynb with run = 'r'"):
+        stage.need("gan/generator.safetensors")
+
+
+def test_mistakes_show_as_one_line_in_a_notebook():
+    assert UserError("do this")._render_traceback_() == ["UserError: do this"]
+
+
+def test_what_was_run_is_written_down(tmp_path):
+    stage = start("02_train_gan", COMMON | {"outputs": str(tmp_path), "gan_steps": 7})
+    stage.done(loss=1.5)
+    entry = read_log(tmp_path / "r")["02_train_gan"]
+    assert entry["settings"]["gan_steps"] == 7 and entry["results"] == {"loss": 1.5} and entry["seed"] == 0
+    assert {"packages", "git", "git_dirty", "machine"} <= entry["provenance"].keys()
+
+
+def test_run_names_stay_in_their_folder(tmp_path):
+    for name in ("../up", "a/b", ""):
+        with pytest.raises(UserError, match="plain folder name"):
+            start("02_train_gan", COMMON | {"outputs": str(tmp_path), "run": name})
+
+
+def test_notebooks_declare_their_parameters():
+    assert "gan_steps" in parameter_names(ROOT / "notebooks" / "02_train_gan.ipynb")
+
+
+TINY = ["size=32", "gan_steps=3", "vae_steps=3", "direction_steps=3", "n_directions=2", "response_samples=2"]
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """All six notebooks on a handful of slices, as a user would run them."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    words = ["run", "--profile", "smoke", "--run", "tiny", "--outputs", str(outputs), "--set", *TINY]
+    first = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert first.returncode == 0, first.stderr[-2000:]
+    return outputs, words, first
+
+
+def test_a_run_ends_with_the_report(tiny_run):
+    outputs, _, first = tiny_run
+    index = outputs / "tiny" / "report" / "index.html"
+    assert first.stdout.strip().endswith(f"report: {index}")
+    assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
+    assert set(read_log(outputs / "tiny")) == set(SINGLE)
+    assert all("100%" in first.stderr for _ in SINGLE)
+
+
+def test_a_second_call_redoes_nothing(tiny_run):
+    outputs, words, _ = tiny_run
+    work = [p for p in (outputs / "tiny").rglob("*") if p.is_file() and "report" not in p.parts]
+    before = {p: p.stat().st_mtime_ns for p in work}
+    again = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and again.stdout.count("done before") == len(SINGLE)
+    assert before == {p: p.stat().st_mtime_ns for p in work}
+
+
+def test_running_again_keeps_what_was_trained(tiny_run):
+    """As when a reader runs all cells of notebook after notebook a second time."""
+    outputs, words, _ = tiny_run
+    weights = [p for p in (outputs / "tiny").rglob("*.safetensors")]
+    before = {p: fingerprint(p) for p in weights}
+    again = subprocess.run([sys.executable, "-m", "lpdirs", *words, "--again"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert len(before) == 4 and before == {p: fingerprint(p) for p in weights}
+
+
+def test_other_settings_in_the_same_run_are_refused_in_one_line(tiny_run):
+    outputs, words, _ = tiny_run
+    changed = [w.replace("gan_steps=3", "gan_lr=0.5") for w in words]
+    result = subprocess.run([sys.executable, "-m", "lpdirs", *changed], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1 and "SettingsDiffer" in last and "lr was 0.0004 and is now 0.5" in last
+
+
+def test_nbval_bites(tmp_path):
+    """A guarded number, changed in a copy of a reference, must fail; the copy as it is must not."""
+    reference = ROOT / "tests" / "notebooks" / "reference" / "01_data_preparation.ipynb"
+    folder = ROOT / "outputs" / "nbval-bites"
+    notebook = json.loads(reference.read_text())
+    for cell in notebook["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = [line.replace('"nbval"', '"nbval-bites"') for line in cell["source"]]
+    changed = json.loads(json.dumps(notebook).replace("144 slices used", "145 slices used"))
+    assert changed != notebook
+    for content, expected in ((notebook, 0), (changed, 1)):
+        path = folder / "01_data_preparation.ipynb"
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nbformat.from_dict(content), path)
+        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(path)]
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert result.returncode == expected, result.stdout[-3000:]
+    assert "145 slices used" in result.stdout
+
+
+def test_a_scheduler_on_the_command_line_is_the_setting_of_that_name(monkeypatch, tmp_path):
+    seen = {}
+
+    def run_notebooks(profile, run, given, seed, outputs, again):
+        seen.update(given)
+        return tmp_path
+
+    monkeypatch.setattr("lpdirs.runs.cli.run_notebooks", run_notebooks)
+    monkeypatch.setattr("lpdirs.runs.cli.write_report", lambda folder: folder)
+    assert main(["run", "--scheduler", "tcp://host:8786", "--data", str(tmp_path), "--set", "workers=3"]) == 0
+    assert seen == {"scheduler": "tcp://host:8786", "data_dir": str(tmp_path), "workers": 3}
+
+
+def test_notebook_04_takes_any_method(tiny_run):
+    outputs, _, _ = tiny_run
+    source = ROOT / "notebooks" / "04_discover_directions.ipynb"
+    common = {
+        "profile": "smoke",
+        "run": "tiny",
+        "outputs": str(outputs),
+        "generators": ["vae"],
+        "direction_steps": 2,
+        "response_samples": 4,
+    }
+    for method, first, label in (("pca-encoded", "random", "pca-encoded6"), ("reconstructor", "sefa", "unit6-lenet-from-sefa")):
+        given = common | {"method": method, "start": first}
+        where = {"kernel_name": "python3", "cwd": str(source.parent), "progress_bar": False}
+        papermill.execute_notebook(str(source), str(outputs / "04.ipynb"), given, **where)
+        found = Directions.load(outputs / "tiny" / "directions" / f"vae-{label}" / "directions.safetensors")
+        assert found.metadata["method"] == label and found.metadata["settings"]["freeze"] == (method != "reconstructor")
+        assert set(found.metadata) >= {"names", "words", "scores"} and len(found) == 6

@@ -1,0 +1,283 @@
+"""A sweep: each thing once, whatever is killed or interrupted; and what went wrong in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from lpdirs.scores.comparison import collect
+from lpdirs.base.compute import cluster
+from lpdirs.base.errors import UserError
+from lpdirs.runs.cli import main
+from lpdirs.runs.grid import DISCOVER, Grid
+from lpdirs.runs.notebooks import is_done
+from lpdirs.runs.sweep import Outcome, do
+from lpdirs.runs.stage import fingerprint, read_log
+from tests.conftest import ROOT
+
+PROFILES = ROOT / "notebooks" / "profiles"
+TINY = {
+    "profile": "smoke",
+    "generators": ["gan"],
+    "settings": {"size": 32, "gan_steps": 3, "n_directions": 2, "response_samples": 4, "direction_steps": 200, "direction_batch": 4},
+    "configurations": {"unit": {}, "orthonormal": {"basis": "orthonormal"}},
+}
+
+
+def write(folder: Path, content: dict, name: str = "grid_tiny") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"configurations": {"a": {"gan_stepz": 3}}}, "unknown parameter gan_stepz"),
+        ({"configurations": {"a/b": {}}}, "'a/b' cannot be the name of a folder"),
+        ({"generators": ["gam"]}, "generators must be some of gan, vae"),
+        ({"train": "twice"}, "train must be one of once, each seed, not 'twice'"),
+        ({"seeds": [1, 1]}, "seeds must be different"),
+        ({"profile": "huge"}, "unknown profile 'huge'"),
+        ({"settings": {"data_dir": "/nowhere"}}, "data folder /nowhere does not exist"),
+        ({"seed": [1]}, "must hold profile and configurations, and may hold"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused_in_one_line(change, message, tmp_path, capsys):
+    assert main(["sweep", str(write(tmp_path, TINY | change)), "--outputs", str(tmp_path)]) == 1
+    captured = capsys.readouterr().err
+    assert message in captured and captured.startswith("error: ") and captured.count("\n") == 1
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 1 and "there is no grid" in capsys.readouterr().err
+
+
+def test_the_paper_s_grid_has_its_twelve_configurations():
+    jobs = Grid.read(PROFILES / "grid_paper.yaml").jobs()
+    found = [job for job in jobs if job.notebook == DISCOVER]
+    told = {(*job.given["generators"], job.given["reconstructor"], job.given["basis"], job.given["n_directions"]) for job in found}
+    assert len(found) == len(told) == 12 and len(jobs) == 15, "data, GAN and VAE once"
+    assert {k for _, _, basis, k in told if basis == "orthonormal"} == {32} and {k for *_, k in told} == {32, 100}
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("grid_*.yaml")), ids=lambda path: path.stem)
+def test_every_grid_can_be_read(path):
+    grid = Grid.read(path)
+    jobs = grid.jobs()
+    assert len({job.name for job in jobs}) == len(jobs) and len({job.key for job in jobs}) == len(jobs)
+    trained = 1 if grid.train == "once" else len(grid.seeds)
+    assert sum(job.notebook != DISCOVER for job in jobs) == 1 + 2 * trained
+    before = [job.name for job in jobs]
+    assert all(before.index(name) < before.index(job.name) for job in jobs for name in job.after)
+
+
+def call(path: Path, outputs: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "lpdirs", "sweep", str(path), "--outputs", str(outputs), *more]
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """The tiny grid by one worker, undisturbed."""
+    outputs = tmp_path_factory.mktemp("serial")
+    path = write(outputs, TINY)
+    result = subprocess.run(call(path, outputs, "--workers", "1"), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return path, outputs / "grid_tiny", result
+
+
+def results(folder: Path) -> dict:
+    weights = {path.relative_to(folder).as_posix(): fingerprint(path) for path in folder.glob("gan-*/directions/*/*.safetensors")}
+    return weights | {path.relative_to(folder).as_posix(): json.loads(path.read_text()) for path in folder.rglob("scores.json")}
+
+
+def test_a_sweep_gives_executed_notebooks_scores_and_their_comparison(serial):
+    _, folder, result = serial
+    assert result.stdout.strip().endswith(f"compared in: {folder / 'notebooks' / '07_compare_runs.ipynb'}")
+    rows = collect(folder)
+    assert list(rows["configuration"]) == ["unit", "orthonormal"] and rows["kappa"].notna().all()
+    for run in rows["run"]:
+        notebook = nbformat.read(folder / run / "notebooks" / f"{DISCOVER}.ipynb", 4)
+        assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
+        assert (folder / run / "data").resolve() == (folder / "seed-0" / "data").resolve(), "shared, not copied"
+        entry = read_log(folder / run)[DISCOVER]
+        assert entry["peak_memory_MiB"]["host"] > 100 and entry["device"] in ("cpu", "cuda") and entry["provenance"]["threads"] == 1
+        assert set(entry["files"]) == {p.relative_to(folder / run).as_posix() for p in (folder / run).glob("directions/*/*.safetensors")}
+    page = nbformat.read(folder / "notebooks" / "07_compare_runs.ipynb", 4)
+    text = json.dumps(page)
+    assert "this sweep" in text and f"../{rows['run'][0]}/notebooks/{DISCOVER}.ipynb" in text
+    written = folder / "comparison"
+    assert len(pd.read_csv(written / "scores.csv")) == 2 and "\\begin{tabular}" in (written / "scores.tex").read_text()
+
+
+def test_what_is_done_is_not_done_again(serial):
+    path, folder, _ = serial
+    for job in Grid.read(path).jobs():
+        assert is_done(job.notebook, job.profile, folder / job.run, job.given, job.seed, job.before)
+        assert not do(job, folder, 1).again
+
+
+def until(condition, seconds: float = 120):
+    """What `condition` says, as soon as it says something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
+def training(process: subprocess.Popen, folder: Path, least: int):
+    """The kernel of this sweep that has trained directions for `least` steps, and the sweep's own processes."""
+
+    def look():
+        assert process.poll() is None, process.returncode
+        for path in folder.glob(f"gan-*/.{DISCOVER}.json"):
+            try:
+                said = json.loads(path.read_text())
+            except ValueError:
+                continue
+            if said["doing"].startswith("directions of") and least <= said["done"] < said["total"]:
+                kernels = [p for p in psutil.Process(process.pid).children(recursive=True) if "ipykernel" in " ".join(p.cmdline())]
+                return kernels[0] if kernels else None
+
+    return until(look)
+
+
+def test_killed_and_interrupted_it_ends_bit_for_bit_like_an_undisturbed_one(serial, tmp_path):
+    path, undisturbed, _ = serial
+    folder = tmp_path / "grid_tiny"
+    told = lambda: (tmp_path / "log").read_text()
+
+    def begin() -> subprocess.Popen:
+        with open(tmp_path / "log", "a") as log:
+            return subprocess.Popen(call(path, tmp_path, "--workers", "2"), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    process = begin()  # a worker is killed: its configuration goes on elsewhere
+    kernel = training(process, folder, 20)
+    worker = kernel.parent()
+    worker.kill()
+    until(lambda: not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE, 30)
+    training(process, folder, 20)
+    started = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches all processes of the terminal
+    assert process.wait(120) == 130, told()
+    assert told().strip().endswith("interrupted: what was done is kept, and the same command goes on")
+    gone = lambda p: not p.is_running() or p.status() == psutil.STATUS_ZOMBIE
+    until(lambda: all(gone(p) for p in started), 20)  # nothing is left running
+    assert list(folder.glob("gan-*/directions/*/checkpoint.pt")), "what was interrupted was saved"
+
+    assert begin().wait(300) == 0, told()
+    assert results(folder) == results(undisturbed)
+
+
+def test_one_that_fails_keeps_its_red_cell_and_stops_no_other(serial, tmp_path, capsys):
+    path, undisturbed, _ = serial
+    content = TINY | {"configurations": {"bad": {"reconstructor": "crystal-ball"}, "random": {"method": "random", "direction_steps": 2}}}
+    (tmp_path / "grid_tiny").mkdir()
+    for part in ("data", "gan"):  # what the sweep above has made
+        (tmp_path / "grid_tiny" / "seed-0").mkdir(exist_ok=True)
+        (tmp_path / "grid_tiny" / "seed-0" / part).symlink_to(undisturbed / "seed-0" / part)
+    (tmp_path / "grid_tiny" / "seed-0" / "notebooks").symlink_to(undisturbed / "seed-0" / "notebooks")
+    assert main(["sweep", str(write(tmp_path, content)), "--outputs", str(tmp_path), "--workers", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "seed-0/02_train_gan: done before" in captured.out and "reconstructor must be 'lenet'" in captured.out
+    last = captured.err.strip().splitlines()[-1]
+    assert last.startswith("error: 1 of 4 notebooks did not end well: gan-bad-seed0/04_discover_directions;")
+    red = nbformat.read(tmp_path / "grid_tiny" / "gan-bad-seed0" / "notebooks" / f"{DISCOVER}.ipynb", 4)
+    assert any(output.output_type == "error" for cell in red.cells for output in cell.get("outputs", []))
+    assert list(collect(tmp_path / "grid_tiny")["configuration"]) == ["random"]
+
+
+def test_what_needs_a_failed_one_is_not_begun(tmp_path):
+    job = Grid.read(PROFILES / "grid_smoke.yaml").jobs()[-1]
+    outcome = do(job, tmp_path, 1, Outcome("seed-0/02_train_gan", error="no"))
+    assert outcome.error == "not begun, since seed-0/02_train_gan failed" and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_stops_it_with_one_line(tmp_path, capsys, monkeypatch):
+    path = write(tmp_path, TINY)
+    usage = type("Usage", (), {"free": 2**20})
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda folder: usage)
+        assert main(["sweep", str(path), "--outputs", str(tmp_path)]) == 1
+    assert "less than 256 MiB are free" in capsys.readouterr().err
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        monkeypatch.setattr("lpdirs.runs.grid.LEAST_FREE", 0)
+        assert main(["sweep", str(path), "--outputs", str(disk), "--workers", "1"]) == 1
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: the disk is full at ") and last.endswith("free some, then run the same command again")
+
+
+def test_each_worker_sees_a_gpu_of_its_own():
+    with cluster(3, devices=["0", "5"]) as client:
+        seen = client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"])
+    assert sorted(seen.values()) == ["0", "0", "5"]
+
+
+def test_nobody_at_the_scheduler_s_address_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("distributed.Client", lambda *a, **k: (_ for _ in ()).throw(OSError("refused")))
+    assert main(["sweep", str(write(tmp_path, TINY)), "--outputs", str(tmp_path), "--scheduler", "tcp://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err == (
+        "error: no Dask scheduler answers at tcp://127.0.0.1:9: start one with `dask scheduler`, or leave it out\n"
+    )
+
+
+def test_verify_says_what_no_longer_matches(serial, tmp_path, capsys):
+    _, folder, _ = serial
+    assert main(["verify", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "BROKEN" not in told and "seed-0: 3 files are what they were" in told
+    copy = tmp_path / "seed-0"
+    subprocess.run(["cp", "-rL", folder / "seed-0", copy], check=True)
+    table = copy / "data" / "slices.csv"
+    table.write_text(table.read_text().replace("patient", "Patient", 1))
+    (copy / "gan" / "generator.safetensors").write_bytes(b"torn")
+    assert main(["verify", str(copy)]) == 1
+    told = capsys.readouterr().out
+    assert "BROKEN seed-0: data/slices.csv is not what notebook 01_data_preparation wrote" in told
+    assert "BROKEN seed-0: a file of gan/ cannot be read" in told
+    (copy / "gan" / "generator.safetensors").unlink()
+    assert main(["verify", str(copy)]) == 1 and "gan/generator.safetensors is missing" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path)]) == 0 or "BROKEN" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "nothing")]) == 1 and "holds no run.json" in capsys.readouterr().err
+
+
+def test_the_slurm_script_asks_for_what_a_worker_needs():
+    words = [sys.executable, "notebooks/cluster/slurm.py", "--partition", "gpu", "--hours", "7", "--gpus", "2", "--print"]
+    script = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert script.returncode == 0, script.stderr
+    asked = [line.removeprefix("#SBATCH ") for line in script.stdout.splitlines() if line.startswith("#SBATCH")]
+    assert {"-p gpu", "-t 7:00:00", "--gres=gpu:2", "--cpus-per-task=4"} <= set(asked)
+    assert "dask_worker tcp://" in script.stdout and "--nthreads 1" in script.stdout
+
+
+def test_the_kubernetes_example_starts_what_dask_has():
+    documents = list(yaml.safe_load_all((ROOT / "notebooks" / "cluster" / "kubernetes.yaml").read_text()))
+    assert [d["kind"] for d in documents] == ["Service", "Deployment", "Deployment"]
+    for document in documents[1:]:
+        (container,) = document["spec"]["template"]["spec"]["containers"]
+        program, role, *rest = container["command"]
+        known = subprocess.run([Path(sys.executable).with_name(program), role, "--help"], capture_output=True, text=True, timeout=60)
+        assert known.returncode == 0
+        assert all(word in known.stdout for word in rest if word.startswith("--")), rest
+    assert documents[2]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+
+
+def test_profiles_and_grids_do_not_mix():
+    from lpdirs.runs.stage import load_profile
+
+    with pytest.raises(UserError, match="choose one of demo, paper, smoke, or"):
+        load_profile("grid_demo")

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from lpdirs.scores.inversion import edit, invert, invert_by_encoder
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
+from lpdirs.models.generators import generate
+from lpdirs.models.vae import VAE, Decoder
+from tests.show.test_explorer import lively
+
+WINDOW = (-1000.0, 1000.0)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    torch.manual_seed(0)
+    generator = lively(Decoder(32, 4, 4))
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    return generator, z, generate(generator, z)
+
+
+def test_what_the_generator_drew_is_found_again(drawn):
+    generator, _, slices = drawn
+    found = invert(generator, slices, WINDOW, steps=150, starts=4)
+    assert found.z.shape == (3, 4) and found.ssim.min() > 0.8
+    contrast = 1000 * (slices - slices.mean(0)).square().mean((1, 2, 3)).sqrt().numpy()
+    assert (found.error < 0.5 * contrast).all(), "far nearer than another slice"
+    again = invert(generator, slices, WINDOW, steps=150, starts=4)
+    assert torch.equal(found.z, again.z)
+
+
+def test_more_starts_are_never_worse(drawn):
+    generator, _, slices = drawn
+    one, four = (invert(generator, slices, WINDOW, steps=30, starts=n, prior_weight=0.0).error.mean() for n in (1, 4))
+    assert four <= one * 1.05
+
+
+def test_the_residual_brings_the_slice_itself_back(drawn):
+    generator, _, slices = drawn
+    found = invert(generator, slices, WINDOW, steps=5, starts=1)
+    directions = Directions(random(2, 4))
+    assert torch.allclose(edit(generator, directions, found, 0, 0.0, residual=1.0), slices, atol=1e-5)
+    assert torch.allclose(edit(generator, directions, found, 0, 0.0), found.reconstruction)
+    assert not torch.allclose(edit(generator, directions, found, 1, 3.0), found.reconstruction, atol=1e-3)
+
+
+def test_the_encoder_s_error_is_that_of_its_reconstruction():
+    torch.manual_seed(0)
+    vae = VAE(32, 4, 4).eval()
+    slices = torch.rand(2, 1, 32, 32) * 2 - 1
+    found = invert_by_encoder(vae, slices, WINDOW)
+    assert np.allclose(found.error, 1000 * (slices - found.reconstruction).square().mean((1, 2, 3)).sqrt().numpy(), rtol=1e-4)
+    assert found.ssim.max() < 0.5, "an untrained VAE knows nothing"

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lpdirs.scores.realism import neighbours
+from lpdirs.scores.realism import features, kernel_distance, typicality
+from lpdirs.phantom.painting import render
+from lpdirs.phantom.population import sample_patients
+from lpdirs.data.store import scale
+
+WINDOW = (-1000.0, 1000.0)
+
+
+@pytest.fixture(scope="module")
+def slices():
+    hu = np.concatenate([render(p, np.linspace(0.1, 0.9, 8), 32) for p in sample_patients(30, 5)])
+    return scale(torch.from_numpy(hu), WINDOW)[:, None]
+
+
+def test_the_same_distribution_is_at_distance_zero(rng):
+    a, b = rng.normal(size=(400, 8)), rng.normal(size=(400, 8))
+    near, far = kernel_distance(a, b), kernel_distance(a, b + 1)
+    assert abs(near[0]) < 0.05 * far[0] and far[1] > 0
+
+
+def test_blur_moves_slices_further_from_real_ones(slices):
+    f = features()
+    assert f.name in ("EffNet-Lite0", "Inception-v3 (torchvision)")
+    real, rest = f(slices[:120]), slices[120:]
+    blur = lambda x, n: F.avg_pool2d(F.pad(x, (n,) * 4, mode="replicate"), 2 * n + 1, 1)
+    floor, little, much = (kernel_distance(real, f(x))[0] for x in (rest, blur(rest, 1), blur(rest, 2)))
+    assert floor < little < much
+
+
+def test_typical_is_in_the_middle_and_far_is_not():
+    z = torch.randn(2000, 32, generator=torch.Generator().manual_seed(0))
+    assert typicality(z).mean() == pytest.approx(0.5, abs=0.03)
+    far = z / z.norm(dim=1, keepdim=True) * 9
+    assert typicality(far).max() < 0.001
+
+
+def test_copies_are_found_and_new_patients_are_not(slices):
+    train, held_out, new = slices[:120], slices[120:180], slices[180:]
+    copies, fresh = (neighbours(x, train, held_out, WINDOW) for x in (train[10:40] + 1e-3, new))
+    assert copies.copied == 1 and copies.index.tolist() == list(range(10, 40)) and copies.ratio < 0.05
+    assert fresh.copied < 0.1 and 0.7 < fresh.ratio < 1.4

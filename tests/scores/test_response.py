@@ -1,0 +1,132 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
+from lpdirs.scores.response import Responses, best_directions, respond
+from lpdirs.phantom.painting import FOV_MM, render
+from lpdirs.phantom.population import sample_patients
+from lpdirs.data.store import scale
+from lpdirs.discovery.directions import Directions
+
+
+class Warps(nn.Module):
+    """A generator whose first two dimensions turn one synthetic slice (4 degrees a unit) and move it down (8 mm a unit)."""
+
+    latent_dim = 5
+
+    def __init__(self):
+        super().__init__()
+        patient = sample_patients(1, 1)[0]
+        self.register_buffer("x", scale(torch.from_numpy(render(patient, 0.5, 64, noise=0)), (-1000.0, 1000.0))[None])
+
+    def forward(self, z):
+        angle, down = torch.deg2rad(4 * z[:, 0]), 8 * z[:, 1] * 2 / FOV_MM
+        cos, sin = angle.cos(), angle.sin()
+        theta = torch.stack([cos, sin, -sin * down, -sin, cos, -cos * down], 1).view(-1, 2, 3)
+        x = self.x.expand(len(z), -1, -1, -1)
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x + 1, grid, align_corners=False) - 1
+
+
+def test_planted_factors_are_named_with_their_size():
+    directions = Directions(torch.eye(5)[[3, 1, 0]])  # nothing, down, turn
+    found = respond(Warps(), directions, (-1000.0, 1000.0), FOV_MM / 64, samples=8, steps=(-2, -1, 0, 1, 2))
+    table = found.table().set_index(["direction", "factor"])
+    assert table.loc[(2, "rotation"), "r"] > 0.99
+    assert table.loc[(2, "rotation"), "slope"] == pytest.approx(4, rel=0.1)
+    assert table.loc[(1, "y_position"), "r"] > 0.99
+    assert table.loc[(1, "y_position"), "slope"] == pytest.approx(8, rel=0.1)
+    assert table.loc[(2, "rotation"), "sign_consistency"] == 1
+    assert table.loc[0]["effect"].abs().max() < 0.01, "the third does nothing"
+    best = best_directions(found.table())
+    assert best.loc["rotation", "direction"] == 2 and best.loc["y_position", "direction"] == 1
+
+
+def test_r_does_not_count_how_starting_slices_differ():
+    steps, starts = np.array([-1.0, 0.0, 1.0]), np.array([-100.0, 0.0, 100.0])
+    values = (steps[:, None] + starts[None])[None, :, :, None]
+    row = Responses(values, steps, pd.Series({"rotation": 50.0})).table().iloc[0]
+    assert row["r"] == pytest.approx(1) and row["slope"] == pytest.approx(1) and row["effect"] == pytest.approx(0.02)
+
+
+def test_breasts_are_judged_where_there_are_any():
+    """Of two starting slices one is at the level of the breasts and follows the step; at the other the factor cannot change."""
+    steps = np.array([-1.0, 0.0, 1.0])
+    values = np.zeros((1, 3, 2, 2))
+    values[0, :, 0, 0], values[0, :, :, 1] = steps, [0.5, 0.9]
+    table = Responses(values, steps, pd.Series({"breast": 10.0, "z_position": 0.2})).table().set_index("factor")
+    assert table.loc["breast", "r"] == pytest.approx(0.5) and table.loc["breast", "r_level"] == pytest.approx(1)
+    assert table.loc["breast", "sign_consistency"] == 0.5 and table.loc["breast", "sign_level"] == 1
+    assert table.loc["breast", "at_level"] == 0.5 and table.loc["z_position", "at_level"] == 1
+    alone = Responses(values[..., :1], steps, pd.Series({"breast": 10.0})).table()
+    assert alone["r_level"].item() == pytest.approx(0.5), "without z all count"
+
+
+def test_what_could_not_be_measured_is_counted_and_left_out():
+    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    values = np.repeat(3 * steps[:, None], 4, 1)[None, :, :, None].copy()
+    values[0, :, 3] = np.nan
+    values[0, 0, 0] = np.nan
+    row = Responses(values, steps, pd.Series({"rotation": 1.0})).table().iloc[0]
+    assert row["missing"] == pytest.approx(6 / 20) and row["slope"] == pytest.approx(3) and row["r"] == pytest.approx(1)
+    nothing = Responses(np.full_like(values, np.nan), steps, pd.Series({"rotation": 1.0})).table().iloc[0]
+    assert nothing["missing"] == 1 and np.isnan(nothing["r"])
+
+
+@pytest.fixture(scope="module")
+def planted():
+    a = torch.eye(5)[[3, 1, 0, 1]]
+    a[3] = torch.nn.functional.normalize(torch.tensor([0.02, -1.0, 0, 0, 0]), dim=0)  # nearly the reverse of the second
+    directions, warps = Directions(a), Warps()
+    found = respond(warps, directions, (-1000.0, 1000.0), FOV_MM / 64, None, 24, (-2, -1, 0, 1, 2), ("rotation", "y_position"))
+    return found.table(), directions, image_changes(warps, directions, samples=8)
+
+
+def test_names_are_earned_and_say_how_sure(planted):
+    table, directions, changes = planted
+    rows = name_directions(table, directions, *changes)
+    assert rows["kind"].tolist() == ["dead", "named", "named", "named"]
+    assert rows["factor"].tolist()[1:] == ["y_position", "rotation", "y_position"]
+    assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit step, selectivity 0." in rows.loc[2, "words"]
+    assert rows.loc[2, "selectivity_low"] <= rows.loc[2, "selectivity"] <= rows.loc[2, "selectivity_high"]
+    assert sorted(rows["name"]) == ["", "rotation", "y_position", "y_position 2"]
+    assert rows["same_as"].tolist() == [-1, -1, -1, 1], "the reverse of a direction is the same direction"
+    named = with_names(directions, rows)
+    assert named.name(2) == "rotation" and named.name(0) == "direction 0"
+    assert named.metadata["words"]["0"].startswith("dead")
+
+
+def test_a_bar_that_is_not_reached_gives_no_name(planted):
+    table, directions, changes = planted
+    rows = name_directions(table, directions, *changes, Rules(selectivity=0.999))
+    assert (rows["name"] == "").all() and rows.loc[2, "words"].startswith("mixed: mostly rotation")
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng, steps = np.random.default_rng(0), np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    slopes = rng.normal(3, 1, (200, 30))  # true mean 3; 200 directions stand for 200 repetitions
+    values = slopes[:, None, :] * steps[None, :, None] + rng.normal(0, 0.1, (200, 5, 30))
+    table = Responses(values[..., None], steps, pd.Series({"rotation": 1.0})).table()
+    assert ((table["effect_low"] <= 3) & (3 <= table["effect_high"])).mean() == pytest.approx(0.94, abs=0.05)
+    assert (table["q"] < 0.01).all() and (table["rho"] > 0.8).all()
+
+
+def test_what_only_varies_is_no_effect():
+    rng, steps = np.random.default_rng(0), np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    values = rng.normal(size=(100, 5, 30, 1))
+    table = Responses(values, steps, pd.Series({"rotation": 1.0})).table()
+    assert (table["q"] < 0.05).mean() < 0.03 and table["r"].abs().max() < 0.5
+    assert table["sign_consistency"].mean() < 0.75
+
+
+def test_where_nothing_can_be_measured_nothing_is_named(planted):
+    directions = planted[1]
+    nothing = Responses(np.full((4, 5, 6, 2), np.nan), np.arange(-2.0, 3), pd.Series({"rotation": np.nan, "thickness": 1.0})).table()
+    assert (nothing["q"] == 1).all() and (nothing["missing"] == 1).all()
+    rows = name_directions(nothing, directions, *planted[2])
+    assert rows["kind"].tolist() == ["dead", "mixed", "mixed", "mixed"] and (rows["name"] == "").all()
+    assert best_directions(nothing)["direction"].isna().all()

@@ -1,0 +1,214 @@
+import asyncio
+import io
+
+import av
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lpdirs.show.explorer import SHOWN, Explorer, explore
+from lpdirs.show.marking import NOTICE, save_figure
+from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, step_heads, to_grey
+from lpdirs.show.scene import FORMAT
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.vae import Decoder
+
+
+def lively(model):
+    """An untrained model of which slices differ: BatchNorm has seen a batch."""
+    for _ in range(50):
+        model(torch.randn(16, model.latent_dim))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def explorer(tmp_path):
+    metadata = {"names": {"4": "rotation"}, "words": {"4": "rotation, +3 degrees per unit step"}, "curves": {"4": [-1, 0, 1]}}
+    models = {
+        "gan": (lively(Generator(32, 4, 4)), Directions(random(3, 4))),
+        "vae": (lively(Decoder(32, 6, 4)), Directions(random(12, 6), metadata)),
+    }
+    return Explorer(models, (-1000.0, 1000.0), pixel_mm=12.0, folder=tmp_path)
+
+
+def shown(explorer, name="after"):
+    return np.asarray(Image.open(io.BytesIO(explorer.images[name].value)))
+
+
+def test_a_slider_moves_the_picture_and_reset_brings_it_back(explorer):
+    before = shown(explorer)
+    explorer.sliders[1].value = 6.0
+    assert not np.array_equal(shown(explorer), before) and np.array_equal(shown(explorer, "before"), before)
+    assert np.array_equal(shown(explorer), to_grey(explorer.slice()))
+    explorer.reset.click()
+    assert np.array_equal(shown(explorer), before) and all(s.value == 0 for s in explorer.sliders.values())
+    assert (shown(explorer, "change") == shown(explorer, "change")[0, 0]).all(), "no difference has one colour"
+
+
+def test_new_z_draws_another_slice(explorer):
+    before = shown(explorer)
+    explorer.new.click()
+    assert not np.array_equal(shown(explorer), before)
+    explorer.seed.value = 0
+    assert np.array_equal(shown(explorer), before)
+
+
+def test_directions_add_up(explorer):
+    explorer.set_steps({0: 2.0, 2: -3.0})
+    both = explorer.slice()
+    explorer.set_steps({0: 2.0})
+    assert not np.array_equal(explorer.slice(), both)
+    assert "direction 0 +2.0" in explorer.status.value and "diagnosis" in explorer.status.value
+
+
+def test_undo_goes_back_one_change_at_a_time(explorer):
+    pictures = [shown(explorer)]
+    for value in (2.0, 5.0):
+        explorer.sliders[0].value = value
+        pictures.append(shown(explorer))
+    explorer.seed.value = 3
+    for expected in reversed(pictures):
+        explorer.undo.click()
+        assert np.array_equal(shown(explorer), expected)
+    explorer.undo.click()
+    assert np.array_equal(shown(explorer), pictures[0]), "and no further"
+
+
+def test_named_directions_come_first_and_the_search_finds_the_rest(explorer):
+    explorer.sliders[0].value = 4.0
+    explorer.model.value = "vae"
+    assert len(explorer.panel.children) == SHOWN and shown(explorer).shape == (32, 32)
+    first = explorer.panel.children[0].children
+    assert first[0].description == "rotation (4)" and "<svg" in first[1].value and "3 degrees" in first[1].value
+    explorer.search.value = "11"
+    assert [row.children[0].description for row in explorer.panel.children] == ["direction 11"]
+    explorer.sliders[11].value = 2.0
+    explorer.search.value = "no such"
+    assert "no direction says" in explorer.panel.children[0].value
+    explorer.search.value = ""
+    assert len(explorer.panel.children) == SHOWN + 1, "what is moved stays in sight"
+
+
+def test_the_window_changes_grey_values_and_nothing_else(explorer):
+    hu, before = explorer.slice(), shown(explorer)
+    explorer.preset.value = "bone"
+    assert np.array_equal(explorer.slice(), hu) and not np.array_equal(shown(explorer), before)
+
+
+def test_how_far_from_the_prior_is_said(explorer):
+    explorer.set_steps({0: 6.0, 1: 6.0, 2: 6.0})
+    assert explorer.scene.typical() < 0.01 and f"{explorer.scene.typical():.1%} of random slices" in explorer.readout.value
+    assert "rotation" in explorer.readout.value and "degrees" in explorer.readout.value
+
+
+def test_a_saved_state_reopens_exactly(explorer, tmp_path):
+    explorer.model.value = "vae"
+    explorer.seed.value = 7
+    explorer.set_steps({4: 3.3, 9: -1.0})
+    hu, path, picture = explorer.slice(), explorer.export("json"), explorer.export("png")
+    explorer.model.value = "gan"
+    for source in (path, picture):
+        explorer.scene.open_state(source)
+        explorer.show(explorer.scene.state())
+        assert explorer.model.value == "vae" and explorer.sliders[4].value == 3.3
+        assert np.array_equal(explorer.slice(), hu)
+        explorer.reset.click()
+    for wrong, message in (({}, "no saved state"), ({"format": FORMAT, "model": "x"}, "belongs to model 'x'")):
+        with pytest.raises(UserError, match=message):
+            explorer.scene.restore(wrong)
+    with pytest.raises(UserError, match="moves direction 40, and gan has 3"):
+        explorer.scene.restore({"format": FORMAT, "model": "gan", "seed": 0, "steps": {"40": 1.0}, "preset": "full"})
+
+
+def test_exports_are_marked_as_synthetic_in_pixels_and_metadata(explorer):
+    with Image.open(explorer.export("png")) as picture:
+        pixels, text = np.asarray(picture, int), picture.text
+    plain = np.asarray(Image.fromarray(explorer.scene.grey(explorer.slice())).resize(pixels.shape[::-1], Image.Resampling.BICUBIC), int)
+    written = np.abs(pixels - plain) > 40
+    assert len(pixels) >= 256 and written[-24:].sum() > 200 and written[:-24].sum() == 0
+    assert "not for diagnosis" in text["Description"]
+    with Image.open(explorer.export("gif")) as gif:
+        assert gif.n_frames == 28 and b"not for diagnosis" in gif.info["comment"]
+    with av.open(str(explorer.export("mp4"))) as film:
+        assert film.metadata["comment"] == NOTICE and sum(1 for _ in film.decode(video=0)) == 3 * 48
+    assert "saved gan-slice0-direction0.mp4" in explorer.message.value
+
+
+def test_where_nothing_can_be_written_it_says_so(explorer, tmp_path):
+    (tmp_path / "file").write_text("")
+    explorer.folder = tmp_path / "file"
+    assert explorer.export("png") is None and explorer.message.value.startswith("not saved:")
+
+
+def test_play_moves_the_chosen_direction_and_no_other(explorer):
+    explorer.played.value = 2
+    explorer.play.value = 15
+    assert explorer.sliders[2].value == pytest.approx(explorer.reach) and explorer.sliders[0].value == 0
+
+
+def test_in_a_running_kernel_only_the_last_of_many_changes_is_drawn(explorer, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(explorer.scene, "both", lambda both=explorer.scene.both: drawn.append(1) or both())
+
+    async def drag():
+        for value in np.linspace(0, 6, 40):
+            explorer.sliders[0].value = float(value)
+        await asyncio.sleep(0.3)
+
+    asyncio.run(drag())
+    assert len(drawn) < 5 and "direction 0 +6.0" in explorer.status.value
+    assert np.array_equal(shown(explorer), to_grey(explorer.slice()))
+
+
+def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
+    with pytest.raises(MissingInput, match="no run 'nothing' with directions .* none yet; make it with python -m lpdirs run"):
+        explore("nothing", str(tmp_path))
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_grey_values_are_fixed_in_hu():
+    assert to_grey(np.array([-2000.0, -1000.0, -200.0, 600.0, 3000.0])).tolist() == [0, 0, 127, 255, 255]
+
+
+def test_a_mosaic_reads_row_by_row():
+    hu = np.arange(5)[:, None, None] * np.ones((5, 2, 2))
+    picture = mosaic(hu, 3)
+    assert picture.shape == (4, 6)
+    assert picture[0].tolist() == [0, 0, 1, 1, 2, 2] and picture[3].tolist() == [3, 3, 4, 4, -1000, -1000]
+
+
+def test_strips_have_the_steps_as_heads_and_all_rows(tmp_path):
+    steps = np.linspace(-2, 2, 5)
+    assert step_heads(steps) == ["-2", "-1", "0", "+1", "+2"]
+    fig = film_strips(np.zeros((3, 5, 8, 8)), step_heads(steps), ["a", "b", "c"])
+    assert len(fig.axes) == 16 and fig.axes[-1].get_ylabel() == "HU", "a bar of HU beside the slices"
+    assert [ax.get_title() for ax in fig.axes[:5]] == step_heads(steps)
+    assert len(contact_sheet(np.zeros((3, 8, 8)), 2).axes) == 2
+
+
+def test_an_animation_runs_there_and_back(tmp_path):
+    walks = np.random.default_rng(0).uniform(-1000, 600, (3, 4, 8, 8))
+    frames = iio.imread(animation(walks, tmp_path / "a.gif", columns=3), index=None)
+    assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape[:2] == (8, 24)
+    same = iio.imread(as_png(tmp_path / "a.gif"), index=None)
+    assert np.array_equal(same, iio.imread(tmp_path / "a.gif", index=None, mode="L")), "the PNG that moves holds the same frames"
+
+
+def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
+    walks = np.full((2, 3, 64, 64), -1000.0)
+    path = animation(walks, tmp_path / "a.gif")
+    with Image.open(path) as picture:
+        assert picture.info["comment"].decode() == NOTICE and np.asarray(picture.convert("L")).max() == 255, "letters on black"
+    steps = np.linspace(-1, 1, 3)
+    fig = film_strips(np.zeros((1, 3, 8, 8)), step_heads(steps), ["a"])
+    with Image.open(save_figure(fig, tmp_path / "a.png")) as picture:
+        assert picture.text["Description"] == NOTICE
+        marked = picture.size
+    fig.savefig(tmp_path / "b.png", dpi=110, bbox_inches="tight")
+    with Image.open(tmp_path / "b.png") as plain:
+        assert marked[1] > plain.size[1], "the notice stands below the figure"

@@ -1,0 +1,105 @@
+"""The page to share: one file, no network, and it does what it says in a real browser."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lpdirs.show.plots import to_grey, walk
+from lpdirs.show.share import share
+from lpdirs.discovery.directions import Directions
+from lpdirs.base.errors import UserError
+from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import typical_z
+from tests.show.test_explorer import lively
+from tests.browser import page
+
+WINDOW = (-1000.0, 1000.0)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    torch.manual_seed(0)
+    generator = lively(Generator(32, 6, 8))
+    named = {"names": {"2": "rotation"}, "words": {"2": "rotation, +3.1 degrees per unit step", "0": "dead: <nothing>"}}
+    models = {
+        "gan-unit4": (generator, Directions(torch.eye(6)[:4], named)),
+        "vae-sefa3": (lively(Generator(32, 6, 8)), Directions(torch.eye(6)[3:])),
+    }
+    path = share(models, WINDOW, tmp_path_factory.mktemp("page") / "explore.html", frames=5, slices=2, note="run tests")
+    return models, path
+
+
+def test_the_page_holds_what_the_models_draw(shared):
+    models, path = shared
+    text = path.read_text()
+    assert "http" not in re.sub(r'(?s)<script type="application/json".*?</script>', "", text), "nothing is fetched"
+    data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', text)[1])
+    assert [d["name"] for d in data["models"][0]["directions"]] == ["rotation (2)", "direction 0", "direction 1", "direction 3"]
+    assert data["models"][0]["directions"][1]["words"] == "dead: <nothing>" and data["steps"] == [-4.5, -2.25, 0, 2.25, 4.5]
+    generator, directions = models["gan-unit4"]
+    sprite = np.array(Image.open(io.BytesIO(base64.b64decode(data["models"][0]["sprites"][0][0]))).convert("L"), float)
+    drawn = np.concatenate(list(to_grey(walk(generator, directions, typical_z(generator, 6), 2, data["steps"], WINDOW))), axis=1)
+    assert sprite.shape == (32, 5 * 32) and np.abs(sprite - drawn).mean() < 6
+
+
+def test_no_middle_or_too_large_is_refused(shared, tmp_path, monkeypatch):
+    models, _ = shared
+    with pytest.raises(UserError, match="frames must be odd"):
+        share(models, WINDOW, tmp_path / "x.html", frames=4)
+    monkeypatch.setattr("lpdirs.show.share.LARGEST", 1000)
+    with pytest.raises(UserError, match="share fewer slices, frames or models"):
+        share(models, WINDOW, tmp_path / "x.html", frames=3)
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_it_works_in_a_browser_without_a_network(shared):
+    _, path = shared
+    with page() as tab:
+        picture = lambda name: tab.evaluate(f"document.getElementById('{name}').toDataURL()")
+        tab.goto(path.as_uri())
+        tab.wait_for_function("document.getElementById('after').width === 384")
+        assert tab.locator("#words").text_content() == "rotation, +3.1 degrees per unit step"
+        assert picture("before") == picture("after")
+        tab.locator("#step").focus()
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_function("document.getElementById('value').textContent === '+2.3'")
+        tab.wait_for_function("document.getElementById('after').toDataURL() !== document.getElementById('before').toDataURL()")
+        assert tab.locator("#step").get_attribute("aria-valuetext") == "+2.3 along rotation (2)"
+        moved = picture("after")
+        box = tab.locator("#after").bounding_box()
+        tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + 3, box["y"] + 50)
+        tab.mouse.up()
+        tab.wait_for_function("document.getElementById('value').textContent === '-4.5'")
+        assert picture("after") != moved
+        tab.select_option("#model", label="vae-sefa3")
+        tab.wait_for_function("document.getElementById('words').textContent === 'not measured'")
+        tab.select_option("#direction", label="direction 1")
+        tab.select_option("#slice", label="slice 2")
+        tab.emulate_media(color_scheme="dark")
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 23, 26)"
+        assert tab.errors == [] and {url.split(":")[0] for url in tab.requests} <= {"file", "data", "blob"}
+
+
+def test_a_finger_moves_it_too(shared):
+    _, path = shared
+    with page(touch=True) as tab:
+        tab.goto(path.as_uri())
+        tab.wait_for_function("document.getElementById('after').width === 384")
+        tab.locator("#after").scroll_into_view_if_needed()
+        box = tab.locator("#after").bounding_box()
+        finger = tab.context.new_cdp_session(tab)
+        at = lambda share: [{"x": box["x"] + share * box["width"], "y": box["y"] + 60}]
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at(0.5)})
+        for share in (0.6, 0.8, 0.98):
+            finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": at(share)})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        tab.wait_for_function("document.getElementById('value').textContent === '+4.5'")
+        assert tab.errors == []

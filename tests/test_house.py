@@ -1,0 +1,150 @@
+"""What holds the house together: imports run one way, dependencies stand in one place, notebooks are as a reader expects."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from lpdirs.runs.stage import COMMON, NOTEBOOKS, load_profile
+from tests.conftest import ROOT
+
+ROOMS = ["base", "data", "generative", "discovery", "analysis", "pipeline"]
+REFERENCE = ROOT / "tests" / "notebooks" / "reference"
+
+
+def room_of(module: str) -> str:
+    part = module.split(".")[1] if "." in module else "base"
+    return part if part in ROOMS else "base"
+
+
+def test_imports_run_one_way():
+    for path in (ROOT / "lpdirs").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if path.name == "__main__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            )
+            for name in names:
+                if name and name.startswith("lpdirs."):
+                    assert ROOMS.index(room_of(name)) <= ROOMS.index(room_of(module)), f"{module} imports {name}"
+
+
+def test_modules_are_one_idea_each():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "lpdirs").rglob("*.py")}
+    assert max(lengths.values()) <= 300, max(lengths, key=lengths.get)
+    assert "utils.py" not in lengths
+
+
+def locked() -> dict[str, Version]:
+    lines = [line.split(";")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", name).lower(): Version(version) for name, version in pins}
+
+
+def test_lock_environment_and_pyproject_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = locked()
+    for text in project["dependencies"] + project["optional-dependencies"]["test"]:
+        requirement = Requirement(text)
+        version = pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]
+        assert requirement.specifier.contains(version), f"{requirement} is locked at {version}"
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [d for d in environment["dependencies"] if isinstance(d, str)]
+    (pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    assert environment["channels"] == ["conda-forge"] and pip == ["-r requirements.lock", "-e ."]
+    assert sorted(re.split("[=<>]", d)[0] for d in conda) == ["pip", "python"]
+    python = next(d for d in conda if d.startswith("python")).split("=")[1]
+    assert Requirement(f"python{project['requires-python']}").specifier.contains(python)
+
+
+def test_the_lock_names_no_address():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "@" not in text and "--" not in text
+
+
+def test_installed_is_what_is_locked():
+    from importlib.metadata import version
+
+    for name in ("torch", "numpy", "pydicom", "papermill", "nbval"):
+        assert Version(version(name).split("+")[0]) == locked()[name]
+
+
+def test_profiles_have_the_same_settings():
+    settings = {name: load_profile(name) for name in ("smoke", "demo", "paper")}
+    assert settings["smoke"].keys() == settings["demo"].keys() == settings["paper"].keys()
+    for name in settings:
+        assert yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{name}.yaml").read_text())["profile"] == name
+
+
+def test_the_paper_profile_is_the_recipe():
+    """The table of the specification, line by line."""
+    recipe = {
+        **{"size": 128, "window_low": -1000, "window_high": 2000, "latent_dim": 32, "augment": True},
+        **{"gan_width": 128, "gan_batch": 128, "gan_epochs": 50, "gan_lr": 2e-4, "gan_steps": None},
+        **{"gan_noise": 0, "gan_ema": 0, "gan_spectral_norm": False},
+        **{"vae_width": 64, "vae_batch": 128, "vae_epochs": 50, "vae_lr": 1e-4, "vae_steps": None},
+        **{"vae_loss": "paper", "vae_kl_weight": 0.01},
+        **{"n_directions": 32, "basis": "unit", "reconstructor": "lenet", "direction_steps": 3000, "direction_batch": 128},
+        **{"lr_directions": 1e-4, "lr_reconstructor": 1e-4, "shift_scale": 6, "min_shift": 0.5, "shift_weight": 0.25},
+    }
+    profile = load_profile("paper")
+    assert {name: profile[name] for name in recipe} == recipe
+
+
+def read(name: str, folder: Path = ROOT / "notebooks"):
+    return nbformat.read(folder / f"{name}.ipynb", 4)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_are_as_a_reader_expects(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.cells[0].source.startswith(f"# {name[:2]} · ") and "**Question.**" in notebook.cells[0].source
+    (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run once, from top to bottom"
+    names = [node.target.id for node in ast.parse(parameters.source).body]
+    assert names[: len(COMMON)] == list(COMMON) and set(names) - set(COMMON) <= set(load_profile("demo"))
+    sources = "".join(cell.source for cell in notebook.cells)  # pictures are letters too
+    assert "PARAM" not in sources and "FIND_" not in sources
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", cell.source
+            text = "".join(output.get("text", "")) + str({k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")})
+            assert not re.search(r"(/work/|/root/|/home/|/tmp/|[Ww]arning)", text), text[:300]
+
+
+def test_every_setting_belongs_to_a_notebook():
+    declared = set()
+    for name in NOTEBOOKS:
+        (cell,) = [c for c in read(name).cells if "parameters" in c.metadata.get("tags", [])]
+        declared |= {node.target.id for node in ast.parse(cell.source).body}
+    assert declared - set(COMMON) == set(load_profile("demo"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_nbval_ignores_says_why(name):
+    cells = [cell for cell in read(name).cells if cell.cell_type == "code"]
+    ignored = [cell for cell in cells if "nbval-ignore-output" in cell.metadata.get("tags", [])]
+    assert all(cell.source.startswith("# not compared by nbval: ") for cell in ignored)
+    assert not any("not compared" in cell.source for cell in cells if cell not in ignored)
+    assert len(cells) - len(ignored) >= 5
+    assert not any("nbval-skip" in cell.metadata.get("tags", []) for cell in cells)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_nbval_s_references_are_the_notebooks_at_smoke_scale(name):
+    """If this fails: make reference."""
+    source = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in read(name).cells]
+    reference = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in read(name, REFERENCE).cells]
+    injected = [c for c in reference if "injected-parameters" in c[2]]
+    assert injected and 'profile = "smoke"' in injected[0][1]
+    assert [c for c in reference if c not in injected] == source

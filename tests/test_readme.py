@@ -1,0 +1,55 @@
+"""The README's commands are ones that exist, and its numbers are those of the committed tables."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from torch import nn
+
+from lpdirs.discovery import methods
+from lpdirs.discovery.directions import Directions
+from lpdirs.runs import cli
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"(?m)(?:^    .*\n)+", README)
+LINES = [re.split(r"  +#|   +", line.strip())[0] for block in BLOCKS for line in block.splitlines()]
+OURS = [line for line in LINES if line.startswith(("make ", "python -m lpdirs", "papermill ", "nohup ", "tmux "))]
+
+
+def test_there_are_commands():
+    assert len(OURS) >= 12 and any(line.startswith("make run") for line in OURS)
+
+
+@pytest.mark.parametrize("line", [line for line in OURS if "python -m lpdirs" in line])
+def test_lpdirs_takes_the_command(line, monkeypatch, tmp_path):
+    """Parsed by the real command line, up to the work itself."""
+    called = []
+    for name in ("_run", "_fetch", "_sweep", "_verify"):
+        monkeypatch.setattr(cli, name, lambda args, name=name: called.append(name))
+    ours = line[line.index("python -m lpdirs") :].split(" > ")[0].rstrip("'")
+    assert cli.main(shlex.split(ours)[3:]) == 0 and len(called) == 1
+
+
+@pytest.mark.parametrize("line", [line for line in OURS if line.startswith("make ")])
+def test_make_has_the_target(line):
+    dry = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert dry.returncode == 0, dry.stderr
+
+
+def test_your_own_generator_works_as_it_says(monkeypatch, tmp_path):
+    """The Python of the README, on a module as a user might have; with three steps of training in place of 3,000."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    train = methods.train
+    monkeypatch.setattr(methods, "train", lambda search, steps, *rest, **named: train(search, 3, *rest, **named))
+    monkeypatch.chdir(tmp_path)
+    module = nn.Sequential(nn.Linear(512, 32 * 32), nn.Sigmoid(), nn.Unflatten(1, (1, 32, 32)))
+    exec(code, {"module": module})
+    assert len(Directions.load(tmp_path / "directions.safetensors")) == 32
+
+
+def test_files_that_it_links_to_are_there():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    missing = [link for link in links if not (ROOT / link).exists()]
+    assert len(links) > 10 and not missing, missing
