@@ -6,12 +6,12 @@ RUN ?= $(PROFILE)
 BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-# the memory of freed tensors is kept for the next (glibc): training on a CPU takes 10 to 15 percent less; as KEEP_MEMORY in lpdirs/cluster.py
+# the memory of freed tensors is kept for the next (glibc): training on a CPU takes 10 to 15 percent less; as KEEP_MEMORY in lpdirs/base/compute.py
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 
-# make fuzz   make bench   make notebooks   make reference   make release   make api   make lock
-.PHONY: fuzz bench run test lint unit notebooks-test browser lab explore setup lock notebooks reference release api clean
+# make fuzz   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
+.PHONY: fuzz bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
 
 setup: $(VENV)/.installed
 
@@ -19,7 +19,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lpdirs needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
 run: setup
@@ -35,6 +35,7 @@ browser:
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy lpdirs
 
 unit: setup
 	$(BIN)/python -m pytest -q tests
@@ -65,18 +66,22 @@ lab: setup
 explore: setup
 	$(BIN)/jupyter lab notebooks/explore.ipynb
 
+# the parameters cells of the notebooks, from the one definition of the settings
+parameters: setup
+	$(BIN)/python -m tests.notebooks.refresh parameters
+
 # regenerate what is committed: the notebooks with the demo's outputs, and nbval's references at smoke scale
 notebooks: setup
 	rm -rf outputs/demo
-	$(BIN)/python -m lpdirs.pipeline.refresh notebooks
+	$(BIN)/python -m tests.notebooks.refresh notebooks
 
 reference: setup
 	rm -rf outputs/nbval
-	$(BIN)/python -m lpdirs.pipeline.refresh reference
+	$(BIN)/python -m tests.notebooks.refresh reference
 
 # what comes with the project, in outputs/reference: after `make notebooks` and `python -m lpdirs sweep notebooks/profiles/grid_demo.yaml`
 release: setup
-	$(BIN)/python -m lpdirs.pipeline.release
+	$(BIN)/python -m tests.release
 
 # the pages of the package, from its docstrings, in build/api
 api: setup

@@ -8,13 +8,13 @@ import torch
 
 from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
-from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.data.series import DataSettings
+from lpdirs.phantom.cohort import Cohort, write_cohort
 
 ROOT = Path(__file__).parent.parent
 REAL_CT = ROOT.parent / "shared" / "ct_samples"
 COHORT = Cohort("tests", patients=16, slices=8, matrix=64, noise=10.0, seed=3)
-SETTINGS = DataSettings(size=32, window=(-1000.0, 1000.0))
+SETTINGS = DataSettings(size=32, window_low=-1000, window_high=1000)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.runs.grid import DISCOVER
-from lpdirs.runs.stage import fingerprints, project_root, read_log
+from lpdirs.runs.records import fingerprints, read_log
+from tests.notebooks.refresh import ROOT, sources
 
 LARGEST = 5_000_000  # bytes of a file
 MOST = 25_000_000  # of all
@@ -36,6 +37,8 @@ def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_d
     for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
         name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
         shutil.copy(path, reference / name)
+    made = {name: sources(ROOT / "notebooks" / f"{name}.ipynb") for name in ("05_qualitative_analysis", "06_quantitative_analysis")}
+    (reference / "sources.json").write_text(json.dumps(made, indent=1))
     sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
     large = [path.name for path, size in sizes.items() if size > LARGEST]
     if large or sum(sizes.values()) > MOST:
@@ -83,4 +86,4 @@ def _copy_slices(data: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(f"written: {release(project_root() / 'outputs')}")
+    print(f"written: {release(ROOT / 'outputs')}")

@@ -26,7 +26,7 @@ def test_there_are_commands():
 def test_lpdirs_takes_the_command(line, monkeypatch, tmp_path):
     """Parsed by the real command line, up to the work itself."""
     called = []
-    for name in ("_run", "_fetch", "_sweep", "_verify"):
+    for name in ("_run", "_fetch", "_sweep", "_settings", "_verify"):
         monkeypatch.setattr(cli, name, lambda args, name=name: called.append(name))
     ours = line[line.index("python -m lpdirs") :].split(" > ")[0].rstrip("'")
     assert cli.main(shlex.split(ours)[3:]) == 0 and len(called) == 1

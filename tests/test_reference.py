@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpdirs.measures.anatomy import MEASURES
-from lpdirs.show.explorer import explore
-from lpdirs.scores.response import FACTORS, respond
-from lpdirs.runs.models import GENERATORS
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import load_generator
-from lpdirs.pipeline.release import LARGEST, MOST
+from lpdirs.measures.thorax import thorax
+from lpdirs.models.files import load_generator
+from lpdirs.runs.explore import explore
+from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.verify import verify
+from lpdirs.scores.response import respond
 from tests.conftest import ROOT
+from tests.release import LARGEST, MOST
 
 REFERENCE = ROOT / "outputs" / "reference"
 
@@ -35,22 +35,22 @@ def test_a_headline_number_comes_out_again_from_the_committed_weights(name):
     (path,) = (REFERENCE / "demo" / "directions").glob(f"{name}-*/directions.safetensors")
     table = pd.read_csv(path.with_name("responses.csv"))
     row = table[table["factor"] == "rotation"].sort_values("r", key=abs).iloc[-1]
-    generator, about = load_generator(REFERENCE / "demo" / GENERATORS[name])
+    generator = load_generator(REFERENCE / "demo" / GENERATORS[name])
     found = Directions.load(path)
     one = Directions(found.matrix[[int(row["direction"])]])
-    geometric = tuple(factor for factor in FACTORS if factor in MEASURES)
     log = json.loads((REFERENCE / "demo" / "run.json").read_text())["04_discover_directions"]
-    samples, steps, seed = log["settings"]["response_samples"], tuple(log["settings"]["response_steps"]), log["seed"]
-    again = respond(generator, one, tuple(about["window"]), about["pixel_mm"], None, samples, steps, geometric, seed)
-    now = again.table(seed).set_index("factor").loc["rotation"]
+    shifts = log["settings"].get("response_shifts") or log["settings"]["response_steps"]  # as it was called
+    measures = thorax(generator.info.window, generator.info.pixel_mm)
+    again = respond(generator, one, measures, shifts, log["settings"]["response_samples"], log["seed"])
+    now = again.table(log["seed"]).set_index("factor").loc["rotation"]
     assert abs(row["r"]) >= 0.8, "the README says so"
     assert now["r"] == pytest.approx(row["r"], abs=0.005) and now["slope"] == pytest.approx(row["slope"], rel=0.01)
 
 
 def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
-    explorer = explore("demo", str(REFERENCE))
+    explorer = explore("demo", outputs=str(REFERENCE))
     assert any(title.startswith("y_position (") for title in explorer.titles.values())
     assert "from shoulders to liver" in explorer.readout.value
-    before = explorer.slice()
+    before = explorer.image_values()
     explorer.sliders[explorer.order[0]].value = 3.0
-    assert not np.array_equal(explorer.slice(), before)
+    assert not np.array_equal(explorer.image_values(), before)

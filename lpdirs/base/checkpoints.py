@@ -98,8 +98,8 @@ def _deferred_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in caught[:1]:
-            signal.raise_signal(number)
+        for first in caught[:1]:
+            signal.raise_signal(first)
 
 
 def _save_checkpoint(folder: Path, content: dict) -> None:

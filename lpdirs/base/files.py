@@ -12,7 +12,7 @@ from filelock import FileLock
 from lpdirs.base.errors import SettingsDiffer, UserError
 
 
-def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

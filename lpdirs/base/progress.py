@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -31,8 +32,9 @@ class Progress:
     def __init__(self, label: str, every: float = 0.5):
         self.label, self.every = label, every
         self.start = self.last = time.monotonic()
-        self.begun = None  # how much was done before, when a run is resumed
-        self.handle, self.bar = None, None
+        self.begun: int | None = None  # how much was done before, when a run is resumed
+        self.handle: Any = None
+        self.bar: Any = None
         if "ipykernel" in sys.modules:
             from IPython.display import HTML, display
 
@@ -48,8 +50,10 @@ class Progress:
         self.last, seconds = now, now - self.start
         note(self.label, done, total)
         losses = "  ".join(f"{k} {v:.3f}" for k, v in (values or {}).items())
+        if self.handle is None and self.bar is None and done == total:
+            return  # over before there was anything to wait for
         if self.handle is None:
-            self.bar = self.bar or tqdm(total=total, desc=self.label, initial=done)
+            self.bar = self.bar or tqdm(total=total, desc=self.label, initial=done, leave=False)
             self.bar.update(done - self.bar.n)
             self.bar.set_postfix_str(losses)
             if done == total:

@@ -69,7 +69,7 @@ def in_words(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown setting {name}: settings are {', '.join(flat_name(n, f) for n, f in fields.items())}"
     if first["type"] == "missing":
         return f"{name} is missing"
-    context = first.get("ctx", {})
+    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in first.get("ctx", {}).items()}
     if first["type"] in KINDS:
         said = KINDS[first["type"]].format(**context)
         return f"{name} {said}, not {first['input']!r}"

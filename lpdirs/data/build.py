@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -64,10 +65,15 @@ def build_dataset(
     must see both folders; the result does not depend on them. Raises NoSlices when nothing can be used.
     """
     described, parts = folder / "dataset.json", folder / "parts"
-    wanted = {"size": settings.size, "window": list(settings.window), "min_lung": settings.min_lung, "fov_mm": settings.fov_mm}
+    wanted: dict[str, Any] = {
+        "size": settings.size,
+        "window": list(settings.window),
+        "min_lung": settings.min_lung,
+        "fov_mm": settings.fov_mm,
+    }
     wanted |= {"source": str(source), "code": fingerprint_of_code("import lpdirs.data.build")}
     wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
-    there = json.loads(described.read_text()) if described.exists() else None
+    there: dict[str, Any] = json.loads(described.read_text()) if described.exists() else {}
     current = bool(there) and there["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
     if there:
         check_settings(there["settings"] | {"code": wanted["code"]}, wanted, folder)
@@ -135,7 +141,7 @@ def build_dataset(
 
 
 def read_slices(
-    source: str | Path, size: int = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
+    source: str | Path, size: Literal[32, 64, 128] = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
 ) -> Slices:
     """All usable CT slices of the DICOM files below `source`, at `size` px; values beyond `window` (HU) are clipped to it.
 
@@ -161,12 +167,17 @@ def _inventory(source: Path, files: list[Path], extra: str = "", times: bool = F
     return digest.hexdigest()
 
 
-def _table(source: Path, series: dict[str, list[Header]], parts: dict[str, Path], settings: DataSettings):
+def _table(
+    source: Path, series: dict[str, list[Header]], parts: dict[str, Path], settings: DataSettings
+) -> tuple[list[dict], dict[str, list[int]], list[tuple[Path, str]]]:
     """Rows of slices.csv; for each series which slices of its part are kept; and what was rejected, in the parts or as a double."""
     synthetic = (source / "factors.csv").exists()
     truth = _read_truth(source / "factors.csv") if synthetic else {}
     public = set(read_manifest()["patient"])  # a collection whose identifiers are no secret, and whose split is written down
-    table, kept, rejected, seen = [], {}, [], set()
+    table: list[dict] = []
+    kept: dict[str, list[int]] = {}
+    rejected: list[tuple[Path, str]] = []
+    seen: set[str] = set()
     for uid, headers in series.items():
         part = json.loads(parts[uid].read_text())
         rejected += [(Path(path), reason) for path, reason in part["rejected"]]

@@ -108,8 +108,8 @@ def _read_header(path: Path) -> Header:
         raise Unusable("implausible size")
     orientation = _numbers(ds, "ImageOrientationPatient", 6, "no geometry")
     position = _numbers(ds, "ImagePositionPatient", 3, "no geometry")
-    spacing = _numbers(ds, "PixelSpacing", 2, "no geometry")
-    if min(spacing) <= 0.05 or max(spacing) > 10:
+    rows_mm, columns_mm = _numbers(ds, "PixelSpacing", 2, "no geometry")
+    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10:
         raise Unusable("no geometry")
     slope, intercept = _numbers(ds, "RescaleSlope", 1, "no rescale")[0], _numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
     if slope == 0:
@@ -128,7 +128,7 @@ def _read_header(path: Path) -> Header:
         number=int(number) if number.lstrip("-").isdigit() else 0,
         orientation=orientation,
         position=position,
-        spacing=spacing,
+        spacing=(rows_mm, columns_mm),
         slope=slope,
         intercept=intercept,
         padding=padding if isinstance(padding, int) else None,
@@ -136,7 +136,7 @@ def _read_header(path: Path) -> Header:
     )
 
 
-def _numbers(ds, tag: str, n: int, reason: str) -> tuple[float, ...]:
+def _numbers(ds: pydicom.Dataset, tag: str, n: int, reason: str) -> tuple[float, ...]:
     try:
         value = ds.get(tag)
         values = tuple(float(v) for v in (value if n > 1 else [value]))

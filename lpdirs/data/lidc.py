@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,6 +34,7 @@ def choose(manifest: pd.DataFrame, patients: int | None = None, series_file: Pat
         if patients < 1:
             raise UserError(f"--patients must be at least 1, not {patients}")
         return manifest[manifest["patient"].isin(manifest["patient"].unique()[:patients])]
+    assert series_file is not None
     if not series_file.is_file():
         raise UserError(f"{series_file} is not a file: give a text file with one SeriesInstanceUID a line")
     wanted = {line.strip() for line in series_file.read_text().splitlines() if line.strip()}
@@ -44,7 +46,7 @@ def choose(manifest: pd.DataFrame, patients: int | None = None, series_file: Pat
     return manifest[manifest["series"].isin(wanted)]
 
 
-def folder_of(row, to: Path) -> Path:
+def folder_of(row: Any, to: Path) -> Path:
     """Where a series is written."""
     return to / row.patient / row.series
 

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,11 +32,11 @@ class Slices:
         """Pixels along a side."""
         return self.hu.shape[-1]
 
-    def tensor(self, rows=slice(None)) -> Tensor:
+    def tensor(self, rows: Any = slice(None)) -> Tensor:
         """Slices in [-1, 1] (n, 1, S, S), float32."""
         return scale(self.raw(rows).float(), self.window)[:, None]
 
-    def raw(self, rows=slice(None)) -> Tensor:
+    def raw(self, rows: Any = slice(None)) -> Tensor:
         """Slices as stored, integer HU (n, S, S)."""
         return torch.from_numpy(self.hu[self.table["row"].to_numpy()[rows]])
 
@@ -86,7 +87,7 @@ def scale(hu: Tensor, window: tuple[float, float]) -> Tensor:
     return hu.clamp(low, high).sub_(low).mul_(2 / (high - low)).sub_(1)
 
 
-def to_hu(x, window: tuple[float, float]):
+def to_hu(x: Any, window: tuple[float, float]) -> Any:
     """[-1, 1] back to HU."""
     low, high = window
     return (x + 1) * ((high - low) / 2) + low

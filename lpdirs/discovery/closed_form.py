@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import draw_z
+from lpdirs.models.generators import draw_z, latent_dim_of
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def sefa(generator: nn.Module) -> Tensor:
     First layers are the linear and convolutional ones that see z before any nonlinearity; they are found by feeding z, so that
     it holds for any generator. UserError where there is none.
     """
-    d = generator.latent_dim
+    d = latent_dim_of(generator)
     like = _like(generator)
     z = torch.cat([torch.zeros(1, d), torch.eye(d), 2 * torch.eye(d)]).to(like)
     responses = []
@@ -96,17 +96,17 @@ def jacobian(generator: nn.Module, samples: int = 64, batch: int = 16, seed: int
 
     By products J^T (J e_i), so that no Jacobian is ever held.
     """
-    d, like = generator.latent_dim, _like(generator)
+    d, like = latent_dim_of(generator), _like(generator)
     z = draw_z(generator, samples, seed).to(like)
     gram = torch.zeros(d, d, dtype=torch.float64)
     for part in z.split(batch):
         with torch.enable_grad():
-            _, pull = vjp(generator, part)
+            _, pull = vjp(generator, part)  # type: ignore[misc]
         for i in range(d):
             tangent = torch.zeros_like(part)
             tangent[:, i] = 1
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own, when it first loads forward mode
-                _, pushed = jvp(generator, (part,), (tangent,))
+                _, pushed = jvp(generator, (part,), (tangent,))  # type: ignore[misc]
             gram[i] += pull(pushed)[0].sum(0).double().cpu()
     return _sorted_eigenvectors((gram + gram.T) / 2)
 

@@ -32,7 +32,7 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     """
     factors = [name for name in FACTORS if name != "z_position" or z_position is not None]
     return Measures(
-        partial(measure_all, window=tuple(window), pixel_mm=pixel_mm, z_position=z_position),
+        partial(measure_all, window=(float(window[0]), float(window[1])), pixel_mm=pixel_mm, z_position=z_position),
         {name: UNITS[name] for name in factors},
         tuple(name for name in MAIN if name in factors),
         {"breast": ("z_position", 0.3, 0.7)} if z_position is not None else {},

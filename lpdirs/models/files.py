@@ -56,7 +56,7 @@ def load_generator(path: str | Path, device: str = "cpu") -> nn.Module:
     model, metadata = load_model(path, device)
     generator = model.decoder if isinstance(model, VAE) else model
     window = metadata.get("window")
-    generator.info = GeneratorInfo(
+    generator.info = GeneratorInfo(  # type: ignore[assignment]
         metadata.get("model", "own"), fingerprint(path), tuple(window) if window else None, metadata.get("pixel_mm")
     )
     return generator

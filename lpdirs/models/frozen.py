@@ -43,5 +43,5 @@ def fold_batchnorm(generator: nn.Module) -> nn.Module:
 
 def faster(generator: nn.Module, device: str | torch.device, compile: str = "off") -> nn.Module:
     """The generator on its device with BatchNorm folded, channels last; compiled unless `compile` is "off"."""
-    generator = fold_batchnorm(generator).to(device, memory_format=torch.channels_last)
+    generator = fold_batchnorm(generator).to(device=device).to(memory_format=torch.channels_last)
     return compiled(generator, compile)

@@ -86,7 +86,9 @@ def as_generator(
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[0] != 2 or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:
         raise UserError(f"a generator must map z (B, {latent_dim}) to images (B, 1 or 3, S, S); z {tuple(trial.shape)} gave {given}")
     wrapped.grey = x.shape[1] == 3
-    wrapped.info = GeneratorInfo(name, fingerprint_of_weights(copied))
+    wrapped.info = GeneratorInfo(  # type: ignore[assignment]
+        name, fingerprint_of_weights(copied)
+    )
     return wrapped
 
 
@@ -96,9 +98,10 @@ def _first_line(error: Exception) -> str:
 
 def latent_dim_of(generator: nn.Module) -> int:
     """d; UserError for a module that is not wrapped yet."""
-    if not isinstance(getattr(generator, "latent_dim", None), int):
+    latent_dim = getattr(generator, "latent_dim", None)
+    if not isinstance(latent_dim, int):
         raise UserError(f"{type(generator).__name__} is not a generator yet: wrap it with lp.as_generator(module, latent_dim)")
-    return int(generator.latent_dim)
+    return latent_dim
 
 
 def device_of(generator: nn.Module) -> torch.device:

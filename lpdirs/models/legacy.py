@@ -19,7 +19,7 @@ BLOCKS = ("conv1", "conv12", "conv2", "conv3", "conv4", "conv5", "conv6")
 def read_checkpoint(path: str | Path) -> dict:
     """What torch.save wrote, with plain values, tensors and numpy's scalars and nothing that could run; UserError otherwise."""
     path = Path(path)
-    scalar = np._core.multiarray.scalar
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
     known = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
         with torch.serialization.safe_globals(known):

@@ -89,8 +89,8 @@ class GANTraining:
             torch.manual_seed(s.seed)
             # channels last pays on GPUs; on CPUs a step takes 15 percent longer with it (measured at paper size)
             layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
-            self.generator = Generator(s.size, s.latent_dim, s.width).to(device, memory_format=layout)
-            self.discriminator = Discriminator(s.size, s.width, s.spectral_norm).to(device, memory_format=layout)
+            self.generator = Generator(s.size, s.latent_dim, s.width).to(device).to(memory_format=layout)
+            self.discriminator = Discriminator(s.size, s.width, s.spectral_norm).to(device).to(memory_format=layout)
         self._generate, self._discriminate = compiled(self.generator, s.compile), compiled(self.discriminator, s.compile)
         self.moving = self._frozen() if s.ema else None
         betas = (s.beta1, 0.999)

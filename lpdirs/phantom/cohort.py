@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
@@ -74,9 +74,9 @@ def to_dicom(hu: np.ndarray, patient: str, t: float, number: int, cohort: Cohort
     uid = lambda *parts: _uid(cohort.name, cohort.seed, patient, *parts)
     spacing = FOV_MM / hu.shape[0]
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, uid("slice", number)
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID(uid("slice", number))
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, uid("slice", number)
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = uid("study"), uid("series"), uid("frame")
     ds.PatientID = ds.PatientName = patient
@@ -96,6 +96,6 @@ def to_dicom(hu: np.ndarray, patient: str, t: float, number: int, cohort: Cohort
     return ds
 
 
-def _uid(*parts) -> str:
+def _uid(*parts: object) -> str:
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=15).digest()
     return UID_ROOT + str(int.from_bytes(digest, "big"))

@@ -118,7 +118,7 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < LEAST_FREE:
             raise UserError(f"less than {LEAST_FREE >> 20} MiB are free in {folder.parent}: free some, or choose another --outputs")
-        first, links = self.base(self.seeds[0]), {}
+        first, links = self.base(self.seeds[0]), dict[Path, str]()
         for job in self.jobs():
             home = folder / job.run
             home.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from lpdirs.measures.measures import Measures
 from lpdirs.measures.thorax import thorax
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
+from lpdirs.models.generators import info_of, latent_dim_of
 from lpdirs.runs.stage import Stage
 
 GENERATORS = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
@@ -75,8 +76,8 @@ def open_models(stage: Stage, names: tuple[str, ...] | list[str] = tuple(GENERAT
 
 def check_belongs(path: Path, directions: Directions, generator: nn.Module) -> None:
     """UserError unless the directions in the file at `path` were found on this very generator, as far as they say."""
-    info, there = directions.info, generator.info
-    if directions.latent_dim != generator.latent_dim or info.generator_fingerprint not in ("", there.fingerprint):
+    info, there = directions.info, info_of(generator)
+    if directions.latent_dim != latent_dim_of(generator) or info.generator_fingerprint not in ("", there.fingerprint):
         raise UserError(
             f"directions/{path.parent.name} belongs to another {there.name} than {generator_file(there.name)}: "
             f"delete that folder and run notebooks/04_discover_directions.ipynb again"

@@ -87,7 +87,7 @@ def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], see
     executed = folder / "notebooks" / f"{name}.ipynb"
     try:
         stamp = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("lpdirs_key")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # what cannot be read is not done
     written = folder / NOTEBOOKS[name]
     return stamp is not None and written.is_dir() and stamp == key(name, profile, folder, given, seed)

@@ -1,6 +1,7 @@
 """The executed notebooks of a run as HTML, with an index."""
 
 import json
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def write_report(folder: Path) -> Path:
         notebook = nbformat.read(folder / "notebooks" / f"{name}.ipynb", 4)
         notebook.metadata.pop("widgets", None)  # live widgets need a kernel; the static picture beside them stays
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-        write_atomic(report / f"{name}.html", lambda partial, html=html: partial.write_text(html))
+        write_atomic(report / f"{name}.html", partial(_write, html))
         entry = log.get(name, {})
         results = "; ".join(f"{k.replace('_', ' ')}: {_text(v)}" for k, v in entry.get("results", {}).items())
         title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
@@ -61,8 +62,12 @@ def write_report(folder: Path) -> Path:
     explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
     explore = explore if (folder / "analysis" / "explore.html").exists() else ""
     page = PAGE.format(explore=explore, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
-    write_atomic(report / "index.html", lambda partial: partial.write_text(page))
+    write_atomic(report / "index.html", partial(_write, page))
     return report / "index.html"
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _text(value: object) -> str:

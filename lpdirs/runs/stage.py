@@ -146,7 +146,7 @@ def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
             f"make it with python -m lpdirs run --run {Path(run).name}"
         )
     log = read_log(folder)
-    entry = log[next(reversed(log))] if log else {"profile": "demo", "seed": 0}
+    entry: dict[str, Any] = log[next(reversed(log))] if log else {"profile": "demo", "seed": 0}
     settings = with_seed(resolve(entry["profile"], {}), entry["seed"])
     return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -73,11 +74,12 @@ def sweep(
     """
     folder = (workspace() / outputs / grid.name).resolve()
     grid.lay_out(folder)
-    jobs, outcomes = grid.jobs(), {}
+    jobs, outcomes = grid.jobs(), dict[str, Outcome]()
     devices = gpus()
     count = workers or len(devices) or max(1, cores() // grid.threads)
     with cluster(count, scheduler, devices, always=True) as client:
-        futures = {}
+        assert client is not None
+        futures: dict[str, Any] = {}
         for number, job in enumerate(jobs):  # in this order, so that a sweep that is stopped has its first seeds complete
             needed = [futures[name] for name in job.after]
             futures[job.name] = client.submit(do, job, folder, grid.threads, *needed, key=job.name, pure=False, priority=-number)
@@ -107,14 +109,14 @@ def sweep(
     return folder
 
 
-def _outcome(name: str, future) -> Outcome:
+def _outcome(name: str, future: Any) -> Outcome:
     try:
         return future.result()
     except Exception as error:  # the worker died again and again, or something that no user can mend
         return Outcome(name, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _let_them_save(client) -> None:
+def _let_them_save(client: Any) -> None:
     """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended."""
     try:
         client.run(_interrupt_kernels)

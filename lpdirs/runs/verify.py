@@ -69,7 +69,7 @@ def _verify_run(run: Path) -> list[Line]:
 
 def _otherwise(run: Path) -> list[Line]:
     """What is different here from where the run was computed."""
-    here, lines = provenance(), {}
+    here, lines = provenance(), dict[str, None]()
     for entry in read_log(run).values():
         there = entry["provenance"]
         for name, version in there["packages"].items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ def name_directions(
     return rows
 
 
-def _words(row, units: Mapping[str, str]) -> str:
+def _words(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "dead":
         return "dead: it changes almost nothing"
     if row.kind == "mixed":

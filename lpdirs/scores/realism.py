@@ -60,7 +60,7 @@ class _Extract(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network.extract_features(x)
+        return self.network.extract_features(x)  # type: ignore[operator]
 
 
 def kernel_distance(one: np.ndarray, other: np.ndarray, subsets: int = 50, size: int = 100, seed: int = 0) -> tuple[float, float]:

@@ -41,7 +41,9 @@ class Explorer(widgets.VBox):
     ):
         self.scene, self.reach, self.folder = Scene(models, measures, display, seed=seed), reach, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}
-        self._past, self._pending, self._held = [], None, False
+        self._past: list[dict] = []
+        self._pending: asyncio.TimerHandle | None = None
+        self._held = False
         self._build(models, seed)
         self._choose()
 

@@ -59,7 +59,7 @@ def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", displa
 
 
 def strip(
-    generator: nn.Module, directions: Directions, z: Tensor, k: int, shifts: Sequence[float], display: Display | None = None
+    generator: nn.Module, directions: Directions, z: Tensor, k: int, shifts: Sequence[float] | np.ndarray, display: Display | None = None
 ) -> np.ndarray:
     """Values (n shifts, S, S) along direction k from one z (d,)."""
     moved = torch.cat([directions.shift(z[None], k, eps) for eps in shifts])
@@ -69,7 +69,7 @@ def strip(
 def strips(
     generator: nn.Module,
     directions: Directions,
-    shifts: Sequence[float] = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
+    shifts: Sequence[float] | np.ndarray = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
     k: Sequence[int] | None = None,
     display: Display | None = None,
     seed: int = 0,
@@ -82,7 +82,7 @@ def strips(
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)
 
 
-def shift_heads(shifts: Sequence[float]) -> list[str]:
+def shift_heads(shifts: Sequence[float] | np.ndarray) -> list[str]:
     """Shifts as column heads: -2, 0, +2."""
     return [f"{shift:+.3g}" if shift else "0" for shift in shifts]
 
@@ -99,7 +99,7 @@ def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title
         axes[i, 0].text(-0.06, 0.5, labels[i], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=9)
     fig.subplots_adjust(wspace=0.03, hspace=0.03, left=margin / width, right=1 - bar / width, bottom=0.005, top=1 - 0.55 / height)
     tall = min(rows, 4) * SIDE
-    beside = fig.add_axes([1 - 0.93 * bar / width, 1 - (0.55 + tall) / height, 0.1 / width, tall / height])
+    beside = fig.add_axes((1 - 0.93 * bar / width, 1 - (0.55 + tall) / height, 0.1 / width, tall / height))
     ticks = [-1000, -500, 0, 500] if display.unit == "HU" else None
     fig.colorbar(axes[0, 0].images[0], cax=beside, ticks=ticks).set_label(display.unit, fontsize=9)
     beside.tick_params(labelsize=8)
@@ -108,7 +108,12 @@ def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title
 
 
 def difference_maps(
-    pictures: np.ndarray, shifts: Sequence[float], labels: list[str], limit: float = 1000, title: str = "", display: Display = CT
+    pictures: np.ndarray,
+    shifts: Sequence[float] | np.ndarray,
+    labels: list[str],
+    limit: float = 1000,
+    title: str = "",
+    display: Display = CT,
 ) -> Figure:
     """Values at the last shift minus those at the first, for images (K, n shifts, S, S); red is larger at the last shift."""
     columns = 8

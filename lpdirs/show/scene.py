@@ -163,7 +163,7 @@ class Scene:
         """Restore what `save_state` wrote, or the state in a PNG of `save_png`."""
         if path.suffix == ".png":
             with Image.open(path) as picture:
-                content = picture.text.get("lpdirs", "{}")
+                content = picture.info.get("lpdirs", "{}")
         else:
             content = path.read_text()
         self.restore(json.loads(content))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from lpdirs.runs.stage import project_root, provenance
+from lpdirs.base.places import workspace
+from lpdirs.runs.records import provenance
 
 
 def machine() -> dict:
@@ -35,7 +36,7 @@ def alternate(*sides: Callable[[], object], rounds: int = 5) -> list[float]:
 
 def write(name: str, figures: dict) -> None:
     """Print the figures and put them, with the machine's description, into outputs/bench/<name>.json."""
-    folder = project_root() / "outputs" / "bench"
+    folder = workspace() / "outputs" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures | {"machine": machine()}, indent=1)
     (folder / f"{name}.json").write_text(text + "\n")

@@ -18,15 +18,15 @@ import pydicom
 import torch
 from skimage.transform import resize
 
-from lpdirs.measures.anatomy import measure
 from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
-from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.lidc import read_manifest
-from lpdirs.phantom.painting import render
-from lpdirs.phantom.population import sample_patients
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import Loader, open_dataset
+from lpdirs.measures.anatomy import measure
+from lpdirs.phantom.cohort import Cohort, to_dicom
+from lpdirs.phantom.painting import render
+from lpdirs.phantom.population import sample_patients
 from tests.benchmarks.bench import alternate, write
 
 SERIES = 100  # slices each
@@ -64,7 +64,7 @@ def store_against_npz(folder: Path) -> dict:
     turn = iter(range(100))
 
     def ours():
-        build_dataset(source, folder / f"ours{next(turn)}", DataSettings(128), workers=1)
+        build_dataset(source, folder / f"ours{next(turn)}", DataSettings(size=128), workers=1)
 
     def theirs():
         work = folder / f"npz{next(turn)}"
@@ -109,7 +109,7 @@ from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 if __name__ == "__main__":
     began = time.perf_counter()
-    data = build_dataset(Path(sys.argv[1]), Path(sys.argv[2]), DataSettings(128), workers=int(sys.argv[3]))
+    data = build_dataset(Path(sys.argv[1]), Path(sys.argv[2]), DataSettings(size=128), workers=int(sys.argv[3]))
     print(json.dumps({"slices": data["slices"], "seconds": round(time.perf_counter() - began, 1)}))
 """
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
-from lpdirs.show.explorer import Explorer
+import lpdirs as lp
 from lpdirs.base.compute import cores
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.display import ct
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.vae import Decoder
+from lpdirs.show.explorer import Explorer
 from tests.benchmarks.bench import write
 from tests.browser import jupyter_lab, page, run_all
 
@@ -21,7 +23,11 @@ def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
     """Milliseconds, measurements and all three pictures included; outside a running kernel each change is drawn at once."""
     for _ in range(3):
         generator(torch.randn(8, generator.latent_dim))
-    explorer = Explorer({"g": (generator.eval(), Directions(random(8, generator.latent_dim)))}, (-1000.0, 1000.0), pixel_mm=pixel_mm)
+    explorer = Explorer(
+        {"g": (generator.eval(), Directions(random(8, generator.latent_dim)))},
+        lp.thorax((-1000.0, 1000.0), pixel_mm),
+        ct((-1000.0, 1000.0)),
+    )
     slider, taken = explorer.sliders[0], []
     for i in range(moves + 3):
         began = time.perf_counter()
@@ -32,7 +38,7 @@ def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
 
 
 CELL = """import torch
-from lpdirs.show.explorer import Explorer
+import lpdirs as lp
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.vae import Decoder
@@ -40,7 +46,7 @@ from lpdirs.models.vae import Decoder
 decoder = Decoder(64, 32, 8)
 for _ in range(3):
     decoder(torch.randn(8, 32))
-Explorer({"vae": (decoder.eval(), Directions(random(8, 32)))}, (-1000.0, 1000.0), pixel_mm=6.56)"""
+lp.explore({"vae": (decoder.eval(), Directions(random(8, 32)))}, lp.thorax((-1000.0, 1000.0), 6.56))"""
 PRESS = """async () => {
   const image = document.querySelectorAll('.jp-OutputArea img.widget-image')[1];
   const handle = document.querySelector('.widget-slider .noUi-handle');

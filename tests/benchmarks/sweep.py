@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from lpdirs.base.places import workspace
 from lpdirs.runs.grid import DISCOVER, Grid
 from lpdirs.runs.notebooks import run_notebook
 from lpdirs.runs.sweep import sweep
-from lpdirs.runs.stage import project_root, resolve
 from tests.benchmarks.bench import write
 
 STEPS = 1500  # of discovery: a configuration then takes about half a minute, less than any that is meant seriously
@@ -27,8 +27,8 @@ def by_hand(grid: Grid, folder: Path) -> None:
 
     for job in grid.jobs():
         if job.notebook == DISCOVER:
-            run_notebook(job.notebook, job.profile, folder / job.run, job.given, job.seed, job.before, bar=False)
-            score_run(folder / job.run, resolve(job.profile, job.given)["score_steps"], job.seed)
+            run_notebook(job.notebook, job.profile, folder / job.run, job.given, job.seed, bar=False)
+            score_run(folder / job.run, job.settings.analysis.score_steps, job.seed)
 
 
 def swept(grid: Grid, folder: Path, workers: int) -> None:
@@ -49,7 +49,7 @@ def timed(side: Callable, *given) -> tuple[float, float]:
 
 
 def main() -> None:
-    grid = Grid.read(project_root() / "notebooks" / "profiles" / "grid_smoke.yaml", {"direction_steps": STEPS})
+    grid = Grid.read(workspace() / "notebooks" / "profiles" / "grid_smoke.yaml", {"direction_steps": STEPS})
     grid = replace(grid, generators=["gan"], seeds=SEEDS, train="once", configurations={"lenet-unit-6": {}})
     sides = {"by hand": (by_hand,), "1 worker": (swept, 1), "2 workers": (swept, 2)}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}

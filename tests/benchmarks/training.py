@@ -13,19 +13,21 @@ from pathlib import Path
 import torch
 
 from lpdirs.base.compute import cores
+from lpdirs.base.places import workspace
 from lpdirs.data.build import build_dataset
-from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
-from lpdirs.discovery.objective import Discovery, DiscoverySettings
+from lpdirs.discovery.objective import Discovery
 from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import load_generator
-from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
-from lpdirs.runs.stage import project_root
+from lpdirs.models.files import load_generator
+from lpdirs.models.training import GANTraining, VAETraining
+from lpdirs.phantom.cohort import Cohort, write_cohort
+from lpdirs.runs.settings import resolve
 from tests.benchmarks.bench import alternate, write
 from tests.benchmarks.naive import NaiveDiscovery, NaiveGAN, NaiveVAE
 
+PAPER = resolve("paper", {})
 TARGET = 0.8  # reconstructor accuracy
 OURS = {"basis": "orthonormal", "batch": 32, "lr_directions": 0.01, "lr_reconstructor": 0.005}
 
@@ -42,7 +44,7 @@ def lively_generator() -> Generator:
 def discovery_steps(rounds: int) -> dict:
     figures = {}
     for kind in ("lenet", "resnet18"):
-        settings = DiscoverySettings(n_directions=100, batch=8, reconstructor=kind)
+        settings = PAPER.discovery.but(n_directions=100, batch=8, reconstructor=kind)
         generator = lively_generator()
         ours, naive = Discovery(generator, settings), NaiveDiscovery(generator, settings)
         differences = [abs(ours.step(i)["loss"] - naive.step(i)["loss"]) for i in range(2)]
@@ -62,11 +64,11 @@ def model_steps(rounds: int) -> dict:
     figures = {"what": "128 px, paper widths, batch 8, CPU, fp32"}
     with tempfile.TemporaryDirectory() as name:
         write_cohort(Cohort("bench", 6, 16), Path(name) / "dicom")
-        build_dataset(Path(name) / "dicom", Path(name) / "data", DataSettings(128))
+        build_dataset(Path(name) / "dicom", Path(name) / "data", DataSettings(size=128))
         slices = open_dataset(Path(name) / "data")
         for label, ours, naive in (
-            ("gan", GANTraining(slices, GANSettings(batch=8)), NaiveGAN(128, 32, 128)),
-            ("vae", VAETraining(slices, VAESettings(batch=8)), NaiveVAE(128, 32, 64)),
+            ("gan", GANTraining(slices, PAPER.gan.but(batch=8)), NaiveGAN(128, 32, 128)),
+            ("vae", VAETraining(slices, PAPER.vae.but(batch=8)), NaiveVAE(128, 32, 64)),
         ):
             turn, load = iter(range(10**6)), ours.loader
             a, b, c = alternate(
@@ -90,13 +92,15 @@ from pathlib import Path
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
-from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
+from lpdirs.models.training import GANTraining, VAETraining
+from lpdirs.runs.settings import resolve
+PAPER = resolve("paper", {})
 if __name__ == "__main__":
     which, slices = sys.argv[1], open_dataset(Path(sys.argv[2]))
     task = {
-        "gan": lambda: GANTraining(slices, GANSettings(batch=8)),
-        "vae": lambda: VAETraining(slices, VAESettings(batch=8)),
-        "discovery": lambda: Discovery(Generator(128, 32, 128).eval(), DiscoverySettings(n_directions=100, batch=8)),
+        "gan": lambda: GANTraining(slices, PAPER.gan.but(batch=8)),
+        "vae": lambda: VAETraining(slices, PAPER.vae.but(batch=8)),
+        "discovery": lambda: Discovery(Generator(128, 32, 128).eval(), PAPER.discovery.but(n_directions=100, batch=8)),
     }[which]()
     for index in range(2):
         task.step(index)
@@ -109,7 +113,7 @@ def memory_at_paper_size() -> dict:
     figures = {}
     with tempfile.TemporaryDirectory() as name:
         write_cohort(Cohort("bench", 2, 16), Path(name) / "dicom")
-        build_dataset(Path(name) / "dicom", Path(name) / "data", DataSettings(128))
+        build_dataset(Path(name) / "dicom", Path(name) / "data", DataSettings(size=128))
         for which in ("gan", "vae", "discovery"):
             words = [sys.executable, "-c", MEMORY, which, str(Path(name) / "data")]
             ran = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -133,9 +137,9 @@ def curve(search, judge, patience: float, every: int) -> list[tuple[float, float
 
 
 def time_to_accuracy(generator, patience: float) -> dict:
-    ours = Discovery(generator, DiscoverySettings(**OURS))
-    naive = NaiveDiscovery(generator, DiscoverySettings())
-    judge = Discovery(generator, DiscoverySettings())  # the same measure for both: fresh pairs, R in eval mode
+    ours = Discovery(generator, PAPER.discovery.but(**OURS))
+    naive = NaiveDiscovery(generator, PAPER.discovery)
+    judge = Discovery(generator, PAPER.discovery)  # the same measure for both: fresh pairs, R in eval mode
     judge.matrix, judge.reconstructor = naive.matrix, naive.reconstructor
     quick = curve(ours, lambda: ours.accuracy(512), patience, 25)
     slow = curve(naive, lambda: judge.accuracy(512), patience, 25)
@@ -170,13 +174,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     words = parser.parse_args()
     torch.set_num_threads(cores())
-    folder = project_root() / "outputs" / words.run
+    folder = workspace() / "outputs" / words.run
     figures = {"discovery_step": discovery_steps(words.rounds)}
     figures["peak_MiB_at_paper_size"] = memory_at_paper_size()
     figures["training_step"] = model_steps(words.rounds)
     files = {"gan": folder / "gan" / "generator.safetensors", "vae": folder / "vae" / "vae.safetensors"}
     if all(path.exists() for path in files.values()):
-        generators = {name: load_generator(path)[0] for name, path in files.items()}
+        generators = {name: load_generator(path) for name, path in files.items()}
         figures["closed_form_seconds"] = closed_forms(generators)
         figures["time_to_accuracy"] = time_to_accuracy(generators["vae"], words.patience)
     else:

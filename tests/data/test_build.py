@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from lpdirs.base.checkpoints import stream
+from lpdirs.base.errors import SettingsDiffer
 from lpdirs.data.build import SPLITS, NoSlices, build_dataset, split_of
 from lpdirs.data.dicom import REASONS, find_files
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.series import DataSettings, z_fractions
 from lpdirs.data.store import Loader, affine, open_dataset, scale, to_hu
-from lpdirs.base.errors import SettingsDiffer
 from tests.conftest import COHORT, SETTINGS
 
 
@@ -100,7 +100,7 @@ def test_identifiers_of_a_clinic_are_not_copied(dicom_folder, tmp_path):
 
 
 def test_slices_without_lung_can_be_left_out(dicom_folder, tmp_path):
-    few = build_dataset(dicom_folder, tmp_path / "data", DataSettings(32, (-1000.0, 1000.0), min_lung=0.25))
+    few = build_dataset(dicom_folder, tmp_path / "data", DataSettings(size=32, min_lung=0.25))
     assert few["rejected"]["no lung"] > 0
     assert open_dataset(tmp_path / "data").table["lung_fraction"].min() >= 0.25
 
@@ -123,12 +123,12 @@ def test_nothing_to_read_says_so_in_one_line(tmp_path, prepare, message):
 
 def test_only_lungless_slices_says_what_to_do(dicom_folder, tmp_path):
     with pytest.raises(NoSlices, match="no lung.*lower min_lung"):
-        build_dataset(dicom_folder, tmp_path / "data", DataSettings(32, min_lung=0.99))
+        build_dataset(dicom_folder, tmp_path / "data", DataSettings(size=32, min_lung=0.99))
 
 
 def test_other_settings_are_refused_by_name(dicom_folder, dataset):
     with pytest.raises(SettingsDiffer, match="size was 32 and is now 64"):
-        build_dataset(dicom_folder, dataset, DataSettings(64, (-1000.0, 1000.0)))
+        build_dataset(dicom_folder, dataset, DataSettings(size=64))
 
 
 def test_batches_are_whole_epochs_in_a_seeded_order(dataset):
@@ -162,7 +162,7 @@ def test_augmentation_fills_with_air(dataset):
 
 
 def test_real_ct_is_all_accounted_for(real_ct, tmp_path):
-    data = build_dataset(real_ct, tmp_path / "data", DataSettings(64, (-1000.0, 1000.0), min_lung=0.03))
+    data = build_dataset(real_ct, tmp_path / "data", DataSettings(size=64, min_lung=0.03))
     rejected = pd.read_csv(tmp_path / "data" / "rejected.csv")
     files = find_files(real_ct)
     assert data["slices"] + len(rejected) == len(files) > 270

@@ -5,8 +5,8 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
+from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
 

@@ -14,11 +14,11 @@ import pytest
 from pydicom.uid import RLELossless
 
 from lpdirs.data.build import build_dataset
-from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
+from lpdirs.data.series import DataSettings
+from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
-from lpdirs.data.series import DataSettings
 
 CASES = int(os.environ.get("LPDIRS_FUZZ", "400"))
 COHORT = Cohort("fuzz", 1, 1)
@@ -130,7 +130,7 @@ def test_a_folder_of_mutants_is_built_and_accounted_for(originals, tmp_path):
     shutil.copy(plain, source / "good.dcm")
     (source / "loop").symlink_to(source, target_is_directory=True)
     (source / "dangling").symlink_to(source / "nowhere")
-    described = build_dataset(source, tmp_path / "data", DataSettings(32))
+    described = build_dataset(source, tmp_path / "data", DataSettings(size=32))
     lines = (tmp_path / "data" / "rejected.csv").read_text().splitlines()[1:]
     assert described["slices"] >= 1 and described["slices"] + len(lines) == len(find_files(source))
     assert sum(map(len, arrange(read_headers(find_files(source))[0])[0].values())) >= described["slices"]

@@ -10,9 +10,9 @@ import time
 import pandas as pd
 import pytest
 
+from lpdirs.base.errors import UserError
 from lpdirs.data.build import SPLITS, split_of
 from lpdirs.data.lidc import Incomplete, arrived, choose, fetch, folder_of, read_manifest
-from lpdirs.base.errors import UserError
 from lpdirs.runs.cli import main
 from tests.conftest import ROOT
 

@@ -16,18 +16,18 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from lpdirs.base.compute import cluster, each
-from lpdirs.data.build import build_dataset, pseudonym, split_of
+from lpdirs.base.errors import UserError
+from lpdirs.data.build import STAMP, build_dataset, pseudonym, split_of
 from lpdirs.data.dicom import Header, arrange
 from lpdirs.data.series import DataSettings, resample, z_fractions
 from lpdirs.data.store import open_dataset
-from lpdirs.base.errors import UserError
 from tests.conftest import COHORT, ROOT, SETTINGS
 
 FILES = ("slices.npy", "slices.csv", "rejected.csv", "dataset.json")
 
 
 def contents(folder):
-    assert {p.name for p in folder.iterdir()} == set(FILES), "nothing else is left behind"
+    assert {p.name for p in folder.iterdir()} == {*FILES, STAMP}, "nothing else is left behind"
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
@@ -122,7 +122,7 @@ def test_another_salt_gives_other_pseudonyms_and_is_not_written_down(dicom_folde
     keys = []
     for salt in ("one secret", "another secret"):
         folder = tmp_path / salt
-        build_dataset(source, folder, DataSettings(32, salt=salt))
+        build_dataset(source, folder, DataSettings(size=32, salt=salt))
         keys.append(set(open_dataset(folder).table["patient"]))
         assert all(salt.encode() not in content for content in contents(folder).values())
     assert keys[0].isdisjoint(keys[1])
@@ -136,7 +136,7 @@ def test_a_fixed_field_of_view_has_the_same_scale_for_every_patient(dicom_folder
         ds = pydicom.dcmread(path)
         ds.PixelSpacing = [float(mm) * 1.25 for mm in ds.PixelSpacing]
         ds.save_as(path)
-    whole, fixed = DataSettings(32, min_lung=0.0), DataSettings(32, min_lung=0.0, fov_mm=384.0)
+    whole, fixed = DataSettings(size=32, min_lung=0.0), DataSettings(size=32, min_lung=0.0, fov_mm=384.0)
     build_dataset(source, tmp_path / "whole", whole)
     build_dataset(source, tmp_path / "fixed", fixed)
     assert open_dataset(tmp_path / "whole").table["pixel_mm"].nunique() == 2

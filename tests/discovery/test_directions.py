@@ -2,9 +2,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lpdirs.discovery.closed_form import random
-from lpdirs.discovery.directions import DirectionMatrix, Directions
 from lpdirs.base.errors import UserError
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import DirectionMatrix, Directions, DirectionsInfo
 
 
 @pytest.mark.parametrize(("basis", "k"), [("unit", 4), ("unit", 20), ("orthonormal", 4), ("orthonormal", 8)])
@@ -46,11 +46,13 @@ def test_shift_is_z_plus_eps_a_k_and_nothing_else():
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    saved = Directions(random(5, 8), {"method": "test", "names": {"3": "rotation"}, "scores": {"rca": 0.5}})
+    info = DirectionsInfo(method="test", names={3: "rotation"}, words={3: "rotation, +3 degrees"}, cotrained_accuracy=0.5, notes={"a": [1]})
+    saved = Directions(random(5, 8), info)
     saved.save(tmp_path / "d.safetensors")
     loaded = Directions.load(tmp_path / "d.safetensors")
-    assert torch.equal(loaded.matrix, saved.matrix) and loaded.metadata == saved.metadata
-    assert loaded.name(3) == "rotation" and loaded.name(0) == "direction 0"
+    assert torch.equal(loaded.matrix, saved.matrix) and loaded.info == saved.info
+    assert loaded.title(3) == "rotation (3)" and loaded.title(0) == "direction 0"
+    assert loaded.words(3) == "rotation, +3 degrees" and loaded.words(0) == "not measured" and loaded.in_order() == [3, 0, 1, 2, 4]
 
 
 def test_other_files_and_vectors_are_refused(tmp_path):

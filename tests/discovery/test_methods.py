@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from lpdirs.base.errors import UserError
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.base.errors import UserError
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.generators import as_generator
 from lpdirs.models.vae import Decoder
@@ -58,7 +58,7 @@ def test_the_jacobian_is_that_of_torch():
 def test_encoded_patients_give_their_axes():
     frame = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(1)))[0]
     encoded = torch.randn(4000, D) * torch.tensor([5.0, 3, 2, 1, 0.5, 0.2]) @ frame.T
-    found = discover(Stretched(), "pca-encoded", 3, encoded=encoded).matrix
+    found = discover(Stretched(), "pca-encoded", 3, known=encoded).matrix
     assert agreement(found, frame).min() > 0.99
 
 
@@ -67,20 +67,20 @@ def test_the_oracle_follows_the_factors_and_names_its_directions():
     truth = torch.linalg.qr(torch.randn(D, D))[0][:2]
     table = pd.DataFrame((z @ truth.T + 0.01 * torch.randn(500, 2)).numpy(), columns=["rotation", "thickness"])
     table.iloc[::7, 0] = float("nan")
-    found = discover(Stretched(), "oracle", factors=(z, table))
-    assert (found.matrix * truth).sum(1).min() > 0.999 and found.name(1) == "thickness" and len(found) == 2
+    found = discover(Stretched(), "oracle", known=(z, table))
+    assert (found.matrix * truth).sum(1).min() > 0.999 and found.title(1) == "thickness (1)" and len(found) == 2
 
 
 @pytest.mark.parametrize("generator", [lively(Generator(32, D, 4)), lively(Decoder(32, D, 4))], ids=["gan", "vae"])
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_one_call_for_every_method_and_both_models(generator, method):
     z = torch.randn(40, D)
-    material = {"encoded": z, "factors": (z, pd.DataFrame(z[:, :4].numpy(), columns=list("abcd")))}
+    known = (z, pd.DataFrame(z[:, :4].numpy(), columns=list("abcd"))) if method == "oracle" else z
     before = torch.get_rng_state()
-    settings = DiscoverySettings(batch=4)
-    first, second = (discover(generator, method, 4, seed=1, settings=settings, steps=2, **material) for _ in range(2))
+    settings = DiscoverySettings(batch=4, steps=2)
+    first, second = (discover(generator, method, 4, seed=1, settings=settings, known=known) for _ in range(2))
     assert torch.equal(first.matrix, second.matrix) and first.matrix.shape == (4, D)
-    assert first.metadata["method"] == method and torch.equal(before, torch.get_rng_state())
+    assert first.info.method == method and torch.equal(before, torch.get_rng_state())
     if method in ("sefa", "jacobian", "pca-encoded", "random", "coordinate"):
         assert torch.allclose(first.matrix @ first.matrix.T, torch.eye(4), atol=1e-5)
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from lpdirs.base.checkpoints import stream, train
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.base.errors import UserError
 from lpdirs.models.dcgan import Generator
 from tests.models.test_training import same
 

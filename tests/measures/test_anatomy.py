@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from lpdirs.data.body import body_masks, dilate
+from lpdirs.data.store import open_dataset, to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
 from lpdirs.measures.zposition import fit_z
-from lpdirs.data.body import body_masks, dilate
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import COUCHES, factors_at, sample_patients
-from lpdirs.data.store import open_dataset, to_hu
 
 PIXEL = FOV_MM / 64
 
@@ -102,7 +102,7 @@ def test_no_body_is_nan_not_a_guess():
 def test_a_real_slice_turned_reads_the_turn(real_ct, tmp_path):
     from lpdirs.data.build import DataSettings, build_dataset
 
-    build_dataset(real_ct / "lung_pet_ct_dx", tmp_path / "data", DataSettings(128, (-1000.0, 1000.0), min_lung=0.1))
+    build_dataset(real_ct / "lung_pet_ct_dx", tmp_path / "data", DataSettings(size=128, min_lung=0.1))
     slices = open_dataset(tmp_path / "data")
     hu = np.asarray(slices.hu[:: max(1, len(slices) // 10)], np.float32)
     padded = np.pad(hu, ((0, 0), (16, 16), (16, 16)), constant_values=-1000)

@@ -10,7 +10,7 @@ from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 
-STEPS = 130
+STEPS = 60
 
 
 def make(kind: str, dataset: Path):

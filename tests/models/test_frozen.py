@@ -9,17 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from lpdirs.scores.response import respond
-from lpdirs.discovery.directions import Directions
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.deformator import open_old_directions
+from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.base.errors import UserError
+from lpdirs.measures.thorax import thorax
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.frozen import fold_batchnorm
 from lpdirs.models.generators import as_generator, generate
 from lpdirs.models.legacy import open_old_generator
 from lpdirs.models.vae import VAE, Decoder
+from lpdirs.scores.response import respond
 from tests.show.test_explorer import lively
 
 Z = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
@@ -78,10 +79,10 @@ def test_any_module_becomes_a_generator_and_goes_all_the_way():
     z = torch.randn(3, 24)
     assert torch.allclose(generate(theirs, z), module.inner(0.7 * z), atol=1e-5)
     for method in ("jacobian", "sefa", "pca", "reconstructor"):
-        found = discover(theirs, method, 4, steps=2, settings=DiscoverySettings(batch=4))
+        found = discover(theirs, method, 4, settings=DiscoverySettings(batch=4, steps=2))
         assert found.matrix.shape == (4, 24)
-    table = respond(theirs, found, (-1000.0, 1000.0), 6.0, samples=4, steps=(-1, 0, 1), factors=("rotation",)).table()
-    assert len(table) == 4
+    table = respond(theirs, found, thorax((-1000.0, 1000.0), 6.0), shifts=(-1, 0, 1), samples=4).table()
+    assert len(table) == 4 * 6
 
 
 def test_what_is_no_generator_is_refused():
@@ -98,10 +99,10 @@ def test_bf16_is_near_and_finite(precision):
         search = Discovery(lively(Generator(32, 6, 8)), DiscoverySettings(n_directions=4, batch=8, precision=p))
         losses[p] = [search.step(i)["loss"] for i in range(3)]
     assert np.allclose(losses["fp32"], losses[precision], rtol=0.1) and losses["fp32"] != losses[precision]
-    with pytest.raises(UserError, match="precision must be one of fp32, bf16, not 'fp8'"):
-        Discovery(Generator(32, 6, 8), DiscoverySettings(precision="fp8"))
-    with pytest.raises(UserError, match="compile must be one of off, default, reduce-overhead"):
-        Discovery(Generator(32, 6, 8), DiscoverySettings(compile="on"))
+    with pytest.raises(UserError, match="precision must be 'fp32' or 'bf16', not 'fp8'"):
+        DiscoverySettings(precision="fp8")
+    with pytest.raises(UserError, match="compile must be 'off', 'default' or 'reduce-overhead'"):
+        DiscoverySettings(compile="on")
 
 
 COMPILED = """
@@ -167,7 +168,7 @@ def test_directions_of_the_original_code_open(tmp_path):
     torch.save({"step": 1, "deformator": {"linear.weight": weight}, "shift_predictor": {}}, tmp_path / "checkpoint.pt")
     for name, had in (("deformator_0.pt", True), ("checkpoint.pt", False)):
         found = open_old_directions(tmp_path / name)
-        assert isinstance(found, Directions) and found.matrix.shape == (9, 6) and found.metadata["had_bias"] is had
+        assert isinstance(found, Directions) and found.matrix.shape == (9, 6) and found.info.notes["had_bias"] is had
         assert torch.allclose(found.matrix, (weight / weight.norm(dim=0)).T, atol=1e-6)
     half = torch.randn(6, 6)
     torch.save({"log_mat_half": half}, tmp_path / "ortho.pt")

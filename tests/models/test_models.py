@@ -3,9 +3,9 @@ import torch
 
 from lpdirs.base.errors import UserError
 from lpdirs.models.dcgan import Discriminator, Generator
-from lpdirs.models.generators import as_generator, generate, load_generator, load_model, save_model
+from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
+from lpdirs.models.generators import as_generator, generate
 from lpdirs.models.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
-from lpdirs.runs.stage import fingerprint
 
 
 def count(module):
@@ -71,7 +71,7 @@ def test_saved_models_open_as_they_were(tmp_path, kind, make):
     save_model(model, tmp_path / "m.safetensors", kind, {"window": [-1000, 2000]}, size=32, latent_dim=4, width=4)
     loaded, about = load_model(tmp_path / "m.safetensors")
     assert about == {"window": [-1000, 2000]} and not any(p.requires_grad for p in loaded.parameters())
-    generator, _ = load_generator(tmp_path / "m.safetensors")
+    generator = load_generator(tmp_path / "m.safetensors")
     z = torch.randn(3, 4)
     mine = model.eval() if kind == "dcgan" else model.decoder.eval()
     assert torch.equal(generator(z), mine(z)) and generator.latent_dim == 4

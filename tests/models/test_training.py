@@ -1,11 +1,9 @@
-from dataclasses import asdict
-
 import pytest
 import torch
 
 from lpdirs.base.checkpoints import load_checkpoint, train
-from lpdirs.data.store import open_dataset
 from lpdirs.base.errors import SettingsDiffer, UserError
+from lpdirs.data.store import open_dataset
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining, update_average
 
 TASKS = {
@@ -69,9 +67,9 @@ def test_a_damaged_checkpoint_is_passed_over(make, tmp_path):
 
 def test_other_settings_are_refused_by_name(make, tmp_path):
     task = make()
-    train(task, 1, tmp_path, asdict(task.settings))
+    train(task, 1, tmp_path, task.settings.model_dump())
     with pytest.raises(SettingsDiffer, match="lr was .* and is now 0.5"):
-        train(make(), 2, tmp_path, asdict(task.settings) | {"lr": 0.5})
+        train(make(), 2, tmp_path, task.settings.model_dump() | {"lr": 0.5})
 
 
 def test_divergence_stops_with_the_step(make, tmp_path):
@@ -105,6 +103,24 @@ def test_the_moving_average_is_what_it_says():
     assert torch.allclose(a.weight, expected)
 
 
-def test_an_unknown_loss_is_refused(dataset):
-    with pytest.raises(UserError, match="paper, calibrated"):
-        VAETraining(open_dataset(dataset), VAESettings(size=32, loss="l2"))
+def test_an_unknown_loss_is_refused():
+    with pytest.raises(UserError, match="vae_loss must be 'paper' or 'calibrated', not 'l2'"):
+        VAESettings(size=32, loss="l2")
+
+
+def test_fewer_steps_than_were_trained_are_refused_and_more_go_on(make, tmp_path):
+    train(make(), 4, tmp_path, {})
+    with pytest.raises(SettingsDiffer, match="was trained for 4 steps, and 2 are asked for: ask for at least as many"):
+        train(make(), 2, tmp_path, {})
+    assert len(train(make(), 5, tmp_path, {})) == 5
+
+
+def test_a_checkpoint_of_other_code_is_put_aside_and_training_begins_again(make, tmp_path, capsys):
+    first = make()
+    history = train(first, 3, tmp_path, {"code": "a"})
+    again = make()
+    assert train(again, 3, tmp_path, {"code": "b"}) == history and same(again.state_dict(), first.state_dict())
+    assert "begun again" in capsys.readouterr().out and (tmp_path / "checkpoint.old.pt").exists()
+    seen = []
+    train(make(), 3, tmp_path, {"code": "b"}, report=lambda done, total, losses: seen.append(done))
+    assert seen == [3], "nothing was trained"

@@ -5,20 +5,6 @@ import shutil
 from tests.browser import jupyter_lab, page, run_all
 from tests.conftest import ROOT
 
-CELL = """import torch
-from lpdirs.show.explorer import Explorer
-from lpdirs.discovery.closed_form import random
-from lpdirs.discovery.directions import Directions
-from lpdirs.models.vae import Decoder
-
-torch.manual_seed(0)
-torch.set_num_threads(1)
-decoder = Decoder(64, 8, 4)
-for _ in range(20):
-    decoder(torch.randn(8, 8))
-named = {"names": {"3": "rotation"}}
-Explorer({"vae": (decoder.eval(), Directions(random(5, 8), named))}, (-1000.0, 1000.0), pixel_mm=6.0)"""
-
 
 def drag(tab, selector: str) -> None:
     """Drag the first slider to the right and wait until the second picture has changed."""
@@ -41,14 +27,6 @@ def keep(tab, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tab.screenshot(path=folder / name)
     assert (folder / name).stat().st_size > 20_000
-
-
-def test_a_slider_moves_the_picture_in_jupyterlab(tmp_path):
-    with jupyter_lab(tmp_path, CELL) as address, page() as tab:
-        run_all(tab, address)
-        drag(tab, AFTER)
-        tab.get_by_text("rotation (3) +").first.wait_for()
-        keep(tab, "explorer.png")
 
 
 def test_what_make_explore_opens_works_without_any_run(tmp_path):

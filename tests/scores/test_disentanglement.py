@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpdirs.scores.disentanglement import _one_sided, mutual_information, scores
+from lpdirs.scores.disentanglement import _one_sided, mutual_information, one_to_one
 
 
 @pytest.fixture(scope="module")
@@ -11,21 +11,21 @@ def factors():
 
 
 def test_one_code_a_factor_scores_one(factors):
-    found = scores(factors.to_numpy() * [1, -2, 3, 0.5], factors)
+    found = one_to_one(factors.to_numpy() * [1, -2, 3, 0.5], factors)
     assert found["mig"] > 0.95 and found["sap"] > 0.95 and found["modularity"] > 0.99
     assert found["dci_disentanglement"] > 0.95 and found["dci_completeness"] > 0.95 and found["dci_informativeness"] > 0.97
 
 
 def test_a_rotation_by_45_degrees_has_no_gap(factors):
     turn = np.kron(np.eye(2), np.array([[1, -1], [1, 1]]) / np.sqrt(2))
-    found = scores(factors.to_numpy() @ turn, factors)
+    found = one_to_one(factors.to_numpy() @ turn, factors)
     assert found["mig"] < 0.05 and found["sap"] < 0.06
     assert found["modularity"] == pytest.approx(2 / 3, abs=0.08), "each code tells of two of four factors alike: 1 - 1 / 3"
     assert found["dci_disentanglement"] == pytest.approx(0.5, abs=0.1), "1 - log 2 / log 4"
 
 
 def test_two_equal_codes_leave_no_gap_but_stay_modular(factors):
-    found = scores(np.repeat(factors.to_numpy(), 2, 1), factors)
+    found = one_to_one(np.repeat(factors.to_numpy(), 2, 1), factors)
     assert found["mig"] < 0.01 and found["sap"] < 0.01 and found["modularity"] > 0.99
     assert found["dci_disentanglement"] > 0.95 > 0.8 > found["dci_completeness"]
 
@@ -33,7 +33,7 @@ def test_two_equal_codes_leave_no_gap_but_stay_modular(factors):
 def test_sap_is_the_difference_of_r_squared(factors, rng):
     a = factors["a"].to_numpy()
     half = a + rng.normal(size=len(a)) * a.std()  # R^2 of one half
-    assert scores(np.stack([a, half], 1), factors[["a"]])["sap"] == pytest.approx(0.5, abs=0.03)
+    assert one_to_one(np.stack([a, half], 1), factors[["a"]])["sap"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_information_is_entropy_or_nothing(factors, rng):
@@ -50,4 +50,4 @@ def test_importances_by_hand():
 def test_rows_that_could_not_be_measured_are_left_out(factors):
     holes = factors.copy()
     holes.iloc[::7, 0] = np.nan
-    assert scores(factors.to_numpy(), holes)["mig"] > 0.95
+    assert one_to_one(factors.to_numpy(), holes)["mig"] > 0.95

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from lpdirs.scores.geometry import additivity, agreement, coherence
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
+from lpdirs.scores.geometry import additivity, agreement, coherence
 
 
 def test_orthonormal_directions_share_nothing():
@@ -33,11 +33,15 @@ def test_order_and_sign_do_not_count_as_disagreement():
 
 
 class Sums(nn.Module):
+    latent_dim = 2
+
     def forward(self, z):
         return z[:, :1, None, None] + 2 * z[:, 1:2, None, None] + torch.zeros(1, 1, 4, 4)
 
 
 class Products(nn.Module):
+    latent_dim = 2
+
     def forward(self, z):
         return z[:, :1, None, None] * z[:, 1:2, None, None] + torch.zeros(1, 1, 4, 4)
 

@@ -3,11 +3,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lpdirs.scores.realism import neighbours
-from lpdirs.scores.realism import features, kernel_distance, typicality
+from lpdirs.data.store import scale
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
-from lpdirs.data.store import scale
+from lpdirs.scores.realism import features, kernel_distance, neighbours, typicality
 
 WINDOW = (-1000.0, 1000.0)
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from lpdirs.scores.recoverability import recoverability
 from lpdirs.discovery.directions import Directions
+from lpdirs.scores.recoverability import recoverability
 
 
 class Blocks(nn.Module):

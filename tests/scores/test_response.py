@@ -5,12 +5,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
-from lpdirs.scores.response import Responses, best_directions, respond
-from lpdirs.phantom.painting import FOV_MM, render
-from lpdirs.phantom.population import sample_patients
 from lpdirs.data.store import scale
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.measures.thorax import UNITS, measure_all, thorax
+from lpdirs.phantom.painting import FOV_MM, render
+from lpdirs.phantom.population import sample_patients
+from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
+from lpdirs.scores.response import Responses, best_directions, respond
+
+WINDOW = (-1000.0, 1000.0)
+MEASURES = thorax(WINDOW, FOV_MM / 64)
+TWO = Measures(lambda x: measure_all(x, WINDOW, FOV_MM / 64, None), {name: UNITS[name] for name in ("rotation", "y_position")})
 
 
 class Warps(nn.Module):
@@ -34,7 +40,7 @@ class Warps(nn.Module):
 
 def test_planted_factors_are_named_with_their_size():
     directions = Directions(torch.eye(5)[[3, 1, 0]])  # nothing, down, turn
-    found = respond(Warps(), directions, (-1000.0, 1000.0), FOV_MM / 64, samples=8, steps=(-2, -1, 0, 1, 2))
+    found = respond(Warps(), directions, MEASURES, (-2, -1, 0, 1, 2), samples=8)
     table = found.table().set_index(["direction", "factor"])
     assert table.loc[(2, "rotation"), "r"] > 0.99
     assert table.loc[(2, "rotation"), "slope"] == pytest.approx(4, rel=0.1)
@@ -58,7 +64,11 @@ def test_breasts_are_judged_where_there_are_any():
     steps = np.array([-1.0, 0.0, 1.0])
     values = np.zeros((1, 3, 2, 2))
     values[0, :, 0, 0], values[0, :, :, 1] = steps, [0.5, 0.9]
-    table = Responses(values, steps, pd.Series({"breast": 10.0, "z_position": 0.2})).table().set_index("factor")
+    table = (
+        Responses(values, steps, pd.Series({"breast": 10.0, "z_position": 0.2}), {"breast": ("z_position", 0.3, 0.7)})
+        .table()
+        .set_index("factor")
+    )
     assert table.loc["breast", "r"] == pytest.approx(0.5) and table.loc["breast", "r_level"] == pytest.approx(1)
     assert table.loc["breast", "sign_consistency"] == 0.5 and table.loc["breast", "sign_level"] == 1
     assert table.loc["breast", "at_level"] == 0.5 and table.loc["z_position", "at_level"] == 1
@@ -82,27 +92,27 @@ def planted():
     a = torch.eye(5)[[3, 1, 0, 1]]
     a[3] = torch.nn.functional.normalize(torch.tensor([0.02, -1.0, 0, 0, 0]), dim=0)  # nearly the reverse of the second
     directions, warps = Directions(a), Warps()
-    found = respond(warps, directions, (-1000.0, 1000.0), FOV_MM / 64, None, 24, (-2, -1, 0, 1, 2), ("rotation", "y_position"))
+    found = respond(warps, directions, TWO, (-2, -1, 0, 1, 2), 24)
     return found.table(), directions, image_changes(warps, directions, samples=8)
 
 
 def test_names_are_earned_and_say_how_sure(planted):
     table, directions, changes = planted
-    rows = name_directions(table, directions, *changes)
+    rows = name_directions(table, directions, changes, UNITS)
     assert rows["kind"].tolist() == ["dead", "named", "named", "named"]
     assert rows["factor"].tolist()[1:] == ["y_position", "rotation", "y_position"]
-    assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit step, selectivity 0." in rows.loc[2, "words"]
+    assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit of shift, selectivity 0." in rows.loc[2, "words"]
     assert rows.loc[2, "selectivity_low"] <= rows.loc[2, "selectivity"] <= rows.loc[2, "selectivity_high"]
     assert sorted(rows["name"]) == ["", "rotation", "y_position", "y_position 2"]
     assert rows["same_as"].tolist() == [-1, -1, -1, 1], "the reverse of a direction is the same direction"
     named = with_names(directions, rows)
-    assert named.name(2) == "rotation" and named.name(0) == "direction 0"
-    assert named.metadata["words"]["0"].startswith("dead")
+    assert named.title(2) == "rotation (2)" and named.title(0) == "direction 0"
+    assert named.words(0).startswith("dead")
 
 
 def test_a_bar_that_is_not_reached_gives_no_name(planted):
     table, directions, changes = planted
-    rows = name_directions(table, directions, *changes, Rules(selectivity=0.999))
+    rows = name_directions(table, directions, changes, UNITS, Rules(selectivity=0.999))
     assert (rows["name"] == "").all() and rows.loc[2, "words"].startswith("mixed: mostly rotation")
 
 
@@ -127,6 +137,6 @@ def test_where_nothing_can_be_measured_nothing_is_named(planted):
     directions = planted[1]
     nothing = Responses(np.full((4, 5, 6, 2), np.nan), np.arange(-2.0, 3), pd.Series({"rotation": np.nan, "thickness": 1.0})).table()
     assert (nothing["q"] == 1).all() and (nothing["missing"] == 1).all()
-    rows = name_directions(nothing, directions, *planted[2])
+    rows = name_directions(nothing, directions, planted[2], UNITS)
     assert rows["kind"].tolist() == ["dead", "mixed", "mixed", "mixed"] and (rows["name"] == "").all()
     assert best_directions(nothing)["direction"].isna().all()

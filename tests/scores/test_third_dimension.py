@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from lpdirs.scores.third_dimension import neighbour_agreement, neighbour_curve, reformat, walk_through
-from lpdirs.measures.zposition import fit_z
-from lpdirs.phantom.painting import FOV_MM, render
-from lpdirs.phantom.population import LENGTH_MM, sample_patients
 from lpdirs.data.store import open_dataset, scale
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.thorax import thorax
+from lpdirs.measures.zposition import fit_z
+from lpdirs.models.generators import GeneratorInfo
+from lpdirs.phantom.painting import FOV_MM, render
+from lpdirs.phantom.population import LENGTH_MM, sample_patients
+from lpdirs.scores.third_dimension import neighbour_agreement, neighbour_curve, reformat, walk_through
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -22,6 +24,7 @@ class OnePatient(nn.Module):
     def __init__(self):
         super().__init__()
         volume = render(sample_patients(20, 3)[18], np.linspace(0.1, 0.9, 81), 32, noise=0)
+        self.info = GeneratorInfo(window=WINDOW)
         self.register_buffer("volume", scale(torch.from_numpy(volume), WINDOW)[:, None])
 
     def forward(self, z):
@@ -33,9 +36,8 @@ def walks(dataset):
     train = open_dataset(dataset, "train")
     z = fit_z(train, open_dataset(dataset))
     spread = pd.Series({name: 10.0 for name in ("rotation", "thickness", "breast", "y_position", "x_position", "width")})
-    go = lambda k: walk_through(
-        OnePatient(), Directions(torch.eye(3)), k, np.linspace(-3, 3, 9), z, WINDOW, FOV_MM / 32, spread, 0.2 * torch.randn(6, 3)
-    )
+    measures, start = thorax(WINDOW, FOV_MM / 32, z), 0.2 * torch.randn(6, 3)
+    go = lambda k: walk_through(OnePatient(), Directions(torch.eye(3)), k, measures, np.linspace(-3, 3, 9), spread, start)
     return go(0), go(1), neighbour_curve(train)
 
 

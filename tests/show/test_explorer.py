@@ -2,21 +2,25 @@ import asyncio
 import io
 
 import av
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from lpdirs.show.explorer import SHOWN, Explorer, explore
-from lpdirs.show.marking import NOTICE, save_figure
-from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, step_heads, to_grey
-from lpdirs.show.scene import FORMAT
-from lpdirs.discovery.closed_form import random
-from lpdirs.discovery.directions import Directions
 from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions, DirectionsInfo
+from lpdirs.measures.display import ct
+from lpdirs.measures.thorax import thorax
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.vae import Decoder
+from lpdirs.runs.explore import explore
+from lpdirs.show.explorer import SHOWN, Explorer
+from lpdirs.show.marking import NOTICE, save_figure
+from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, shift_heads
+from lpdirs.show.scene import FORMAT
+
+CT = ct((-1000.0, 1000.0))
 
 
 def lively(model):
@@ -28,12 +32,12 @@ def lively(model):
 
 @pytest.fixture
 def explorer(tmp_path):
-    metadata = {"names": {"4": "rotation"}, "words": {"4": "rotation, +3 degrees per unit step"}, "curves": {"4": [-1, 0, 1]}}
+    named = DirectionsInfo(names={4: "rotation"}, words={4: "rotation, +3 degrees per unit of shift"}, curves={4: [-1, 0, 1]})
     models = {
         "gan": (lively(Generator(32, 4, 4)), Directions(random(3, 4))),
-        "vae": (lively(Decoder(32, 6, 4)), Directions(random(12, 6), metadata)),
+        "vae": (lively(Decoder(32, 6, 4)), Directions(random(12, 6), named)),
     }
-    return Explorer(models, (-1000.0, 1000.0), pixel_mm=12.0, folder=tmp_path)
+    return Explorer(models, thorax((-1000.0, 1000.0), 12.0), CT, folder=tmp_path)
 
 
 def shown(explorer, name="after"):
@@ -44,7 +48,7 @@ def test_a_slider_moves_the_picture_and_reset_brings_it_back(explorer):
     before = shown(explorer)
     explorer.sliders[1].value = 6.0
     assert not np.array_equal(shown(explorer), before) and np.array_equal(shown(explorer, "before"), before)
-    assert np.array_equal(shown(explorer), to_grey(explorer.slice()))
+    assert np.array_equal(shown(explorer), CT.to_grey(explorer.image_values()))
     explorer.reset.click()
     assert np.array_equal(shown(explorer), before) and all(s.value == 0 for s in explorer.sliders.values())
     assert (shown(explorer, "change") == shown(explorer, "change")[0, 0]).all(), "no difference has one colour"
@@ -59,10 +63,10 @@ def test_new_z_draws_another_slice(explorer):
 
 
 def test_directions_add_up(explorer):
-    explorer.set_steps({0: 2.0, 2: -3.0})
-    both = explorer.slice()
-    explorer.set_steps({0: 2.0})
-    assert not np.array_equal(explorer.slice(), both)
+    explorer.set_shifts({0: 2.0, 2: -3.0})
+    both = explorer.image_values()
+    explorer.set_shifts({0: 2.0})
+    assert not np.array_equal(explorer.image_values(), both)
     assert "direction 0 +2.0" in explorer.status.value and "diagnosis" in explorer.status.value
 
 
@@ -95,13 +99,13 @@ def test_named_directions_come_first_and_the_search_finds_the_rest(explorer):
 
 
 def test_the_window_changes_grey_values_and_nothing_else(explorer):
-    hu, before = explorer.slice(), shown(explorer)
+    hu, before = explorer.image_values(), shown(explorer)
     explorer.preset.value = "bone"
-    assert np.array_equal(explorer.slice(), hu) and not np.array_equal(shown(explorer), before)
+    assert np.array_equal(explorer.image_values(), hu) and not np.array_equal(shown(explorer), before)
 
 
 def test_how_far_from_the_prior_is_said(explorer):
-    explorer.set_steps({0: 6.0, 1: 6.0, 2: 6.0})
+    explorer.set_shifts({0: 6.0, 1: 6.0, 2: 6.0})
     assert explorer.scene.typical() < 0.01 and f"{explorer.scene.typical():.1%} of random slices" in explorer.readout.value
     assert "rotation" in explorer.readout.value and "degrees" in explorer.readout.value
 
@@ -109,14 +113,14 @@ def test_how_far_from_the_prior_is_said(explorer):
 def test_a_saved_state_reopens_exactly(explorer, tmp_path):
     explorer.model.value = "vae"
     explorer.seed.value = 7
-    explorer.set_steps({4: 3.3, 9: -1.0})
-    hu, path, picture = explorer.slice(), explorer.export("json"), explorer.export("png")
+    explorer.set_shifts({4: 3.3, 9: -1.0})
+    hu, path, picture = explorer.image_values(), explorer.export("json"), explorer.export("png")
     explorer.model.value = "gan"
     for source in (path, picture):
         explorer.scene.open_state(source)
         explorer.show(explorer.scene.state())
         assert explorer.model.value == "vae" and explorer.sliders[4].value == 3.3
-        assert np.array_equal(explorer.slice(), hu)
+        assert np.array_equal(explorer.image_values(), hu)
         explorer.reset.click()
     for wrong, message in (({}, "no saved state"), ({"format": FORMAT, "model": "x"}, "belongs to model 'x'")):
         with pytest.raises(UserError, match=message):
@@ -128,7 +132,9 @@ def test_a_saved_state_reopens_exactly(explorer, tmp_path):
 def test_exports_are_marked_as_synthetic_in_pixels_and_metadata(explorer):
     with Image.open(explorer.export("png")) as picture:
         pixels, text = np.asarray(picture, int), picture.text
-    plain = np.asarray(Image.fromarray(explorer.scene.grey(explorer.slice())).resize(pixels.shape[::-1], Image.Resampling.BICUBIC), int)
+    plain = np.asarray(
+        Image.fromarray(explorer.scene.grey(explorer.image_values())).resize(pixels.shape[::-1], Image.Resampling.BICUBIC), int
+    )
     written = np.abs(pixels - plain) > 40
     assert len(pixels) >= 256 and written[-24:].sum() > 200 and written[:-24].sum() == 0
     assert "not for diagnosis" in text["Description"]
@@ -162,17 +168,17 @@ def test_in_a_running_kernel_only_the_last_of_many_changes_is_drawn(explorer, mo
 
     asyncio.run(drag())
     assert len(drawn) < 5 and "direction 0 +6.0" in explorer.status.value
-    assert np.array_equal(shown(explorer), to_grey(explorer.slice()))
+    assert np.array_equal(shown(explorer), CT.to_grey(explorer.image_values()))
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(MissingInput, match="no run 'nothing' with directions .* none yet; make it with python -m lpdirs run"):
-        explore("nothing", str(tmp_path))
+        explore("nothing", outputs=str(tmp_path))
     assert not (tmp_path / "nothing").exists()
 
 
 def test_grey_values_are_fixed_in_hu():
-    assert to_grey(np.array([-2000.0, -1000.0, -200.0, 600.0, 3000.0])).tolist() == [0, 0, 127, 255, 255]
+    assert CT.to_grey(np.array([-2000.0, -1000.0, -200.0, 600.0, 3000.0])).tolist() == [0, 0, 127, 255, 255]
 
 
 def test_a_mosaic_reads_row_by_row():
@@ -184,19 +190,23 @@ def test_a_mosaic_reads_row_by_row():
 
 def test_strips_have_the_steps_as_heads_and_all_rows(tmp_path):
     steps = np.linspace(-2, 2, 5)
-    assert step_heads(steps) == ["-2", "-1", "0", "+1", "+2"]
-    fig = film_strips(np.zeros((3, 5, 8, 8)), step_heads(steps), ["a", "b", "c"])
+    assert shift_heads(steps) == ["-2", "-1", "0", "+1", "+2"]
+    fig = film_strips(np.zeros((3, 5, 8, 8)), shift_heads(steps), ["a", "b", "c"])
     assert len(fig.axes) == 16 and fig.axes[-1].get_ylabel() == "HU", "a bar of HU beside the slices"
-    assert [ax.get_title() for ax in fig.axes[:5]] == step_heads(steps)
+    assert [ax.get_title() for ax in fig.axes[:5]] == shift_heads(steps)
     assert len(contact_sheet(np.zeros((3, 8, 8)), 2).axes) == 2
 
 
 def test_an_animation_runs_there_and_back(tmp_path):
     walks = np.random.default_rng(0).uniform(-1000, 600, (3, 4, 8, 8))
-    frames = iio.imread(animation(walks, tmp_path / "a.gif", columns=3), index=None)
-    assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape[:2] == (8, 24)
-    same = iio.imread(as_png(tmp_path / "a.gif"), index=None)
-    assert np.array_equal(same, iio.imread(tmp_path / "a.gif", index=None, mode="L")), "the PNG that moves holds the same frames"
+
+    def read(file):
+        with Image.open(file) as film:
+            return np.stack([np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(film)])
+
+    frames = read(animation(walks, tmp_path / "a.gif", columns=3))
+    assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape == (8, 24)
+    assert np.array_equal(read(io.BytesIO(as_png(tmp_path / "a.gif"))), frames), "the PNG that moves holds the same frames"
 
 
 def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
@@ -205,7 +215,7 @@ def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
     with Image.open(path) as picture:
         assert picture.info["comment"].decode() == NOTICE and np.asarray(picture.convert("L")).max() == 255, "letters on black"
     steps = np.linspace(-1, 1, 3)
-    fig = film_strips(np.zeros((1, 3, 8, 8)), step_heads(steps), ["a"])
+    fig = film_strips(np.zeros((1, 3, 8, 8)), shift_heads(steps), ["a"])
     with Image.open(save_figure(fig, tmp_path / "a.png")) as picture:
         assert picture.text["Description"] == NOTICE
         marked = picture.size

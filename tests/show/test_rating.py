@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lpdirs.show.rating import RatingSheet, fleiss_kappa, make_items, read_ratings
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.base.errors import UserError
+from lpdirs.measures.thorax import FACTORS
 from lpdirs.models.vae import Decoder
+from lpdirs.show.rating import RatingSheet, fleiss_kappa, make_items, read_ratings
 from tests.show.test_explorer import lively
 
 
@@ -17,7 +18,7 @@ def items(tmp_path):
     torch.manual_seed(0)
     decoder = lively(Decoder(32, 4, 4))
     models = {"vae-unit4": (decoder, Directions(random(4, 4))), "vae-unit4, random": (decoder, Directions(random(4, 4, seed=1)))}
-    return make_items(models, (-1000.0, 1000.0), tmp_path / "ratings", each=2), tmp_path / "ratings"
+    return make_items(models, tmp_path / "ratings", each=2), tmp_path / "ratings"
 
 
 def rate(sheet, answer):
@@ -28,7 +29,7 @@ def rate(sheet, answer):
 def test_a_rater_sees_strips_and_no_method(items):
     made, folder = items
     assert len(made) == 4 and len({item.png for item in made}) == 4
-    sheet = RatingSheet(made, folder)
+    sheet = RatingSheet(made, folder, FACTORS)
     texts = [getattr(child, "value", "") for child in sheet.children] + [getattr(child, "description", "") for child in sheet.children]
     assert not any("unit4" in str(text) or "random" in str(text) for text in texts)
     assert all("unit4" not in item.key for item in made) and set(json.loads((folder / "key.json").read_text())) == {i.key for i in made}
@@ -36,7 +37,7 @@ def test_a_rater_sees_strips_and_no_method(items):
 
 def test_answers_are_saved_at_once_and_gone_on_with(items):
     made, folder = items
-    sheet = RatingSheet(made, folder)
+    sheet = RatingSheet(made, folder, FACTORS)
     assert sheet.save.disabled and "name first" in sheet.message.value
     sheet.rater.value = "A. B./../x"
     assert sheet.path.parent == folder and sheet.path.name == "ABx.csv", "a name is no path"
@@ -44,7 +45,7 @@ def test_answers_are_saved_at_once_and_gone_on_with(items):
     assert "Choose an answer" in sheet.message.value and not sheet.path.exists()
     rate(sheet, "rotation")
     assert read_ratings(folder)["answer"].tolist() == ["rotation"]
-    again = RatingSheet(made, folder)
+    again = RatingSheet(made, folder, FACTORS)
     again.rater.value = "A. B./../x"
     assert again.message.value == "1 of 4 done" and again.picture.value == made[1].png
     for _ in range(3):
@@ -57,7 +58,7 @@ def test_answers_are_saved_at_once_and_gone_on_with(items):
 def test_without_answers_there_is_an_empty_table_and_without_a_key_an_error(items):
     made, folder = items
     assert len(read_ratings(folder)) == 0
-    sheet = RatingSheet(made, folder)
+    sheet = RatingSheet(made, folder, FACTORS)
     sheet.rater.value = "x"
     rate(sheet, "breast")
     (folder / "key.json").unlink()

@@ -10,14 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lpdirs.show.plots import to_grey, walk
-from lpdirs.show.share import share
-from lpdirs.discovery.directions import Directions
 from lpdirs.base.errors import UserError
+from lpdirs.discovery.directions import Directions, DirectionsInfo
+from lpdirs.measures.display import ct
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.generators import typical_z
-from tests.show.test_explorer import lively
+from lpdirs.show.plots import strip
+from lpdirs.show.share import share
 from tests.browser import page
+from tests.show.test_explorer import lively
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -26,12 +27,12 @@ WINDOW = (-1000.0, 1000.0)
 def shared(tmp_path_factory):
     torch.manual_seed(0)
     generator = lively(Generator(32, 6, 8))
-    named = {"names": {"2": "rotation"}, "words": {"2": "rotation, +3.1 degrees per unit step", "0": "dead: <nothing>"}}
+    named = DirectionsInfo(names={2: "rotation"}, words={2: "rotation, +3.1 degrees per unit of shift", 0: "dead: <nothing>"})
     models = {
         "gan-unit4": (generator, Directions(torch.eye(6)[:4], named)),
         "vae-sefa3": (lively(Generator(32, 6, 8)), Directions(torch.eye(6)[3:])),
     }
-    path = share(models, WINDOW, tmp_path_factory.mktemp("page") / "explore.html", frames=5, slices=2, note="run tests")
+    path = share(models, tmp_path_factory.mktemp("page") / "explore.html", ct(WINDOW), frames=5, slices=2, note="run tests")
     return models, path
 
 
@@ -41,20 +42,21 @@ def test_the_page_holds_what_the_models_draw(shared):
     assert "http" not in re.sub(r'(?s)<script type="application/json".*?</script>', "", text), "nothing is fetched"
     data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', text)[1])
     assert [d["name"] for d in data["models"][0]["directions"]] == ["rotation (2)", "direction 0", "direction 1", "direction 3"]
-    assert data["models"][0]["directions"][1]["words"] == "dead: <nothing>" and data["steps"] == [-4.5, -2.25, 0, 2.25, 4.5]
+    assert data["models"][0]["directions"][1]["words"] == "dead: <nothing>" and data["shifts"] == [-4.5, -2.25, 0, 2.25, 4.5]
     generator, directions = models["gan-unit4"]
+    how = ct(WINDOW)
     sprite = np.array(Image.open(io.BytesIO(base64.b64decode(data["models"][0]["sprites"][0][0]))).convert("L"), float)
-    drawn = np.concatenate(list(to_grey(walk(generator, directions, typical_z(generator, 6), 2, data["steps"], WINDOW))), axis=1)
+    drawn = np.concatenate(list(how.to_grey(strip(generator, directions, typical_z(generator), 2, data["shifts"], how))), axis=1)
     assert sprite.shape == (32, 5 * 32) and np.abs(sprite - drawn).mean() < 6
 
 
 def test_no_middle_or_too_large_is_refused(shared, tmp_path, monkeypatch):
     models, _ = shared
     with pytest.raises(UserError, match="frames must be odd"):
-        share(models, WINDOW, tmp_path / "x.html", frames=4)
+        share(models, tmp_path / "x.html", ct(WINDOW), frames=4)
     monkeypatch.setattr("lpdirs.show.share.LARGEST", 1000)
     with pytest.raises(UserError, match="share fewer slices, frames or models"):
-        share(models, WINDOW, tmp_path / "x.html", frames=3)
+        share(models, tmp_path / "x.html", ct(WINDOW), frames=3)
     assert not (tmp_path / "x.html").exists()
 
 
@@ -64,13 +66,13 @@ def test_it_works_in_a_browser_without_a_network(shared):
         picture = lambda name: tab.evaluate(f"document.getElementById('{name}').toDataURL()")
         tab.goto(path.as_uri())
         tab.wait_for_function("document.getElementById('after').width === 384")
-        assert tab.locator("#words").text_content() == "rotation, +3.1 degrees per unit step"
+        assert tab.locator("#words").text_content() == "rotation, +3.1 degrees per unit of shift"
         assert picture("before") == picture("after")
-        tab.locator("#step").focus()
+        tab.locator("#shift").focus()
         tab.keyboard.press("ArrowRight")
         tab.wait_for_function("document.getElementById('value').textContent === '+2.3'")
         tab.wait_for_function("document.getElementById('after').toDataURL() !== document.getElementById('before').toDataURL()")
-        assert tab.locator("#step").get_attribute("aria-valuetext") == "+2.3 along rotation (2)"
+        assert tab.locator("#shift").get_attribute("aria-valuetext") == "+2.3 along rotation (2)"
         moved = picture("after")
         box = tab.locator("#after").bounding_box()
         tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)

@@ -1,0 +1,187 @@
+"""Settings: one definition, checked before any work on every way in, and one line for what does not fit."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import yaml
+
+from lpdirs.base.errors import UserError
+from lpdirs.discovery.objective import DiscoverySettings
+from lpdirs.models.training import GANSettings
+from lpdirs.runs.cli import main
+from lpdirs.runs.settings import PLACES, help_of, resolve
+from lpdirs.runs.stage import start
+from tests.conftest import ROOT
+
+# for each setting values that make no sense, each with what the line must say
+BAD = {
+    "data_dir": [(5, "must be text"), ("", "must not be empty")],
+    "cohort": [(True, "must not be true"), ("nobody", "unknown cohort 'nobody': choose one of phantom_demo, phantom_smoke")],
+    "workers": [(0, "at least 1"), (1.5, "a whole number"), ("many", "a whole number")],
+    "scheduler": [("", "must not be empty")],
+    "size": [(48, "must be 32, 64 or 128, not 48"), (256, "32, 64 or 128"), ("big", "32, 64 or 128")],
+    "window_low": [(1000, "window_low must be less than window_high, not 1000 and 1000"), ("air", "a number"), (float("nan"), "a finite")],
+    "window_high": [(-2000, "window_low must be less than window_high"), (1e9, "at most 32767")],
+    "min_lung": [(1.5, "less than 1"), (-0.1, "at least 0")],
+    "fov_mm": [(0, "greater than 10"), ("wide", "a number")],
+    "salt": [("", "must not be empty"), (3, "must be text")],
+    "latent_dim": [(0, "at least 1"), (2.5, "a whole number"), (True, "must not be true")],
+    "gan_width": [(0, "at least 1"), (-4, "at least 1")],
+    "gan_batch": [(1, "at least 2"), ("x", "a whole number")],
+    "gan_steps": [(0, "at least 1"), (-5, "at least 1"), (2.5, "a whole number")],
+    "gan_epochs": [(0, "greater than 0"), (-1, "greater than 0")],
+    "gan_lr": [
+        (0, "greater than 0"),
+        (-1e-4, "greater than 0"),
+        ("fast", "a number"),
+        (float("inf"), "finite"),
+        (True, "must not be true"),
+    ],
+    "gan_noise": [(-0.1, "at least 0")],
+    "gan_noise_steps": [(-1, "at least 0")],
+    "gan_spectral_norm": [("maybe", "true or false")],
+    "gan_ema": [(1.0, "less than 1"), (-0.5, "at least 0")],
+    "augment": [("maybe", "true or false"), (3, "true or false")],
+    "precision": [("fp8", "must be 'fp32' or 'bf16', not 'fp8'"), (16, "must be 'fp32' or 'bf16'")],
+    "compile": [("on", "must be 'off', 'default' or 'reduce-overhead'"), (True, "must not be true")],
+    "vae_width": [(2, "at least 4")],
+    "vae_batch": [(0, "at least 2")],
+    "vae_steps": [(0, "at least 1")],
+    "vae_epochs": [(-2, "greater than 0")],
+    "vae_lr": [(0, "greater than 0"), ("2e", "a number")],
+    "vae_loss": [("l2", "must be 'paper' or 'calibrated', not 'l2'")],
+    "vae_kl_weight": [(-1, "at least 0")],
+    "generators": [([], "at least 1 values"), (["gan", "gam"], "must be 'gan' or 'vae'"), (5, "must be 'gan' or 'vae'")],
+    "method": [
+        ("guess", "must be 'reconstructor', 'pca'"),
+        ("pca-encoded", "needs an encoder, which a GAN has not"),
+    ],
+    "start": [("reconstructor", "must be 'random'"), ("guess", "must be 'random'")],
+    "n_directions": [(0, "at least 2"), (1, "at least 2"), (-3, "at least 2"), ("all", "a whole number")],
+    "basis": [("free", "must be 'unit' or 'orthonormal'")],
+    "reconstructor": [("vgg", "must be 'lenet', 'resnet18' or 'resnet18-native'")],
+    "direction_batch": [(1, "at least 2")],
+    "direction_steps": [(0, "at least 1")],
+    "lr_directions": [(-1, "at least 0"), ("x", "a number")],
+    "lr_reconstructor": [(0, "greater than 0")],
+    "shift_scale": [(0, "greater than 0"), (0.1, "min_shift must be less than shift_scale, not 0.5 and 0.1")],
+    "min_shift": [(7, "min_shift must be less than shift_scale, not 7 and 6"), (-1, "at least 0")],
+    "shift_weight": [(-0.1, "at least 0")],
+    "strip_reach": [(0, "greater than 0"), (-4, "greater than 0")],
+    "strip_columns": [(4, "must be odd"), (1, "at least 3")],
+    "inversion_steps": [(0, "at least 1")],
+    "gif_frames": [(1, "at least 2")],
+    "response_samples": [(0, "at least 2"), (1, "at least 2")],
+    "response_shifts": [
+        ([0, 1], "at least 3 values"),
+        ([1, 1, 1], "different values"),
+        (["a", 0, 1], "a number"),
+        (3, "at least 3 values"),
+    ],
+    "score_steps": [(0, "at least 1")],
+    "score_seeds": [([], "at least 1 values"), ([0, 0], "different values"), ([0.5], "a whole number")],
+    "device": [("gpu", "must be auto, cpu, cuda, cuda:1 or mps, not 'gpu'"), ("cuda:x", "must be auto"), ("cuda:7", "there is none here")],
+}
+CASES = [(name, value, message) for name, cases in BAD.items() for value, message in cases]
+
+
+def test_every_setting_has_values_that_are_refused():
+    assert list(BAD) and set(BAD) == set(PLACES)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), CASES, ids=[f"{name}={value}" for name, value, _ in CASES])
+def test_a_value_that_makes_no_sense_is_one_line_before_any_work(name, value, message, tmp_path, capsys):
+    """From the command line, which reads YAML; nothing is written."""
+    if name == "device" and value == "cuda:7" and __import__("torch").cuda.is_available():
+        pytest.skip("there is a GPU")
+    word = yaml.safe_dump({name: value}, default_flow_style=True, width=1000).strip()[1:-1].replace(": ", "=", 1)
+    assert main(["run", "--outputs", str(tmp_path), "--set", word]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("error: ") and message in said, said
+    assert name in said or message.startswith("needs an encoder") or "window_low" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n_directions": 100, "basis": "orthonormal"}, "n_directions must be at most latent_dim = 32 for orthonormal directions, not 100"),
+        ({"n_directions": 100, "method": "sefa"}, "n_directions must be at most latent_dim = 32 with method sefa, not 100"),
+        ({"n_directions": 100, "start": "jacobian"}, "n_directions must be at most latent_dim = 32 with start jacobian"),
+        ({"gan_stepz": 3}, "unknown setting gan_stepz: did you mean gan_steps"),
+        ({"xyzzy": 3}, "unknown setting xyzzy: settings are profile, run, outputs, seed, data_dir"),
+        ({"response_steps": [0, 1, 2]}, "setting response_steps is now called response_shifts"),
+    ],
+)
+def test_settings_that_do_not_go_together(given, message):
+    with pytest.raises(UserError) as caught:
+        resolve("demo", given)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["notebook", "papermill", "python", "grid", "profile"])
+def test_every_other_way_in_checks_too(way, tmp_path, capsys, monkeypatch):
+    if way == "notebook":
+        with pytest.raises(UserError, match="gan_lr must be greater than 0"):
+            start("02_train_gan", {"profile": "smoke", "run": "r", "outputs": str(tmp_path), "seed": 0, "gan_lr": -1})
+    elif way == "papermill":
+        out = tmp_path / "out.ipynb"
+        words = ["-p", "profile", "smoke", "-p", "outputs", str(tmp_path), "-p", "gan_lr", "-1", "--log-level", "CRITICAL", "-k", "python3"]
+        source = ROOT / "notebooks" / "02_train_gan.ipynb"
+        ran = subprocess.run([sys.executable, "-m", "papermill", source, out, *words], capture_output=True, text=True, timeout=120)
+        red = [o for c in nbformat.read(out, 4).cells for o in c.get("outputs", []) if o.output_type == "error"]
+        assert ran.returncode == 1 and "gan_lr must be greater than 0, not -1" in red[0].evalue and len(red[0].traceback) == 1
+    elif way == "python":
+        with pytest.raises(UserError, match="gan_lr must be greater than 0, not -1"):
+            GANSettings(lr=-1)
+        with pytest.raises(UserError, match="n_directions must be at least 2"):
+            DiscoverySettings().but(n_directions=0)
+    elif way == "grid":
+        grid = {"profile": "smoke", "configurations": {"a": {"lr_directions": "x"}}}
+        (tmp_path / "g.yaml").write_text(yaml.safe_dump(grid))
+        assert main(["sweep", str(tmp_path / "g.yaml"), "--outputs", str(tmp_path / "o")]) == 1
+        assert "lr_directions must be a number, not 'x'" in capsys.readouterr().err and not (tmp_path / "o").exists()
+    else:
+        (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
+        (tmp_path / "notebooks" / "profiles" / "mine.yaml").write_text("profile: mine\nsize: 50\n")
+        monkeypatch.setattr("lpdirs.runs.settings.home", lambda: tmp_path)
+        with pytest.raises(UserError, match="size must be 32, 64 or 128, not 50"):
+            resolve("mine", {})
+        (tmp_path / "notebooks" / "profiles" / "mine.yaml").write_text("profile: [")
+        with pytest.raises(UserError, match="mine.yaml is not YAML"):
+            resolve("mine", {})
+
+
+def test_numbers_in_words_are_read():
+    """YAML takes 2e-4 for text."""
+    assert resolve("demo", {"gan_lr": "2e-4"}).gan.lr == 2e-4
+    assert resolve("demo", {"generators": "gan"}).choice.generators == ("gan",)
+    assert resolve("demo", {"compile": False}).gan.compile == "off", "as YAML reads off"
+
+
+def test_epochs_that_are_asked_for_take_the_place_of_steps():
+    assert resolve("demo", {"gan_epochs": 3}).gan.steps is None and resolve("demo", {}).gan.steps == 2000
+    assert resolve("paper", {"gan_steps": 7}).gan.steps == 7
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x", True])
+def test_a_seed_is_a_whole_number(seed, tmp_path):
+    with pytest.raises(UserError, match="seed must be a whole number"):
+        start("02_train_gan", {"profile": "smoke", "run": "r", "outputs": str(tmp_path), "seed": seed})
+
+
+@pytest.mark.parametrize("run", ["..", ".", "", "../x", "a/b", "/tmp/x", "~", ".hidden", "a\nb", "x" * 200, "a\\b"])
+def test_a_run_s_name_is_a_name_on_every_way_in(run, tmp_path, capsys):
+    """`run --run ..` once wrote two levels above the clone."""
+    with pytest.raises(UserError, match="run must be a plain folder name"):
+        start("02_train_gan", {"profile": "smoke", "run": run, "outputs": str(tmp_path / "o"), "seed": 0})
+    assert main(["run", "--profile", "smoke", "--run", run, "--outputs", str(tmp_path / "o")]) == 1
+    assert "run must be a plain folder name" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_all_are_listed_with_what_they_are(capsys):
+    assert main(["settings"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{name}:" in "\n" + said and help_of(name)[1] in said for name in PLACES)

@@ -1,0 +1,174 @@
+"""What `import lpdirs as lp` gives: a dozen names, each with few arguments, and one line for what does not fit."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import lpdirs as lp
+from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.models.generators import device_of, generate
+from tests.conftest import ROOT
+
+
+def test_its_names_are_few_and_listed():
+    assert len(lp.__all__) <= 15 and set(lp.__all__) <= set(dir(lp)) and (ROOT / "lpdirs" / "py.typed").exists()
+    with pytest.raises(AttributeError, match="no attribute 'guess'"):
+        _ = lp.guess
+
+
+@pytest.mark.parametrize("name", lp.__all__)
+def test_each_has_a_docstring_types_and_few_arguments(name):
+    call = getattr(lp, name)
+    signature = inspect.signature(call)
+    arguments = [p for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    assert len(arguments) <= 7 and len(inspect.getdoc(call)) > 40
+    assert all(p.annotation is not p.empty for p in arguments) and (
+        inspect.isclass(call) or signature.return_annotation is not signature.empty
+    )
+
+
+def test_no_public_function_of_the_package_has_many_arguments():
+    import ast
+
+    for path in (ROOT / "lpdirs").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and "phantom" not in path.parts:
+                arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "self"]
+                assert len(arguments) <= 7, f"{path.name}: {node.name} takes {len(arguments)}"
+
+
+class Sheet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(6, 32 * 32), nn.BatchNorm2d(1)
+
+    def forward(self, z):
+        return torch.tanh(self.norm(self.first(z).reshape(-1, 1, 32, 32)))
+
+
+def grey(images):
+    return pd.DataFrame({"left": images[..., :16].mean((1, 2, 3)).numpy(), "all": images.mean((1, 2, 3)).numpy()})
+
+
+MEASURES = lp.Measures(grey, {"left": "grey", "all": ""})
+
+
+def test_the_caller_s_module_is_left_as_it_was():
+    module = Sheet()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    generator = lp.as_generator(module, 6)
+    lp.discover(generator, "jacobian", 2)
+    lp.discover(generator, "sefa", 2)
+    assert module.training and all(p.requires_grad and p.grad is None for p in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert device_of(generator) == torch.device("cpu") and not any(p.requires_grad for p in generator.parameters())
+
+
+def test_own_measures_go_all_the_way():
+    torch.manual_seed(0)
+    generator = lp.as_generator(Sheet(), 6, name="sheet")
+    directions = lp.discover(generator, "jacobian", 3)
+    assert directions.info.generator == "sheet" and len(directions.info.generator_fingerprint) == 16
+    responses = lp.respond(generator, directions, MEASURES, (-1, 0, 1), samples=8)
+    named = lp.name(generator, directions, responses, MEASURES)
+    assert set(named.info.words) == {0, 1, 2} and all(named.title(k) for k in range(3))
+    row = lp.score(generator, named, MEASURES, responses, steps=2, sample=MEASURES.sample(generator, 150))
+    assert {"left_r", "all_r", "kappa", "mig"} <= row.keys() and 0 <= row["selectivity"] <= 1
+    explorer = lp.explore({"sheet": (generator, named)}, MEASURES)
+    assert "left" in explorer.readout.value and "grey" in explorer.readout.value and explorer.seed.description == "image"
+    assert len(lp.strips(generator, named, k=[0, 1]).axes) == 2 * 7 + 1
+
+
+def test_levels_and_units_must_be_of_factors():
+    for wrong, message in (
+        ({"units": {}}, "at least one factor"),
+        ({"units": {"a": ""}, "main": ("b",)}, "speak of b, and units has a"),
+        ({"units": {"a": ""}, "levels": {"a": ("z", 0.0, 1.0)}}, "speak of z"),
+    ):
+        with pytest.raises(UserError, match=message):
+            lp.Measures(grey, **wrong)
+    with pytest.raises(UserError, match="gave 3 rows of left, all for 3 images: it must give a row an image with right"):
+        lp.Measures(grey, {"right": ""})(torch.zeros(3, 1, 32, 32))
+    with pytest.raises(UserError, match="must go from a smaller to a larger value"):
+        lp.Display((1, -1))
+
+
+WRONG = {
+    "another latent_dim": (lambda: lp.as_generator(Sheet(), 7), "does not take z of shape (2, 7)"),
+    "no module": (lambda: lp.as_generator(lambda z: z, 7), "takes a torch module, not function"),
+    "no image": (lambda: lp.as_generator(nn.Linear(6, 6), 6), "must map z (B, 6) to images"),
+    "no range": (lambda: lp.as_generator(Sheet(), 6, value_range=(1, 0)), "value_range must be (lowest, highest)"),
+    "not wrapped, discover": (lambda: lp.discover(Sheet(), "sefa", 2), "Sheet is not a generator yet: wrap it with lp.as_generator"),
+    "not wrapped, strips": (lambda: lp.strips(Sheet(), lp.Directions(torch.eye(6))), "Sheet is not a generator yet"),
+    "no measures": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), None), "measures must be lp.Measures"),
+    "two shifts": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), MEASURES, (0, 1)), "at least 3 shifts"),
+    "no matrix": (lambda: lp.Directions(torch.ones(3)), "must be a matrix (K, d)"),
+    "no directions": (lambda: lp.discover(lp.as_generator(Sheet(), 6), "random", 0), "k must be at least 1"),
+    "nothing to explore": (lambda: lp.explore({}), "nothing to explore"),
+    "no file": (lambda: lp.load("nowhere.safetensors"), "there is no file nowhere.safetensors"),
+    "no run": (lambda: lp.explore("nowhere"), "there is no run 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_one_line(case):
+    call, message = WRONG[case]
+    with pytest.raises(UserError) as caught:
+        call()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_load_opens_whatever_was_written(tmp_path):
+    generator = lp.as_generator(Sheet(), 6)
+    lp.discover(generator, "random", 3).save(tmp_path / "d.safetensors")
+    assert len(lp.load(tmp_path / "d.safetensors")) == 3
+    models = lp.load(ROOT / "outputs" / "reference" / "demo")
+    assert all(len(directions) == 32 and model.latent_dim == 32 for model, directions in models.values())
+    vae = lp.load(ROOT / "outputs" / "reference" / "demo" / "vae" / "vae.safetensors")
+    assert generate(vae, torch.zeros(1, 32)).shape == (1, 1, 64, 64) and vae.info.window == (-1000, 1000) and vae.info.name == "vae"
+    for name, content in (("torn.safetensors", b"\0" * 40), ("empty.pt", b""), ("text.txt", b"hello")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            lp.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MissingInput):
+        lp.load(tmp_path / "nothing")
+
+
+def test_slices_are_read_from_a_folder_of_dicom(dicom_folder, tmp_path):
+    slices = lp.read_slices(dicom_folder, size=32)
+    assert len(slices) == 128 and slices.tensor().abs().max() <= 1
+    kept = lp.read_slices(dicom_folder, 32, folder=tmp_path / "kept")
+    assert (tmp_path / "kept" / "rejected.csv").exists() and torch.equal(kept.tensor(), slices.tensor())
+
+
+EXAMPLES = {  # what is made smaller for the test, and what each prints
+    "own_generator": ({}, "ink (5)"),
+    "trained_run": ({"samples=32": "samples=8"}, "measured again: r -0.9"),
+    "against_chance": ({"= 12, 32,": "= 2, 8,", "generator, 600": "generator, 200"}, "dci_disentanglement"),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_run(name, tmp_path):
+    smaller, expected = EXAMPLES[name]
+    code = (ROOT / "examples" / f"{name}.py").read_text()
+    assert len(code.splitlines()) <= 70
+    for long, short in smaller.items():
+        assert long in code
+        code = code.replace(long, short)
+    (tmp_path / "example.py").write_text(code)
+    ran = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200,
+                         env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"})  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert expected in ran.stdout
+    if name == "own_generator":  # the numbers beside the calls
+        assert re.search(r"ink \(5\) +ink, -14\.\d px per unit of shift, selectivity 0\.6", ran.stdout)
+        assert Path(tmp_path / "own_generator.html").exists()
