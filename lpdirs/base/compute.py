@@ -21,6 +21,9 @@ COMPILE = ("off", "default", "reduce-overhead")
 # what it takes under Dask's own setting, which gives memory back at once and which workers hand on to all that they start.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
+# whoever reaches a Dask port runs code as the user: nothing of a local cluster listens to other machines
+LOOPBACK = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+
 # Dask watches its workers fifty times a second, which takes a tenth of a core from the one worker; once a second is enough for these.
 CALM = {
     "distributed.worker.profile.enabled": False,
@@ -37,16 +40,16 @@ def cores() -> int:
 
 def threads() -> int:
     """Threads to compute with: OMP_NUM_THREADS where it is set, else all cores. Training ends elsewhere with another number."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else cores()
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores()
 
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [name for name in given.split(",") if name] if given is not None else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name for name in visible.split(",") if name] if visible is not None else []
     return (names or [str(i) for i in range(torch.cuda.device_count())]) if torch.cuda.is_available() else []
 
 
@@ -97,12 +100,12 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
             yield client
         return
     own = lambda i: {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}
-    options = [{"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, "env": own(i)} for i in range(workers)]
+    options = [{"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, "env": own(i), **LOOPBACK} for i in range(workers)]
     with (
         dask.config.set(CALM),
         SpecCluster(
             workers={i: {"cls": Nanny, "options": each} for i, each in enumerate(options)},
-            scheduler={"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0}},
+            scheduler={"cls": Scheduler, "options": {"port": 0, **LOOPBACK}},
             silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,

@@ -73,22 +73,24 @@ def build_dataset(
     }
     wanted |= {"source": str(source), "code": fingerprint_of_code("import lpdirs.data.build")}
     wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
-    there: dict[str, Any] = json.loads(described.read_text()) if described.exists() else {}
-    current = bool(there) and there["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
-    if there:
-        check_settings(there["settings"] | {"code": wanted["code"]}, wanted, folder)
+    described_before: dict[str, Any] = json.loads(described.read_text()) if described.exists() else {}
+    current = (
+        bool(described_before) and described_before["settings"].get("code") == wanted["code"]
+    )  # other code may read the same files otherwise
+    if described_before:
+        check_settings(described_before["settings"] | {"code": wanted["code"]}, wanted, folder)
     if not source.is_dir():
-        if there:
-            return there
+        if described_before:
+            return described_before
         raise NoSlices(f"data_dir {source} is not a folder: give the folder that holds your DICOM files")
     inside = source in folder.parents  # then what is written there is no input
     own = lambda path: (path.name in OWN and path.parent == source) or (inside and folder in path.parents)
     files = [path for path in find_files(source) if not own(path)]
     inventory, stamp = _inventory(source, files), _inventory(source, files, times=True)
     stamped = folder / STAMP
-    if current and there["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp:
-        report(there["slices"], there["slices"])
-        return there
+    if current and described_before["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp:
+        report(described_before["slices"], described_before["slices"])
+        return described_before
     described.unlink(missing_ok=True)
     parts.mkdir(parents=True, exist_ok=True)
     with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
@@ -161,9 +163,9 @@ def _inventory(source: Path, files: list[Path], extra: str = "", times: bool = F
     """A fingerprint of names and sizes of files and, with `times`, of when they were last changed."""
     digest = hashlib.blake2b(extra.encode(), digest_size=12)
     for path in files:
-        about = path.lstat()
-        changed = f"\0{about.st_mtime_ns} {about.st_ctime_ns}" if times else ""
-        digest.update(f"{path.relative_to(source)}\0{about.st_size}{changed}\n".encode(errors="surrogateescape"))
+        stat = path.lstat()
+        changed = f"\0{stat.st_mtime_ns} {stat.st_ctime_ns}" if times else ""
+        digest.update(f"{path.relative_to(source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -73,11 +73,11 @@ class Header:
 
 def find_files(folder: Path) -> list[Path]:
     """All files below `folder`, sorted; links to folders are not followed, hidden files are left out."""
-    found = []
+    files = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(d for d in folders if not d.startswith("."))
-        found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
-    return found
+        files += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+    return files
 
 
 def read_header(path: Path) -> Header:

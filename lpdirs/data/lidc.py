@@ -53,12 +53,12 @@ def folder_of(row: Any, to: Path) -> Path:
 
 def arrived(rows: pd.DataFrame, to: Path) -> pd.DataFrame:
     """Files and bytes that are on disk, a row a series, beside what the manifest says."""
-    found = []
+    counts = []
     for row in rows.itertuples():
         sizes = [p.stat().st_size for p in folder_of(row, to).glob("*.dcm")]
-        found.append((len(sizes), sum(sizes)))
+        counts.append((len(sizes), sum(sizes)))
     table = rows[["patient", "series", "slices", "bytes"]].copy()
-    table[["files_here", "bytes_here"]] = found
+    table[["files_here", "bytes_here"]] = counts
     return table
 
 

@@ -35,11 +35,11 @@ def sefa(generator: nn.Module) -> Tensor:
     responses = []
     with torch.no_grad(), _watch(generator, (nn.Linear, nn.modules.conv._ConvNd)) as seen:
         generator(z)
-    for given, made in seen:
-        if len(given) == len(z):  # linear in z so far: twice the z gives twice the change
-            change = (given - given[:1]).flatten(1)
+    for entered, left in seen:
+        if len(entered) == len(z):  # linear in z so far: twice the z gives twice the change
+            change = (entered - entered[:1]).flatten(1)
             if torch.allclose(change[1 + d :], 2 * change[1 : 1 + d], rtol=1e-3, atol=1e-4 * float(change.abs().max())):
-                responses.append((made - made[:1])[1 : 1 + d].flatten(1))
+                responses.append((left - left[:1])[1 : 1 + d].flatten(1))
     if not responses:
         raise UserError("SeFa needs a first layer that is linear in z, and this generator has none: choose another method")
     a = torch.cat(responses, 1).double().cpu()
@@ -54,7 +54,7 @@ def _like(generator: nn.Module) -> Tensor:
 def _watch(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Inputs and outputs of the submodules of those kinds, in the order in which they are called."""
     seen: list[tuple[Tensor, Tensor]] = []
-    note = lambda _, given, made: seen.append((given[0], made))
+    note = lambda _, inputs, output: seen.append((inputs[0], output))
     hooks = [each.register_forward_hook(note) for each in module.modules() if isinstance(each, kinds)]
     try:
         yield seen
@@ -118,10 +118,10 @@ def oracle(z: Tensor, factors: Tensor) -> Tensor:
     """
     rows = []
     for factor in factors.T.double():
-        known = torch.isfinite(factor)
-        if known.sum() <= z.shape[1]:
-            raise UserError(f"the oracle needs more than {z.shape[1]} slices with a known factor, and has {int(known.sum())}")
-        x, y = z[known].double(), factor[known]
+        measured = torch.isfinite(factor)
+        if measured.sum() <= z.shape[1]:
+            raise UserError(f"the oracle needs more than {z.shape[1]} slices with a known factor, and has {int(measured.sum())}")
+        x, y = z[measured].double(), factor[measured]
         rows.append(torch.linalg.lstsq(x - x.mean(0), (y - y.mean())[:, None]).solution[:, 0])
     return unit(torch.stack(rows)).float()
 

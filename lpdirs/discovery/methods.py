@@ -45,7 +45,7 @@ def discover(
     and seed are replaced) and can be resumed from `folder`. Methods that order their directions put the strongest first. UserError
     where K is more than a method can give, or what it needs is missing.
     """
-    d, about = latent_dim_of(generator), info_of(generator)
+    d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
     if method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -79,5 +79,6 @@ def discover(
         z, table = known
         matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)))
         names = {i: str(name) for i, name in enumerate(table)}
-    info = DirectionsInfo(method=method, seed=seed, generator=about.name, generator_fingerprint=about.fingerprint, names=names)
+    belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
+    info = DirectionsInfo(method=method, seed=seed, names=names, **belongs)
     return Directions(matrix.cpu(), info)

@@ -64,7 +64,7 @@ class Discovery:
 
     def __init__(self, generator: nn.Module, settings: DiscoverySettings, start: Directions | None = None):
         s, device, latent_dim = settings, device_of(generator), latent_dim_of(generator)
-        self.settings, self.device, self._given = settings, device, generator
+        self.settings, self.device, self._original = settings, device, generator
         self.generator = faster(generator, device, s.compile)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
@@ -113,8 +113,13 @@ class Discovery:
 
     def directions(self, **known: object) -> Directions:
         """A as it stands, with its generator and settings; `known` is what else there is to say in its DirectionsInfo."""
-        s, about = self.settings, info_of(self._given)
-        info = {"method": "reconstructor", "seed": s.seed, "generator": about.name, "generator_fingerprint": about.fingerprint}
+        s, of_generator = self.settings, info_of(self._original)
+        info = {
+            "method": "reconstructor",
+            "seed": s.seed,
+            "generator": of_generator.name,
+            "generator_fingerprint": of_generator.fingerprint,
+        }
         return self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
 
     def state_dict(self) -> dict:

@@ -82,9 +82,9 @@ def as_generator(
         ) from error
     wrapped.first = isinstance(x, tuple | list)
     x = x[0] if wrapped.first else x
-    given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+    shape_given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[0] != 2 or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:
-        raise UserError(f"a generator must map z (B, {latent_dim}) to images (B, 1 or 3, S, S); z {tuple(trial.shape)} gave {given}")
+        raise UserError(f"a generator must map z (B, {latent_dim}) to images (B, 1 or 3, S, S); z {tuple(trial.shape)} gave {shape_given}")
     wrapped.grey = x.shape[1] == 3
     wrapped.info = GeneratorInfo(  # type: ignore[assignment]
         name, fingerprint_of_weights(copied)

@@ -20,9 +20,9 @@ def read_checkpoint(path: str | Path) -> dict:
     """What torch.save wrote, with plain values, tensors and numpy's scalars and nothing that could run; UserError otherwise."""
     path = Path(path)
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    known = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
+    allowed = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(allowed):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is no checkpoint makes the reader raise anything
         why = (str(error).splitlines() or [type(error).__name__])[0]

@@ -76,10 +76,10 @@ def open_models(stage: Stage, names: tuple[str, ...] | list[str] = tuple(GENERAT
 
 def check_belongs(path: Path, directions: Directions, generator: nn.Module) -> None:
     """UserError unless the directions in the file at `path` were found on this very generator, as far as they say."""
-    info, there = directions.info, info_of(generator)
-    if directions.latent_dim != latent_dim_of(generator) or info.generator_fingerprint not in ("", there.fingerprint):
+    info, of_generator = directions.info, info_of(generator)
+    if directions.latent_dim != latent_dim_of(generator) or info.generator_fingerprint not in ("", of_generator.fingerprint):
         raise UserError(
-            f"directions/{path.parent.name} belongs to another {there.name} than {generator_file(there.name)}: "
+            f"directions/{path.parent.name} belongs to another {of_generator.name} than {generator_file(of_generator.name)}: "
             f"delete that folder and run notebooks/04_discover_directions.ipynb again"
         )
 

@@ -131,8 +131,8 @@ def _files(folder: Path, everything: bool = False) -> list:
     rows = []
     for path in paths:
         if path.is_file():
-            about = path.stat()
-            rows.append([path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns])
+            stat = path.stat()
+            rows.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
     return rows
 
 

@@ -126,8 +126,8 @@ class RunSettings(Settings):
 def _places() -> dict[str, list[tuple[str, str]]]:
     """Where each flat name stands: (group, field), several where groups share a setting."""
     places: dict[str, list[tuple[str, str]]] = {}
-    for group, about in RunSettings.model_fields.items():
-        for name, field in type(about.default).model_fields.items():
+    for group, group_field in RunSettings.model_fields.items():
+        for name, field in type(group_field.default).model_fields.items():
             if field.title is not None:
                 places.setdefault(flat_name(name, field), []).append((group, name))
     return places
@@ -139,13 +139,13 @@ PLACES = _places()
 def help_of(name: str) -> tuple[str, str, Any]:
     """A setting's type (as papermill knows it), what it is, and its default."""
     group, field = PLACES[name][0]
-    about = type(getattr(RunSettings(), group)).model_fields[field]
-    text = str(about.annotation)
+    definition = type(getattr(RunSettings(), group)).model_fields[field]
+    text = str(definition.annotation)
     kind = next(
         (k for k, words in {"list": ("tuple",), "bool": ("bool",), "float": ("float",), "int": ("int", "Literal[32")}.items()
          if any(word in text for word in words)), "str",
     )  # fmt: skip
-    return kind, str(about.description), about.default
+    return kind, str(definition.description), definition.default
 
 
 def parameter_line(name: str) -> str:

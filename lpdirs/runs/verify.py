@@ -71,12 +71,12 @@ def _otherwise(run: Path) -> list[Line]:
     """What is different here from where the run was computed."""
     here, lines = provenance(), dict[str, None]()
     for entry in read_log(run).values():
-        there = entry["provenance"]
-        for name, version in there["packages"].items():
+        computed = entry["provenance"]
+        for name, version in computed["packages"].items():
             if here["packages"].get(name) != version:
                 lines[f"computed with {name} {version}, here is {here['packages'].get(name)}"] = None
-        if there["git"] != here["git"]:
-            lines[f"computed at revision {str(there['git'])[:10]}, here is {str(here['git'])[:10]}"] = None
-        if there["git_dirty"]:
-            lines[f"computed with uncommitted changes at revision {str(there['git'])[:10]}"] = None
+        if computed["git"] != here["git"]:
+            lines[f"computed at revision {str(computed['git'])[:10]}, here is {str(here['git'])[:10]}"] = None
+        if computed["git_dirty"]:
+            lines[f"computed with uncommitted changes at revision {str(computed['git'])[:10]}"] = None
     return [Line(run.name, text) for text in lines]

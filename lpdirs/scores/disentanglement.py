@@ -5,7 +5,9 @@ A code is the coordinate of z along a direction, z @ a_k: what a reader would ta
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import mutual_info_score
 
 BINS = 20
 LEAST = 100  # rows
@@ -17,48 +19,31 @@ def one_to_one(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[
 
     NaN where fewer than LEAST rows remain.
     """
-    known = np.isfinite(factors.to_numpy(float)).all(1)
-    if known.sum() < LEAST:
+    measured = np.isfinite(factors.to_numpy(float)).all(1)
+    if measured.sum() < LEAST:
         return dict.fromkeys(NAMES, float("nan"))
-    c, f = np.asarray(codes, float)[known], factors.to_numpy(float)[known]
+    c, f = np.asarray(codes, float)[measured], factors.to_numpy(float)[measured]
     information = mutual_information(c, f)
     return {"mig": mig(information, f), "modularity": modularity(information), "sap": sap(c, f)} | dci(c, f, seed)
 
 
 def _binned(values: np.ndarray) -> np.ndarray:
-    """Each column in BINS bins of equal count, so that a monotone change of a code or factor changes no score."""
-    ranks = values.argsort(0, kind="stable").argsort(0, kind="stable")
-    bins = ranks * min(BINS, len(values)) // max(len(values), 1)
-    for j in range(values.shape[1]):  # equal values stay together
-        _, first, inverse = np.unique(values[:, j], return_index=True, return_inverse=True)
-        lowest = np.full(len(first), BINS)
-        np.minimum.at(lowest, inverse, bins[:, j])
-        bins[:, j] = lowest[inverse]
-    return bins
-
-
-def _entropy(counts: np.ndarray) -> float:
-    p = counts[counts > 0] / counts.sum()
-    return float(-(p * np.log(p)).sum())
+    """Each column in BINS bins of equal count, equal values together, so that a monotone change of a code or factor changes no score."""
+    ranks = pd.DataFrame(values).rank(method="min").to_numpy() - 1
+    return (ranks * min(BINS, len(values)) // max(len(values), 1)).astype(int)
 
 
 def mutual_information(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """In nats, (K, F), from joint histograms of BINS by BINS, less what independent columns of as many rows would show."""
+    """In nats, (K, F), from joint histograms of BINS by BINS, minus what independent columns of as many rows would show."""
     c, f = _binned(codes), _binned(factors)
-    rng = np.random.default_rng(0)
-    shuffled = rng.permutation(len(c))
-    information = np.empty((c.shape[1], f.shape[1]))
-    for k in range(c.shape[1]):
-        for j in range(f.shape[1]):
-            joint, chance = (np.bincount(x * BINS + f[:, j], minlength=BINS**2) for x in (c[:, k], c[shuffled, k]))
-            margins = _entropy(np.bincount(c[:, k])) + _entropy(np.bincount(f[:, j]))
-            information[k, j] = max(0.0, (margins - _entropy(joint)) - (margins - _entropy(chance)))
-    return information
+    shuffled = np.random.default_rng(0).permutation(len(c))
+    told = lambda code, factor: mutual_info_score(code, factor) - mutual_info_score(code[shuffled], factor)
+    return np.array([[max(0.0, told(code, factor)) for factor in f.T] for code in c.T])
 
 
 def mig(information: np.ndarray, factors: np.ndarray) -> float:
     """Mutual information gap (Chen et al. 2018, eq. 6): how far a factor's best code leads the second best, over its entropy."""
-    entropy = np.array([_entropy(np.bincount(column)) for column in _binned(factors).T])
+    entropy = np.array([stats.entropy(np.bincount(column)) for column in _binned(factors).T])
     best = np.sort(information, axis=0)[::-1]
     second = best[1] if len(best) > 1 else 0.0
     return float(np.mean((best[0] - second) / entropy))
@@ -67,15 +52,15 @@ def mig(information: np.ndarray, factors: np.ndarray) -> float:
 def modularity(information: np.ndarray) -> float:
     """Ridgeway and Mozer (2018, eq. 2): 1 if every code informs about one factor alone; codes that inform about none are left out."""
     best = information.max(1)
-    told = best > 1e-3
-    if not told.any() or information.shape[1] < 2:
+    informs = best > 1e-3
+    if not informs.any() or information.shape[1] < 2:
         return float("nan")
-    rest = (information[told] ** 2).sum(1) - best[told] ** 2
-    return float(np.mean(1 - rest / (best[told] ** 2 * (information.shape[1] - 1))))
+    rest = (information[informs] ** 2).sum(1) - best[informs] ** 2
+    return float(np.mean(1 - rest / (best[informs] ** 2 * (information.shape[1] - 1))))
 
 
 def sap(codes: np.ndarray, factors: np.ndarray) -> float:
-    """Separated attribute predictability (Kumar et al. 2018): R^2 of a line from the best single code less that of the second."""
+    """Separated attribute predictability (Kumar et al. 2018): R^2 of a line from the best single code minus that of the second."""
     c, f = codes - codes.mean(0), factors - factors.mean(0)
     norms = np.outer(np.linalg.norm(c, axis=0), np.linalg.norm(f, axis=0))
     r2 = np.sort((c.T @ f / np.where(norms > 0, norms, np.inf)) ** 2, axis=0)[::-1]
@@ -105,7 +90,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> dict[str, floa
 
 
 def _one_sided(importance: np.ndarray) -> float:
-    """1 less the entropy of each row's share, weighted by what the row matters."""
+    """1 minus the entropy of each row's share, weighted by what the row matters."""
     total = importance.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = importance / total

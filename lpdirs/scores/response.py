@@ -42,9 +42,9 @@ class Responses:
         r_level, sign_level: r and sign consistency over the starting images at whose level the factor exists; at_level: their share.
         For factors that exist everywhere, over all.
         """
-        known = np.isfinite(self.values)
-        enough = known.sum(1) >= max(3, len(self.shifts) // 2)  # (K, N, F)
-        x = np.where(known, self.shifts[:, None, None], np.nan)
+        measured = np.isfinite(self.values)
+        enough = measured.sum(1) >= max(3, len(self.shifts) // 2)  # (K, N, F)
+        x = np.where(measured, self.shifts[:, None, None], np.nan)
         with np.errstate(invalid="ignore"), _quiet():
             x, y = x - np.nanmean(x, 1, keepdims=True), self.values - np.nanmean(self.values, 1, keepdims=True)
         xy, xx, yy = (np.where(enough, np.nansum(part, 1), 0.0) for part in (x * y, x * x, y * y))
@@ -72,7 +72,7 @@ class Responses:
         table["at_level"] = np.tile(level.mean(0), k)
         table["rho"] = self._spearman(enough).ravel()
         table["q"] = _q_values(slopes).ravel()
-        table["missing"] = 1 - known.mean((1, 2)).ravel()
+        table["missing"] = 1 - measured.mean((1, 2)).ravel()
         return table
 
     def mean_path(self, k: int, factor: str) -> np.ndarray:
@@ -84,14 +84,14 @@ class Responses:
     def _of_resamples(self, counts: np.ndarray, slopes: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, ...]:
         """r, slope, effect, selectivity and sign consistency for rows of `counts` (B, N) of the paths, each (B, K, F)."""
         total = lambda part: np.einsum("bn,knf->bkf", counts, part, optimize=True)
-        there = np.isfinite(slopes)
-        filled = np.where(there, slopes, 0.0)
+        usable = np.isfinite(slopes)
+        filled = np.where(usable, slopes, 0.0)
         spread = self.spread.to_numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
-            n = total(there.astype(float))
+            n = total(usable.astype(float))
             slope = total(filled) / n
             effect = slope / np.where(spread > 0, spread, np.nan)
-            r = total(np.where(there, along, 0.0)) / n
+            r = total(np.where(usable, along, 0.0)) / n
             whole = np.nansum(np.abs(effect), axis=2, keepdims=True)
             up = total((filled > 0).astype(float)) / n
             down = total((filled < 0).astype(float)) / n

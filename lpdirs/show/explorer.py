@@ -65,7 +65,7 @@ class Explorer(widgets.VBox):
         self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
         self.play = widgets.Play(min=0, max=60, interval=80, description="play")
         self.play.observe(self._played, "value")
-        save = [button(kind, lambda kind=kind: self.export(kind), "4.5em") for kind in ("png", "gif", "mp4", "json")]
+        save = [button(kind, lambda kind=kind: self.export(kind), "4.5em") for kind in ("png", "gif", "json")]
         self.model.observe(self._choose, "value")
         self.seed.observe(self._moved, "value")
         self.preset.observe(self._moved, "value")
@@ -196,7 +196,7 @@ class Explorer(widgets.VBox):
             self._slider(self.played.value).value = round(self.reach * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
 
     def export(self, kind: str) -> Path | None:
-        """Save png, gif or mp4 (of the direction under "direction"), or the state as json, in `folder`; says where."""
+        """Save png, gif (of the direction under "direction"), or the state as json, in `folder`; says where."""
         self._take()
         name = f"{self.scene.label}-{self.scene.display.noun}{self.scene.seed}"
         path = self.folder / (f"{name}.{kind}" if kind in ("png", "json") else f"{name}-direction{self.played.value}.{kind}")
@@ -206,7 +206,7 @@ class Explorer(widgets.VBox):
             elif kind == "json":
                 self.scene.save_state(path)
             else:
-                (self.scene.save_gif if kind == "gif" else self.scene.save_mp4)(path, self.played.value, self.reach)
+                self.scene.save_gif(path, self.played.value, self.reach)
         except (OSError, UserError) as error:
             self.message.value = f"not saved: {error}"
             return None

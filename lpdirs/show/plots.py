@@ -158,9 +158,9 @@ def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) ->
 
 def animation(frames: np.ndarray, path: Path, columns: int = 8, seconds: float = 2.0, display: Display = CT) -> Path:
     """A GIF of images (K, n frames, S, S) side by side, running there and back, marked as synthetic; returns `path`."""
-    there = [mark(Image.fromarray(display.to_grey(mosaic(frame, columns, display))), 12) for frame in frames.swapaxes(0, 1)]
-    film = there + there[-2:0:-1]
-    duration = round(1000 * seconds / len(there))
+    one_way = [mark(Image.fromarray(display.to_grey(mosaic(frame, columns, display))), 12) for frame in frames.swapaxes(0, 1)]
+    film = one_way + one_way[-2:0:-1]
+    duration = round(1000 * seconds / len(one_way))
     film[0].save(path, "GIF", save_all=True, append_images=film[1:], duration=duration, loop=0, comment=NOTICE.encode(), optimize=False)
     return path
 

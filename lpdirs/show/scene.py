@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
-from lpdirs.base.errors import UserError, optional
+from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, display_of
@@ -118,9 +118,9 @@ class Scene:
 
     def film(self, k: int, reach: float, frames: int) -> np.ndarray:
         """Values (frames, S, S) along direction k from the present image, there and back."""
-        there = np.linspace(-reach, reach, frames)
+        shifts = np.linspace(-reach, reach, frames)
         z = self.z()
-        values = self.values(self.draw(torch.cat([self.directions.shift(z, k, eps) for eps in there])))
+        values = self.values(self.draw(torch.cat([self.directions.shift(z, k, eps) for eps in shifts])))
         return np.concatenate([values, values[-2:0:-1]])
 
     def save_png(self, path: Path) -> Path:
@@ -137,23 +137,6 @@ class Scene:
             partial, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0, comment=NOTICE
         )
         return _write(path, save)
-
-    def save_mp4(self, path: Path, k: int, reach: float = 4.5, frames: int = 25, rounds: int = 3) -> Path:
-        """A direction there and back as MP4 (H.264), marked as synthetic; UserError without PyAV, the extra "video"."""
-        av = optional("av", "video")
-        pictures = [_marked(self.grey(frame)).convert("RGB") for frame in self.film(k, reach, frames)] * rounds
-
-        def encode(partial: Path) -> None:
-            with av.open(str(partial), "w", format="mp4") as container:
-                container.metadata["comment"] = NOTICE
-                stream = container.add_stream("h264", rate=12)
-                stream.width, stream.height = pictures[0].size
-                stream.pix_fmt = "yuv420p"
-                for picture in pictures:
-                    container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-                container.mux(stream.encode())
-
-        return _write(path, encode)
 
     def save_state(self, path: Path) -> Path:
         """The state as a small JSON file."""

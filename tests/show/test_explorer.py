@@ -1,7 +1,6 @@
 import asyncio
 import io
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -140,9 +139,7 @@ def test_exports_are_marked_as_synthetic_in_pixels_and_metadata(explorer):
     assert "not for diagnosis" in text["Description"]
     with Image.open(explorer.export("gif")) as gif:
         assert gif.n_frames == 28 and b"not for diagnosis" in gif.info["comment"]
-    with av.open(str(explorer.export("mp4"))) as film:
-        assert film.metadata["comment"] == NOTICE and sum(1 for _ in film.decode(video=0)) == 3 * 48
-    assert "saved gan-slice0-direction0.mp4" in explorer.message.value
+    assert "saved gan-slice0-direction0.gif" in explorer.message.value
 
 
 def test_where_nothing_can_be_written_it_says_so(explorer, tmp_path):

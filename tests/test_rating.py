@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import FACTORS
 from lpdirs.models.vae import Decoder
-from lpdirs.show.rating import RatingSheet, fleiss_kappa, make_items, read_ratings
+from tests.conftest import ROOT
 from tests.show.test_explorer import lively
+
+sys.path.insert(0, str(ROOT / "examples"))
+from rating_sheet import RatingSheet, fleiss_kappa, make_items, read_ratings
 
 
 @pytest.fixture

@@ -1,4 +1,15 @@
-"""A blind rating sheet: what do people see along a direction, when they do not know which method found it?"""
+"""A blind rating sheet: what do people see along a direction, when they do not know which method found it?
+
+In a notebook, with examples/ on the path:
+
+    from rating_sheet import RatingSheet, make_items, read_ratings
+
+    models = lp.load("outputs/demo")  # {label: (generator, directions)}; add sets of random directions, so that chance is rated too
+    RatingSheet(make_items(models, Path("ratings")), Path("ratings"), ["rotation", "thickness", "breast"])
+
+Strips come in random order and without the method. Answers are saved one by one, one file a rater; `read_ratings` joins them with what
+was behind each strip, and `fleiss_kappa` says how far raters agree beyond chance.
+"""
 
 import csv
 import hashlib
