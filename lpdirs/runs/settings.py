@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import field_validator, model_validator
@@ -37,7 +37,7 @@ class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
 
     generators: tuple[Literal["gan", "vae"], ...] = setting(("gan", "vae"), "gan, vae, or both", min_length=1)
-    method: Method = setting("reconstructor", "how directions are found: " + ", ".join(get_args(Method)))
+    method: Method = setting("reconstructor", "reconstructor (the paper's), pca, pca-encoded, sefa, jacobian, random, coordinate or oracle")
     start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
 
 
