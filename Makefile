@@ -92,7 +92,7 @@ lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	{ echo "# exact versions of pyproject.toml's dependencies and theirs; made by: make lock"; \
-	  build/lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools \
+	  build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | sed -E 's/ @ .*//; s/\+cpu//; s/^((nvidia|cuda|triton)[^ ]*)$$/\1 ; sys_platform == "linux"/'; } > requirements.lock
 	rm -rf build/lock
 

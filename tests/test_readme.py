@@ -4,10 +4,10 @@ import re
 import shlex
 import subprocess
 
+import pandas as pd
 import pytest
 from torch import nn
 
-from lpdirs.discovery import methods
 from lpdirs.discovery.directions import Directions
 from lpdirs.runs import cli
 from tests.conftest import ROOT
@@ -39,14 +39,16 @@ def test_make_has_the_target(line):
 
 
 def test_your_own_generator_works_as_it_says(monkeypatch, tmp_path):
-    """The Python of the README, on a module as a user might have; with three steps of training in place of 3,000."""
+    """The Python of the README, on a module and a function as a user might have; with four directions in place of 32."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    train = methods.train
-    monkeypatch.setattr(methods, "train", lambda search, steps, *rest, **named: train(search, 3, *rest, **named))
+    assert len([line for line in code.splitlines() if line and not line.startswith(("#", "import"))]) <= 10, "ten lines"
     monkeypatch.chdir(tmp_path)
     module = nn.Sequential(nn.Linear(512, 32 * 32), nn.Sigmoid(), nn.Unflatten(1, (1, 32, 32)))
-    exec(code, {"module": module})
-    assert len(Directions.load(tmp_path / "directions.safetensors")) == 32
+    function = lambda images: pd.DataFrame({"area": (images[:, 0] > 0).float().mean((1, 2)).numpy()})
+    assert "k=32" in code
+    exec(code.replace("k=32", "k=4"), {"module": module, "function": function})
+    assert len(Directions.load(tmp_path / "directions.safetensors")) == 4
+    assert (tmp_path / "strips.png").exists() and (tmp_path / "share.html").exists()
 
 
 def test_files_that_it_links_to_are_there():
