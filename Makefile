@@ -37,8 +37,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy lpdirs
 
+# two processes of one thread each: a second thread of small tensors waits more than it helps
+unit notebooks-test reference: export OMP_NUM_THREADS := 1
 unit: setup
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 
 # the notebooks at smoke scale, in order and in fresh folders; every cell's output is compared unless the cell says why not
 notebooks-test: setup

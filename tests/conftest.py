@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.phantom.cohort import Cohort, write_cohort
@@ -20,7 +19,7 @@ SETTINGS = DataSettings(size=32, window_low=-1000, window_high=1000)
 @pytest.fixture(autouse=True)
 def fixed_random_state():
     torch.manual_seed(0)
-    torch.set_num_threads(min(2, cores()))
+    torch.set_num_threads(1)  # small tensors: a second thread waits more than it helps, on a busy machine ten times
 
 
 @pytest.fixture(scope="session")

@@ -39,14 +39,14 @@ def test_make_has_the_target(line):
 
 
 def test_your_own_generator_works_as_it_says(monkeypatch, tmp_path):
-    """The Python of the README, on a module and a function as a user might have; with four directions in place of 32."""
+    """The Python of the README, on a module and a function as a user might have; smaller."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line and not line.startswith(("#", "import"))]) <= 10, "ten lines"
     monkeypatch.chdir(tmp_path)
-    module = nn.Sequential(nn.Linear(512, 32 * 32), nn.Sigmoid(), nn.Unflatten(1, (1, 32, 32)))
+    module = nn.Sequential(nn.Linear(32, 32 * 32), nn.Sigmoid(), nn.Unflatten(1, (1, 32, 32)))
     function = lambda images: pd.DataFrame({"area": (images[:, 0] > 0).float().mean((1, 2)).numpy()})
     assert "k=32" in code
-    exec(code.replace("k=32", "k=4"), {"module": module, "function": function})
+    exec(code.replace("k=32", "k=4").replace("latent_dim=512", "latent_dim=32"), {"module": module, "function": function})
     assert len(Directions.load(tmp_path / "directions.safetensors")) == 4
     assert (tmp_path / "strips.png").exists() and (tmp_path / "share.html").exists()
 

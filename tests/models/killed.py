@@ -26,7 +26,7 @@ def make(kind: str, dataset: Path):
 
 def run(kind: str, dataset: Path, folder: Path, save_every: int, steps_done) -> None:
     """Train to the end, unless something comes between; `steps_done` (a shared integer) counts this process's steps."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
     def count(done: int, total: int, losses: dict) -> None:
         steps_done.value += 1
