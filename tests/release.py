@@ -1,7 +1,11 @@
-"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweeps of the demo grids."""
+"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweeps of the demo grids.
+
+`python -m tests.release run` takes the run alone, and leaves the sweeps' tables and figures as they are.
+"""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +41,28 @@ def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_d
     for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
         name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
         shutil.copy(path, reference / name)
-    made = {name: sources(ROOT / "notebooks" / f"{name}.ipynb") for name in ("05_qualitative_analysis", "06_quantitative_analysis")}
-    (reference / "sources.json").write_text(json.dumps(made, indent=1))
+    _say_what_made_them(reference, sweeps)
     sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
     large = [path.name for path, size in sizes.items() if size > LARGEST]
     if large or sum(sizes.values()) > MOST:
         raise MissingInput(f"too large to come with the project: {', '.join(large) or sum(sizes.values())}")
     return reference
+
+
+def _say_what_made_them(reference: Path, sweeps: tuple[str, ...]) -> None:
+    """Write sources.json: for each figure the notebook that drew it, and hashes of its cells and of the code that they import."""
+    path = reference / "sources.json"
+    made = json.loads(path.read_text()) if path.exists() else {}
+    for figure in sorted(p for p in reference.rglob("*") if p.suffix in (".png", ".gif")):
+        sweep = figure.parent.name if figure.parent != reference else None
+        notebook = (
+            "07_compare_runs" if sweep else "06_quantitative_analysis" if figure.stem.startswith("best") else "05_qualitative_analysis"
+        )
+        if sweep is None or sweep in sweeps:
+            made[figure.relative_to(reference).as_posix()] = {"notebook": notebook, **sources(ROOT / "notebooks" / f"{notebook}.ipynb")}
+        else:
+            made.setdefault(figure.relative_to(reference).as_posix(), {"notebook": notebook, "cells": None, "code": None})
+    path.write_text(json.dumps(made, indent=1))
 
 
 def _copy_run(run: Path, to: Path) -> None:
@@ -86,4 +105,4 @@ def _copy_slices(data: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(f"written: {release(ROOT / 'outputs')}")
+    print(f"written: {release(ROOT / 'outputs', sweeps=()) if sys.argv[1:] == ['run'] else release(ROOT / 'outputs')}")

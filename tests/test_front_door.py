@@ -109,6 +109,11 @@ WRONG = {
     "not wrapped, strips": (lambda: lp.strips(Sheet(), lp.Directions(torch.eye(6))), "Sheet is not a generator yet"),
     "no measures": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), None), "measures must be lp.Measures"),
     "two shifts": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), MEASURES, (0, 1)), "at least 3 shifts"),
+    "another's directions": (lambda: lp.strips(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(5))), "do not fit z of 6"),
+    "another's directions, measured": (
+        lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(5)), MEASURES),
+        "they belong to another generator",
+    ),
     "no matrix": (lambda: lp.Directions(torch.ones(3)), "must be a matrix (K, d)"),
     "no directions": (lambda: lp.discover(lp.as_generator(Sheet(), 6), "random", 0), "k must be at least 1"),
     "nothing to explore": (lambda: lp.explore({}), "nothing to explore"),

@@ -14,6 +14,7 @@ from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.verify import verify
 from lpdirs.scores.response import respond
 from tests.conftest import ROOT
+from tests.notebooks.refresh import sources
 from tests.release import LARGEST, MOST
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -54,3 +55,14 @@ def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
     before = explorer.image_values()
     explorer.sliders[explorer.order[0]].value = 3.0
     assert not np.array_equal(explorer.image_values(), before)
+
+
+def test_every_figure_says_what_made_it_and_which_are_out_of_date():
+    """If figures are named here: make notebooks and make release (of sweeps: after the sweeps)."""
+    made = json.loads((REFERENCE / "sources.json").read_text())
+    figures = {p.relative_to(REFERENCE).as_posix() for p in REFERENCE.rglob("*") if p.suffix in (".png", ".gif")}
+    assert set(made) == figures
+    now = {name: sources(ROOT / "notebooks" / f"{name}.ipynb") for name in {entry["notebook"] for entry in made.values()}}
+    old = [figure for figure, entry in made.items() if {k: entry[k] for k in ("cells", "code")} != now[entry["notebook"]]]
+    if old:
+        pytest.skip(f"out of date, made by other cells or code: {', '.join(old)}")

@@ -61,7 +61,9 @@ class Directions:
         return self.matrix.shape[1]
 
     def shift(self, z: Tensor, k: Any, eps: Any) -> Tensor:
-        """z + eps * a_k; z (B, d), k an index or (B,), eps a number or (B,)."""
+        """z + eps * a_k; z (B, d), k an index or (B,), eps a number or (B,). UserError for z of another generator's latent space."""
+        if z.shape[-1] != self.latent_dim:
+            raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {z.shape[-1]}: they belong to another generator")
         eps = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
         return z + eps * self.matrix[k].to(z)
 

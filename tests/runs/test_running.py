@@ -115,7 +115,7 @@ def test_a_run_ends_with_the_report(tiny_run):
     assert first.stdout.strip().endswith(f"report: {index}")
     assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
     assert set(read_log(outputs / "tiny")) == set(SINGLE)
-    assert all("100%" in first.stderr for _ in SINGLE)
+    assert first.stderr.count("Executing: 100%") >= len(SINGLE)
 
 
 def test_a_second_call_redoes_nothing(tiny_run):

@@ -5,10 +5,10 @@ import os
 import shutil
 
 import nbformat
-import pandas as pd
 import pytest
 import torch
 
+import lpdirs as lp
 import lpdirs.base.code
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.errors import UserError
@@ -16,6 +16,7 @@ from lpdirs.data.build import build_dataset
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.methods import discover
+from lpdirs.measures.thorax import thorax
 from lpdirs.models.files import load_generator, save_model
 from lpdirs.models.vae import VAE
 from lpdirs.runs import notebooks
@@ -227,14 +228,19 @@ def test_files_of_the_first_formats_still_open(tmp_path):
     assert Directions.load(tmp_path / "d.safetensors").info == directions.info
     generator = load_generator(ROOT / "tests" / "old" / "generator_1.safetensors")
     assert generator.latent_dim == 4 and generator.info.window == (-1000, 1000)
-    table = respond(generator, Directions(torch.eye(4)[:1]), _thorax(), (-1, 0, 1), 2).table()
-    assert isinstance(table, pd.DataFrame)
+    table = respond(generator, Directions(torch.eye(4)[:1]), thorax((-1000.0, 1000.0), 12.0), (-1, 0, 1), 2).table()
+    assert len(table) == 6
 
 
-def _thorax():
-    from lpdirs.measures.thorax import thorax
-
-    return thorax((-1000.0, 1000.0), 12.0)
+def test_a_run_of_the_first_version_opens_verifies_explores_and_is_scored(tmp_path):
+    run = tmp_path / "run_1"
+    shutil.copytree(ROOT / "tests" / "old" / "run_1", run)
+    (model,) = lp.load(run).values()
+    assert len(model[1]) == 3 and model[1].info.generator == "vae"
+    assert not [str(line) for line in verify(run) if line.broken]
+    explorer = lp.explore(run)
+    assert "rotation" in explorer.readout.value and "shoulders to liver" in explorer.readout.value
+    assert json.loads(score_run(run, 2, 0)[0].read_text())["directions"] == "unit3-lenet"
 
 
 def test_a_newer_or_unknown_format_is_a_line(tmp_path, monkeypatch):
