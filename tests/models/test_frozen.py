@@ -112,7 +112,8 @@ from lpdirs.models.dcgan import Generator
 torch.manual_seed(0)
 generator = Generator(32, 6, 8).eval()
 for mode in ("off", "default"):
-    search = Discovery(generator, DiscoverySettings(n_directions=4, batch=8, compile=mode))
+    paper = {"lr_directions": 1e-4, "lr_reconstructor": 1e-4}
+    search = Discovery(generator, DiscoverySettings(n_directions=4, batch=8, compile=mode, **paper))
     print(*(search.step(i)["loss"] for i in range(3)))
 """
 
