@@ -100,6 +100,17 @@ def test_levels_and_units_must_be_of_factors():
         lp.Display((1, -1))
 
 
+def _named_by_others():
+    generator = lp.as_generator(Sheet(), 6)
+    one, other = (lp.discover(generator, "random", 3, seed=seed) for seed in (0, 1))
+    lp.name(generator, other, lp.respond(generator, one, MEASURES, (-1, 0, 1), 4), MEASURES)
+
+
+def _on_another():
+    lp.strips(lp.as_generator(Sheet(), 6), lp.discover(lp.as_generator(Sheet(), 6), "random", 3))
+
+
+EYE = lp.Directions(torch.eye(6))
 WRONG = {
     "another latent_dim": (lambda: lp.as_generator(Sheet(), 7), "does not take z of shape (2, 7)"),
     "no module": (lambda: lp.as_generator(lambda z: z, 7), "takes a torch module, not function"),
@@ -108,15 +119,29 @@ WRONG = {
     "not wrapped, discover": (lambda: lp.discover(Sheet(), "sefa", 2), "Sheet is not a generator yet: wrap it with lp.as_generator"),
     "not wrapped, strips": (lambda: lp.strips(Sheet(), lp.Directions(torch.eye(6))), "Sheet is not a generator yet"),
     "no measures": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), None), "measures must be lp.Measures"),
-    "two shifts": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), MEASURES, (0, 1)), "at least 3 shifts"),
+    "two shifts": (
+        lambda: lp.respond(lp.as_generator(Sheet(), 6), EYE, MEASURES, (0, 1)),
+        "at least 3 different shifts",
+    ),
     "another's directions": (lambda: lp.strips(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(5))), "do not fit z of 6"),
     "another's directions, measured": (
         lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(5)), MEASURES),
         "they belong to another generator",
     ),
+    "responses of others": (lambda: _named_by_others(), "these are the responses of other directions"),
+    "another generator": (lambda: _on_another(), "these directions belong to another generator"),
+    "swapped": (lambda: lp.share({"a": (lp.Directions(torch.eye(6)), Sheet())}, "x.html"), "in this order"),
+    "no window": (lambda: lp.thorax(None, None), "thorax needs the window in HU"),
+    "a fractional dimension": (lambda: lp.as_generator(Sheet(), 6.0), "latent_dim must be a whole number"),
+    "an endless range": (lambda: lp.as_generator(Sheet(), 6, value_range=(0, float("inf"))), "value_range must be (lowest, highest)"),
+    "a direction that is not there": (
+        lambda: lp.strips(lp.as_generator(Sheet(), 6), EYE, k=[9]),
+        "k between 0 and 5",
+    ),
+    "whole numbers": (lambda: lp.Directions(torch.eye(3, dtype=torch.long)), "floating-point numbers"),
     "no matrix": (lambda: lp.Directions(torch.ones(3)), "must be a matrix (K, d)"),
     "no directions": (lambda: lp.discover(lp.as_generator(Sheet(), 6), "random", 0), "k must be at least 1"),
-    "nothing to explore": (lambda: lp.explore({}), "nothing to explore"),
+    "nothing to explore": (lambda: lp.explore({}), "there is nothing to show"),
     "no file": (lambda: lp.load("nowhere.safetensors"), "there is no file nowhere.safetensors"),
     "no run": (lambda: lp.explore("nowhere"), "there is no run 'nowhere'"),
 }

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import pickle
 import signal
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,9 @@ import torch
 
 from lpdirs.base.errors import SettingsDiffer, UserError
 from lpdirs.base.files import check_settings, write_atomic
+
+# modules that do not change what a training computes: with other ones of these a checkpoint goes on
+NOT_MATHEMATICS = tuple(f"lpdirs.base.{name}" for name in ("errors", "files", "settings", "code", "places", "progress"))
 
 
 def stream(seed: int, *keys: int) -> torch.Generator:
@@ -45,18 +46,13 @@ def train(
 
     Saves every `save_every` steps, at the end, and when it is interrupted: SIGINT (Ctrl-C, Interrupt Kernel) and SIGTERM let the
     step finish, save, and then end as they would have. Returns the history, a dict of losses a step. A checkpoint of other code
-    (settings["code"]) is put aside as checkpoint.old.pt, and training begins again. Raises SettingsDiffer if it was made with
-    other `settings`, or has more steps than are asked for, and UserError when a loss is not finite.
+    (settings["code"]) is put aside under that code's name, and training begins again, or goes on with what this code once saved.
+    Raises SettingsDiffer if it was made with other `settings`, or has more steps than are asked for, and UserError when a loss is
+    not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    saved = load_checkpoint(folder)
+    saved = _of_this_code(folder, settings.get("code"))
     history: list[dict[str, float]] = []
-    if saved and saved["settings"].get("code") != settings.get("code"):
-        print(f"{folder.name}: the code that trains has changed since the checkpoint, which is kept as checkpoint.old.pt: begun again")
-        newest = next(p for p in (folder / "checkpoint.pt", folder / "checkpoint.previous.pt") if p.exists())
-        os.replace(newest, folder / "checkpoint.old.pt")
-        (folder / "checkpoint.previous.pt").unlink(missing_ok=True)
-        saved = None
     if saved:
         check_settings(saved["settings"], settings, folder)
         if len(saved["history"]) > steps:
@@ -111,10 +107,31 @@ def _save_checkpoint(folder: Path, content: dict) -> None:
 
 def load_checkpoint(folder: Path) -> dict | None:
     """The newest checkpoint that can be read, or None."""
-    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
-        if (folder / name).exists():
+    return _newest(folder)[1]
+
+
+def _newest(folder: Path) -> tuple[Path | None, dict | None]:
+    for path in (folder / "checkpoint.pt", folder / "checkpoint.previous.pt"):
+        if path.exists():
             try:
-                return torch.load(folder / name, weights_only=True)
-            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile):
-                continue  # damaged: the one before it is at most `save_every` steps older
-    return None
+                return path, torch.load(path, weights_only=True)
+            except Exception:  # damaged bytes make the reader raise anything
+                continue  # the one before it is at most `save_every` steps older
+    return None, None
+
+
+def _of_this_code(folder: Path, code: str | None) -> dict | None:
+    """The newest checkpoint that this code has saved; one of other code is put aside, under a name of its own."""
+    path, saved = _newest(folder)
+    if path is None or saved is None or saved["settings"].get("code") == code:
+        return saved
+    kept = folder / f"checkpoint.{saved['settings'].get('code') or 'old'}.pt"
+    os.replace(path, kept)
+    for leftover in (folder / "checkpoint.pt", folder / "checkpoint.previous.pt"):
+        leftover.unlink(missing_ok=True)
+    own = folder / f"checkpoint.{code}.pt"
+    how = "what this code once saved goes on" if own.exists() else "begun again"
+    print(f"{folder.name}: the code that trains has changed since the checkpoint, which is kept as {kept.name}: {how}")
+    if own.exists():
+        os.replace(own, folder / "checkpoint.pt")
+    return load_checkpoint(folder)

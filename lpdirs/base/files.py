@@ -30,6 +30,17 @@ def check_name(name: object, what: str = "run") -> str:
     return text
 
 
+def read_json(path: Path) -> dict:
+    """The mapping in a JSON file; UserError, in one line, where it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): it is damaged; delete it to have it written again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no mapping: it is damaged; delete it to have it written again")
+    return content
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Others who enter `alone` for the same folder wait until this one has left."""

@@ -47,9 +47,14 @@ class Settings(BaseModel):
     def _no_yes_for_a_number(cls, value: Any, info: Any) -> Any:
         """YAML reads "yes" as true, which Python would take for 1; a word alone is a list of one."""
         kind = str(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool) and "bool" not in kind:
-            raise ValueError(f"must not be {str(value).lower()}")
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, bool) and "bool" not in kind:
+                raise ValueError(f"must not be {str(each).lower()}")
         return (value,) if isinstance(value, str | int | float) and kind.startswith("tuple[") and "..." in kind else value
+
+    def by_flat_name(self, *without: str) -> dict[str, Any]:
+        """The values under their flat names, as JSON holds them, `without` some fields."""
+        return {flat_name(n, type(self).model_fields[n]): v for n, v in self.model_dump(mode="json").items() if n not in without}
 
     def but(self, **changes: Any) -> Self:
         """The same with some values changed, checked anew."""
@@ -66,7 +71,7 @@ def in_words(error: ValidationError, model: type[BaseModel]) -> str:
     first, fields = error.errors()[0], model.model_fields
     name = flat_name(str(first["loc"][0]), fields.get(str(first["loc"][0]))) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown setting {name}: settings are {', '.join(flat_name(n, f) for n, f in fields.items())}"
+        return f"unknown setting {name}: settings are {', '.join(fields)}"
     if first["type"] == "missing":
         return f"{name} is missing"
     context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in first.get("ctx", {}).items()}

@@ -17,7 +17,7 @@ import pandas as pd
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
-from lpdirs.base.files import check_settings, write_atomic
+from lpdirs.base.files import check_settings, read_json, write_atomic
 from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import REASONS, Header, arrange, find_files, read_headers
 from lpdirs.data.lidc import read_manifest
@@ -73,7 +73,7 @@ def build_dataset(
     }
     wanted |= {"source": str(source), "code": fingerprint_of_code("import lpdirs.data.build")}
     wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
-    described_before: dict[str, Any] = json.loads(described.read_text()) if described.exists() else {}
+    described_before: dict[str, Any] = read_json(described) if described.exists() else {}
     current = (
         bool(described_before) and described_before["settings"].get("code") == wanted["code"]
     )  # other code may read the same files otherwise
@@ -91,7 +91,6 @@ def build_dataset(
     if current and described_before["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp:
         report(described_before["slices"], described_before["slices"])
         return described_before
-    described.unlink(missing_ok=True)
     parts.mkdir(parents=True, exist_ok=True)
     with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
         headers: list[Header] = []
@@ -111,17 +110,18 @@ def build_dataset(
     table, kept, doubled = _table(source, series, {uid: parts / f"{names[uid]}.json" for uid in series}, settings)
     rejected += doubled
     reasons = Counter(reason for _, reason in rejected)
-    with open(folder / "rejected.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "reason", "meaning"])
-        writer.writerows([path.relative_to(source), reason, REASONS[reason]] for path, reason in sorted(rejected))
     if not table:
+        if not described_before:
+            _write_rejected(folder / "rejected.csv", source, rejected)
         shutil.rmtree(parts)
         why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "it holds no files"
         way_out = ", or lower min_lung" if "no lung" in reasons else ""
         raise NoSlices(f"no usable slice in {source}: {why}; see REASONS in lpdirs/data/dicom.py{way_out}")
+    _write_rejected(folder / "rejected.csv", source, rejected)
     frame = pd.DataFrame(table)
+    described.unlink(missing_ok=True)  # not before: what cannot be read today leaves the data set of yesterday
     write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
+    pixels = _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size)
     description = {
         "settings": wanted,
         "window": list(settings.window),
@@ -134,12 +134,19 @@ def build_dataset(
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
         "inventory": inventory,
-        "fingerprint": _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size),
+        "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on
     }
     write_atomic(stamped, lambda partial: partial.write_text(stamp))
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
+
+
+def _write_rejected(path: Path, source: Path, rejected: list[tuple[Path, str]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "reason", "meaning"])
+        writer.writerows([file.relative_to(source), reason, REASONS[reason]] for file, reason in sorted(rejected))
 
 
 def read_slices(

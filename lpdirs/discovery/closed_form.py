@@ -76,6 +76,8 @@ def pca(generator: nn.Module, k: int, samples: int = 2048, seed: int = 0) -> Ten
     for part in z.split(128):
         with _watch(generator, (nn.Linear, nn.modules.conv._ConvNd)) as seen:
             generator(part.to(like))
+        if not seen:
+            raise UserError("PCA of features needs a convolution or linear layer, and this generator has none: choose another method")
         features.append(seen[len(seen) // 2][1].flatten(1).float().cpu())
     x = torch.cat(features)
     with torch.random.fork_rng():

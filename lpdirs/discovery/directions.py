@@ -16,6 +16,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.base.settings import Settings
 from lpdirs.models.files import read_header
+from lpdirs.models.generators import info_of, latent_dim_of
 
 FORMAT = "lpdirs.directions/2"
 
@@ -38,7 +39,7 @@ class DirectionsInfo(Settings):
     notes: dict[str, Any] = Field({}, description="anything else")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """`matrix` (K, d), a unit vector a row, and `info`, which says where they come from."""
 
@@ -46,8 +47,13 @@ class Directions:
     info: DirectionsInfo = field(default_factory=DirectionsInfo)
 
     def __post_init__(self) -> None:
-        if self.matrix.ndim != 2:
-            raise UserError(f"directions must be a matrix (K, d), a direction a row, not of shape {tuple(self.matrix.shape)}")
+        if not isinstance(self.matrix, Tensor) or not self.matrix.is_floating_point() or self.matrix.ndim != 2 or not len(self.matrix):
+            given = f"{self.matrix.dtype} {tuple(self.matrix.shape)}" if isinstance(self.matrix, Tensor) else type(self.matrix).__name__
+            raise UserError(f"directions must be a matrix (K, d) of floating-point numbers, a direction a row, not {given}")
+        if self.matrix.requires_grad:
+            object.__setattr__(self, "matrix", self.matrix.detach())
+        if not isinstance(self.info, DirectionsInfo):
+            raise UserError("info must be a DirectionsInfo, such as DirectionsInfo(names={0: 'rotation'})")
         norms = self.matrix.norm(dim=1)
         if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
             raise UserError(f"directions must be unit vectors; lengths run from {norms.min():.4f} to {norms.max():.4f}")
@@ -66,6 +72,14 @@ class Directions:
             raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {z.shape[-1]}: they belong to another generator")
         eps = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
         return z + eps * self.matrix[k].to(z)
+
+    def check(self, generator: nn.Module) -> None:
+        """UserError unless these directions fit the generator: its latent space and, as far as both say, its very weights."""
+        d, other = latent_dim_of(generator), info_of(generator).fingerprint
+        if d != self.latent_dim:
+            raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {d}: they belong to another generator")
+        if self.info.generator_fingerprint and other and self.info.generator_fingerprint != other:
+            raise UserError(f"these directions belong to another generator (fingerprint {self.info.generator_fingerprint}, not {other})")
 
     def title(self, k: int) -> str:
         """Direction k's name and number: "rotation (4)", or "direction 4" where it has earned none."""
@@ -87,7 +101,11 @@ class Directions:
 
     def save(self, path: str | Path) -> None:
         """Write matrix and info to one safetensors file."""
-        header = {"format": FORMAT, "metadata": self.info.model_dump_json()}
+        try:
+            header = {"format": FORMAT, "metadata": self.info.model_dump_json()}
+        except ValueError as error:
+            raise UserError(f"notes must hold what JSON knows: text, numbers, lists, mappings ({error})") from error
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         matrix = {"directions": self.matrix.detach().contiguous().float().cpu()}
         write_atomic(path, lambda partial: save_file(matrix, partial, header))
 
@@ -105,7 +123,7 @@ class Directions:
             info = DirectionsInfo(**(_from_first_format(content) if number == "1" else content))
             with safe_open(path, "pt") as file:
                 return cls(file.get_tensor("directions"), info)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{name} does not hold the directions that it should ({error}): write it again") from error
 
 

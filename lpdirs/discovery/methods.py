@@ -52,12 +52,12 @@ def discover(
     if k < 1:
         raise UserError(f"k must be at least 1, not {k}")
     if method in AT_MOST_D and k > d:
-        raise UserError(f"{method} gives at most latent_dim = {d} directions: set n_directions to at most {d}")
+        raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
     if method == "reconstructor":
         search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
         with tempfile.TemporaryDirectory() as temporary:
             steps, where = search.settings.steps, Path(folder or temporary)
-            train(search, steps, where, search.settings.identity(generator), report=Progress("searching directions"))
+            train(search, steps, where, search.identity(), report=Progress("searching directions"))
         return search.directions()
     if method == "pca":
         matrix = closed_form.pca(generator, k, seed=seed)

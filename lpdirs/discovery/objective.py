@@ -1,5 +1,6 @@
 """Voynov and Babenko's objective on a frozen generator: find directions that a reconstructor can tell apart."""
 
+import hashlib
 from typing import Literal, Self
 
 import torch
@@ -7,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpdirs.base.checkpoints import stream
+from lpdirs.base.checkpoints import NOT_MATHEMATICS, stream
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import autocast, compiled
 from lpdirs.base.settings import Settings, setting
@@ -43,11 +44,6 @@ class DiscoverySettings(Settings):
             raise ValueError(f"min_shift must be less than shift_scale, not {self.min_shift:g} and {self.shift_scale:g}")
         return self
 
-    def identity(self, generator: nn.Module) -> dict:
-        """What a checkpoint is of: all settings but how long it goes on, the generator, and the code that trains."""
-        code = fingerprint_of_code("import lpdirs.discovery.objective")
-        return self.model_dump(exclude={"steps"}) | {"generator": info_of(generator).fingerprint, "code": code}
-
 
 def draw_shifts(n: int, s: DiscoverySettings, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """k uniform over the directions, eps uniform in [-shift_scale, shift_scale] with |eps| >= min_shift; each (n,)."""
@@ -70,6 +66,7 @@ class Discovery:
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start).to(device)
             self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions).to(device)
+        self._begun_at = None if start is None else hashlib.sha256(start.matrix.float().cpu().numpy().tobytes()).hexdigest()[:16]
         self._reconstruct = compiled(self.reconstructor, s.compile)
         groups = [{"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor}]
         if s.freeze:
@@ -110,6 +107,12 @@ class Discovery:
             right += int((self.reconstructor(plain, shifted)[0].argmax(1) == k).sum())
         self.reconstructor.train()
         return right / n
+
+    def identity(self) -> dict:
+        """What a checkpoint is of: all settings but how long it goes on, what A began at, the generator, and the code that trains."""
+        code = fingerprint_of_code("import lpdirs.discovery.objective, lpdirs.base.checkpoints", without=NOT_MATHEMATICS)
+        about = {"begun_at": self._begun_at, "generator": info_of(self._original).fingerprint, "code": code}
+        return self.settings.by_flat_name("steps") | about
 
     def directions(self, **known: object) -> Directions:
         """A as it stands, with its generator and settings; `known` is what else there is to say in its DirectionsInfo."""

@@ -26,6 +26,10 @@ class Measures:
     levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.main, str):
+            object.__setattr__(self, "main", (self.main,))
+        if not callable(self.function) or not isinstance(self.units, Mapping):
+            raise UserError('measures are Measures(function, units), with units such as {"area": "cm2"}')
         if not self.units:
             raise UserError('measures need at least one factor with its unit, such as units={"area": "cm2"}')
         unknown = sorted({*self.main, *self.levels, *(other for other, _, _ in self.levels.values())} - set(self.units))
@@ -53,7 +57,7 @@ class Measures:
                 f"the measuring function gave {len(table)} rows of {', '.join(map(str, table)) or 'nothing'} "
                 f"for {len(images)} images: it must give a row an image with {', '.join(self.units)}"
             )
-        return table[list(self.units)].astype(np.float64).reset_index(drop=True)
+        return table[list(self.units)].astype(np.float64).replace([np.inf, -np.inf], np.nan).reset_index(drop=True)
 
     def of(self, generator: nn.Module, z: Tensor) -> pd.DataFrame:
         """The factors of what a generator draws from z (N, d)."""

@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 from torch import Tensor
 
+from lpdirs.base.errors import UserError
 from lpdirs.data.store import to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
 from lpdirs.measures.measures import Measures
@@ -30,6 +31,8 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts
     exist at some levels of the body alone, which z tells.
     """
+    if window is None or pixel_mm is None or not window[0] < window[1] or not pixel_mm > 0:
+        raise UserError(f"thorax needs the window in HU that -1 and 1 stand for, and mm a pixel, not {window} and {pixel_mm}")
     factors = [name for name in FACTORS if name != "z_position" or z_position is not None]
     return Measures(
         partial(measure_all, window=(float(window[0]), float(window[1])), pixel_mm=pixel_mm, z_position=z_position),

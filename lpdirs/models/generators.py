@@ -5,6 +5,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,19 +58,31 @@ def as_generator(
     the module are `bound` by name; tensors among them have a first dimension of 1, which is expanded to the batch. Of several
     outputs the first is taken; colour is averaged to grey. UserError, in one line, when a trial gives anything else.
     """
-    shape = (latent_dim,) if latent_shape is None else tuple(latent_shape)
+    whole = lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1
+    shape = (latent_dim,) if latent_shape is None else latent_shape
+    if not whole(latent_dim) or not isinstance(shape, tuple | list) or not all(map(whole, shape)):
+        raise UserError(f"latent_dim must be a whole number, and latent_shape some of them, not {latent_dim!r} and {latent_shape!r}")
+    shape = tuple(int(n) for n in shape)
     if math.prod(shape) != latent_dim:
         raise UserError(f"latent_shape {shape} holds {math.prod(shape)} numbers, and latent_dim is {latent_dim}")
     if not isinstance(module, nn.Module):
         raise UserError(f"as_generator takes a torch module, not {type(module).__name__}: put the function into a module's forward")
-    low, high = value_range
-    if not low < high:
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not low < high or not math.isfinite(high - low):
         raise UserError(f"value_range must be (lowest, highest), not {value_range}")
     try:
         copied = copy.deepcopy(module)
     except Exception as error:  # a user's own module may hold anything
-        raise UserError(f"the module cannot be copied ({_first_line(error)}): detach the tensors that it holds") from error
-    wrapped = _Wrapped(copied, shape, value_range, bound).eval().requires_grad_(False)
+        raise UserError(
+            f"the module cannot be copied ({_first_line(error)}): remove old weight_norm or spectral_norm, and detach tensors that it holds"
+        ) from error
+    try:
+        wrapped = _Wrapped(copied, shape, (low, high), bound).eval().requires_grad_(False)
+    except RuntimeError as error:
+        raise UserError(f"the module cannot be frozen ({_first_line(error)}): give it before it is traced") from error
     weight = next((p for p in copied.parameters() if p.is_floating_point()), torch.zeros(1))
     trial = torch.zeros(2, *shape, device=device_of(wrapped), dtype=weight.dtype)
     try:
@@ -86,9 +99,10 @@ def as_generator(
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[0] != 2 or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:
         raise UserError(f"a generator must map z (B, {latent_dim}) to images (B, 1 or 3, S, S); z {tuple(trial.shape)} gave {shape_given}")
     wrapped.grey = x.shape[1] == 3
-    wrapped.info = GeneratorInfo(  # type: ignore[assignment]
-        name, fingerprint_of_weights(copied)
-    )
+    print_of = hashlib.sha256(f"{type(module).__qualname__} {shape} {(low, high)} {fingerprint_of_weights(copied)}".encode())
+    for key, value in sorted(bound.items()):
+        print_of.update(f"{key} {value.tolist() if isinstance(value, Tensor) else value!r}".encode())
+    wrapped.info = GeneratorInfo(str(name), print_of.hexdigest()[:16])  # type: ignore[assignment]
     return wrapped
 
 
@@ -128,7 +142,7 @@ def fingerprint_of_weights(module: nn.Module) -> str:
 
 def draw_z(generator: nn.Module, n: int, seed: int | torch.Generator = 0) -> Tensor:
     """n random z (n, d) of the generator's prior, standard normal, on the CPU; the same for the same seed."""
-    rng = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
     return torch.randn(n, latent_dim_of(generator), generator=rng)
 
 

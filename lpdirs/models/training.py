@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpdirs.base.checkpoints import stream
+from lpdirs.base.checkpoints import NOT_MATHEMATICS, stream
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import autocast, compiled
 from lpdirs.base.settings import Settings, setting
@@ -75,8 +75,8 @@ def steps_of(settings: GANSettings | VAESettings, slices: Slices) -> int:
 
 def identity(settings: GANSettings | VAESettings, data: str) -> dict:
     """What a checkpoint is of: all settings but how long it goes on, the data's fingerprint, and the code that trains."""
-    code = fingerprint_of_code("import lpdirs.models.training")
-    return settings.model_dump(exclude={"steps", "epochs"}) | {"data": data, "code": code}
+    code = fingerprint_of_code("import lpdirs.models.training, lpdirs.base.checkpoints", without=NOT_MATHEMATICS)
+    return settings.by_flat_name("steps", "epochs") | {"data": data, "code": code}
 
 
 class GANTraining:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.phantom.painting import FOV_MM, render
@@ -49,9 +51,14 @@ def slice_positions(p: Patient, n: int) -> np.ndarray:
 def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Write the cohort's CT Image Storage files, a folder a patient, and the truth: factors.csv (slices), patients.csv; once, not again."""
     described = folder / "cohort.json"
-    if described.exists() and json.loads(described.read_text()) == asdict(cohort):
-        report(cohort.patients, cohort.patients)
-        return
+    about = asdict(cohort) | {"code": fingerprint_of_code("import lpdirs.phantom.cohort")}
+    if described.exists():
+        if json.loads(described.read_text()) == about:
+            report(cohort.patients, cohort.patients)
+            return
+        described.unlink()
+        for patient in folder.glob("P[0-9]*"):  # of another cohort, or drawn by other code
+            shutil.rmtree(patient)
     truth = []
     patients = sample_patients(cohort.patients, cohort.seed)
     for i, p in enumerate(patients):
@@ -66,7 +73,7 @@ def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None
         report(i + 1, cohort.patients)
     pd.DataFrame(patients).round(4).to_csv(folder / "patients.csv", index=False)
     pd.DataFrame(truth).to_csv(folder / "factors.csv", index=False)
-    write_atomic(described, lambda partial: partial.write_text(json.dumps(asdict(cohort))))
+    write_atomic(described, lambda partial: partial.write_text(json.dumps(about)))
 
 
 def to_dicom(hu: np.ndarray, patient: str, t: float, number: int, cohort: Cohort) -> FileDataset:

@@ -20,7 +20,7 @@ def main(words: list[str] | None = None) -> int:
     run.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's synthetic cohort)")
     run.add_argument("--scheduler", help="address of a running Dask cluster that reads the data (default: processes on this machine)")
     run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs)")
+    run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs, in the clone or else here)")
     run.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings in place of the profile's")
     run.add_argument("--again", action="store_true", help="run notebooks again that are done; trained models are kept")
     get = commands.add_parser("fetch", help="download LIDC-IDRI, or part of it, from the NCI Imaging Data Commons")
@@ -46,6 +46,9 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or 'see above'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: what was done is kept, and the same command goes on", file=sys.stderr)
         return 130
@@ -63,8 +66,9 @@ def listen_to_interrupts() -> None:
 def _run(args: argparse.Namespace) -> None:
     from lpdirs.runs.notebooks import run_notebooks
     from lpdirs.runs.report import write_report
+    from lpdirs.runs.stage import check_seed
 
-    seed, run = int(args.seed), args.run if args.run is not None else args.profile
+    seed, run = check_seed(args.seed), args.run if args.run is not None else args.profile
     folder = run_notebooks(args.profile, run, _given(args), seed, args.outputs, args.again)
     print(f"report: {write_report(folder)}")
 

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from lpdirs.base.errors import MissingInput
+from lpdirs.runs.models import sets_of
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -25,8 +26,14 @@ def collect(folder: Path) -> pd.DataFrame:
     scored = []
     for generator, name, seed in runs:
         run = f"{generator}-{name}-seed{seed}"
-        for path in sorted((folder / run / "directions").glob("*/scores.json")):
-            scored.append({"configuration": name, "generator": generator, "seed": seed, "run": run} | json.loads(path.read_text()))
+        for name_of_set in sets_of(folder / run):
+            path = folder / run / "directions" / name_of_set / "scores.json"
+            if path.exists():
+                scored.append(
+                    {"configuration": name, "generator": generator, "seed": seed, "run": run}
+                    | {"set": name_of_set}
+                    | json.loads(path.read_text())
+                )
     if not scored:
         raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")
     return pd.DataFrame(scored)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import check_name
-from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve
+from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve, with_whole_paths
 
 DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
 TRAINS = {"gan": GAN, "vae": VAE}
@@ -64,8 +64,11 @@ class Grid:
         known = {name for name in cls.__dataclass_fields__ if name != "name"}
         if not {"profile", "configurations"} <= content.keys() <= known or not isinstance(content["configurations"], dict):
             raise UserError(f"{path.name} must hold profile and configurations, and may hold {', '.join(sorted(known))}")
+        content = {name: value for name, value in content.items() if value is not None}
+        if not isinstance(content.get("settings", {}), dict):
+            raise UserError(f"{path.name}: settings must be a mapping of names to values, not {content['settings']!r}")
         grid = cls(name=check_name(path.stem, "the grid's name"), **content)
-        grid = cls(**{**grid.__dict__, "settings": grid.settings | (given or {})})
+        grid = cls(**{**grid.__dict__, "settings": with_whole_paths(grid.settings | (given or {}))})
         grid.check(path.name)
         return grid
 
@@ -74,7 +77,7 @@ class Grid:
         load_profile(self.profile)
         if self.train not in TRAIN:
             raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, not {self.train!r}")
-        if not isinstance(self.generators, list) or not self.generators or set(self.generators) - set(TRAINS):
+        if not isinstance(self.generators, list) or not self.generators or not all(g in TRAINS for g in map(str, self.generators)):
             raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, not {self.generators}")
         whole = isinstance(self.seeds, list) and all(type(seed) is int and seed >= 0 for seed in self.seeds)
         if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -83,6 +86,8 @@ class Grid:
             raise UserError(f"{where}: threads must be a whole number of at least 1, not {self.threads!r}")
         if not self.configurations:
             raise UserError(f"{where}: configurations must hold at least one")
+        if len({str(name) for name in self.configurations}) < len(self.configurations):
+            raise UserError(f"{where}: two configurations have the same name")
         for name, settings in self.configurations.items():
             check_name(name, f"{where}: the name of a configuration")
             if not isinstance(settings, dict):
@@ -105,7 +110,7 @@ class Grid:
                 trained[seed, generator] = jobs[job.name] = job
             for name, settings in self.configurations.items():
                 own = {k: v for k, v in settings.items() if k != "generators"}
-                for generator in settings.get("generators", self.generators):
+                for generator in settings.get("generators") or self.generators:
                     if (seed, generator) not in trained:
                         raise UserError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {generator!r}")
                     given, before = self.settings | own | {"generators": [generator]}, (trained[seed, generator].name,)
@@ -127,7 +132,14 @@ class Grid:
             elif job.run != first:
                 links[home / "data"] = f"../{first}/data"
         for link, target in links.items():
-            if not link.is_symlink():
-                link.symlink_to(target, target_is_directory=True)
+            if link.is_symlink() and link.readlink() != Path(target):
+                link.unlink()  # of a sweep with other seeds, or other `train`
+            if link.exists() and not link.is_symlink():
+                raise UserError(f"{link.relative_to(folder.parent)} is a folder of a sweep with other seeds: delete it, or rename the grid")
+            try:
+                if not link.is_symlink():
+                    link.symlink_to(target, target_is_directory=True)
+            except OSError as error:
+                raise UserError(f"{link} cannot link to {target} ({error}): use a disk, and rights, that know links") from error
         content = {**self.__dict__, "configurations": {k: dict(v) for k, v in self.configurations.items()}}
         (folder / "grid.json").write_text(json.dumps(content, indent=1))

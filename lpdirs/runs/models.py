@@ -13,6 +13,7 @@ from lpdirs.measures.thorax import thorax
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
 from lpdirs.models.generators import info_of, latent_dim_of
+from lpdirs.runs.records import read_log
 from lpdirs.runs.stage import Stage
 
 GENERATORS = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
@@ -43,6 +44,13 @@ def generator_of(path: Path, directions: Directions) -> str:
 def directions_files(folder: Path) -> list[Path]:
     """All files of directions of the run at `folder`."""
     return sorted((folder / "directions").glob("*/directions.safetensors"))
+
+
+def sets_of(folder: Path) -> list[str]:
+    """The direction sets that the run's notebook 04 last wrote, by the names of their folders; all that lie there where it does not say."""
+    written = read_log(folder).get("04_discover_directions", {}).get("results", {}).get("sets")
+    there = [path.parent.name for path in directions_files(folder)]
+    return [name for name in there if name in written] if written else there
 
 
 def open_models(stage: Stage, names: tuple[str, ...] | list[str] = tuple(GENERATORS)) -> Models:

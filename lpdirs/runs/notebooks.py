@@ -4,17 +4,24 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from IPython.core.inputtransformer2 import TransformerManager
 
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import KEEP_MEMORY
 from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import write_atomic
 from lpdirs.base.places import clone, home
-from lpdirs.runs.settings import COMMON, check_inputs, resolve
+from lpdirs.data.dicom import find_files
+from lpdirs.runs.records import read_log
+from lpdirs.runs.settings import COMMON, check_inputs, resolve, with_whole_paths
 from lpdirs.runs.stage import NOTEBOOKS, READS, SINGLE, run_folder
+
+HOW = ("workers", "scheduler")  # settings that no result depends on
 
 
 class NotebookFailed(UserError):
@@ -40,6 +47,7 @@ def run_notebooks(
     `given` overrides settings of the profile, under their flat names; all are checked before any work. A notebook of which nothing has
     changed (`key`) since it finished is not run again unless `again`. Raises NotebookFailed at the first that fails.
     """
+    given = with_whole_paths(given)
     check_inputs(resolve(profile, given))
     folder = run_folder(outputs, run).resolve()
     for name in names:
@@ -89,8 +97,8 @@ def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], see
         stamp = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("lpdirs_key")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # what cannot be read is not done
-    written = folder / NOTEBOOKS[name]
-    return stamp is not None and written.is_dir() and stamp == key(name, profile, folder, given, seed)
+    written = [folder / NOTEBOOKS[name], *(folder / path for path in read_log(folder).get(name, {}).get("files", {}))]
+    return stamp is not None and all(path.exists() for path in written) and stamp == key(name, profile, folder, given, seed)
 
 
 def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int) -> str:
@@ -101,8 +109,9 @@ def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: i
     """
     source = source_of(name)
     values, cells = resolve(profile, given).flat(), code_of(source)
-    content = [cells, fingerprint_of_code("\n".join(cells)), {n: values[n] for n in _settings_of(source)}, profile, seed]
-    content.append(_input(values) if name not in READS else [_files(folder / part) for part in READS[name]])
+    content = [cells, fingerprint_of_code("\n".join(cells)), {n: values[n] for n in _settings_of(source) if n not in HOW}, profile, seed]
+    parts = [part for part in READS.get(name, ()) if part not in ("gan", "vae") or part in values["generators"]]
+    content.append([_files(folder / part) for part in parts] if name in READS else _input(values, folder))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -112,28 +121,29 @@ def source_of(name: str) -> Path:
 
 
 def code_of(notebook: Path) -> list[str]:
-    """The code cells of a notebook."""
+    """The code cells of a notebook, IPython's magics as the Python that they stand for."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return [TransformerManager().transform_cell(source) if re.search(r"^\s*[%!?]", source, re.M) else source for source in sources]
 
 
-def _input(values: Mapping[str, Any]) -> list:
-    """What the data set is made of."""
+def _input(values: Mapping[str, Any], folder: Path) -> list:
+    """What the data set is made of: the cohort's manifest, or names, sizes and times of all files that are not of the run itself."""
     if values["data_dir"] is None:
         return [(home() / "data_manifests" / f"{values['cohort']}.json").read_text(encoding="utf-8")]
-    return _files(Path(values["data_dir"]), everything=True)
+    source = Path(values["data_dir"])
+    return _rows(source, [path for path in find_files(source) if folder.resolve() not in path.resolve().parents])
 
 
-def _files(folder: Path, everything: bool = False) -> list:
-    """Names, sizes and times of what later notebooks read in a stage's folder, or of `everything` below a folder."""
-    wanted = ("*",) if everything else ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
-    paths = sorted(path for pattern in wanted for path in folder.rglob(pattern) if everything or "dicom" not in path.parts)
-    rows = []
-    for path in paths:
-        if path.is_file():
-            stat = path.stat()
-            rows.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
-    return rows
+def _files(folder: Path) -> list:
+    """Names, sizes and times of what later notebooks read in a stage's folder."""
+    wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
+    return _rows(folder, sorted(path for pattern in wanted for path in folder.rglob(pattern) if "dicom" not in path.parts))
+
+
+def _rows(folder: Path, paths: list[Path]) -> list:
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in paths if path.is_file()]
+    return [[name.encode(errors="surrogateescape").hex(), stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
 def _settings_of(notebook: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """What is written down about a run, in run.json: where numbers come from, and the fingerprints of the files that they stand on."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lpdirs.base.errors import UserError
+from lpdirs.base.files import read_json
 from lpdirs.base.places import workspace
 from lpdirs.models.files import fingerprint
 
@@ -21,17 +20,6 @@ PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydic
 def read_log(folder: Path) -> dict:
     """run.json of a run's folder, or {} where there is none yet; UserError where it is damaged."""
     return read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-
-
-def read_json(path: Path) -> dict:
-    """The mapping in a JSON file; UserError, in one line, where it holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): it is damaged; delete it to have it written again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no mapping: it is damaged; delete it to have it written again")
-    return content
 
 
 def provenance() -> dict:

@@ -1,5 +1,6 @@
 """One line of scores for each set of directions of a run, beside the directions: what notebook 07 compares."""
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -9,12 +10,11 @@ from torch import Tensor, nn
 
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.errors import MissingInput
-from lpdirs.base.files import write_atomic
+from lpdirs.base.files import read_json, write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import fingerprint, load_generator
-from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of, measures_of
-from lpdirs.runs.records import read_json
+from lpdirs.runs.models import GENERATORS, check_belongs, generator_of, measures_of, sets_of
 from lpdirs.runs.stage import open_run
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, score
@@ -25,7 +25,7 @@ def score_run(folder: Path, steps: int, seed: int) -> list[Path]:
 
     Scores that are there for the same directions, generator, budget and code are left as they are. Returns the files.
     """
-    paths = directions_files(folder)
+    paths = [folder / "directions" / name / "directions.safetensors" for name in sets_of(folder)]
     if not paths:
         raise MissingInput(f"{folder.name} has no directions: run notebooks/04_discover_directions.ipynb with run = {folder.name!r} first")
     return [_score(path, steps, seed) for path in paths]
@@ -36,10 +36,11 @@ def _score(path: Path, steps: int, seed: int) -> Path:
     name = generator_of(path, directions)
     which = {"directions": directions.info.method, "generator": name, "weights": fingerprint(run / GENERATORS[name]),
              "directions_fingerprint": fingerprint(path), "K": len(directions), "seed": seed, "score_steps": steps,
+             "responses": _hash(path.with_name("responses.csv")), "slices": _hash(run / "data" / "slices.csv"),
              "code": fingerprint_of_code("import lpdirs.runs.scoring")}  # fmt: skip
     before = read_json(target) if target.exists() else {}
     if {key: before.get(key) for key in which} != which:
-        generator, measures, sample = _subject(run.resolve(), name, which["weights"], seed)
+        generator, measures, sample = _subject(run.resolve(), name, (which["weights"], which["slices"]), seed)
         check_belongs(path, directions, generator)
         measured = path.with_name("responses.csv")
         # notebook 04 writes responses after the directions: older ones belong to others
@@ -52,8 +53,12 @@ def _score(path: Path, steps: int, seed: int) -> Path:
     return target
 
 
+def _hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else None
+
+
 @lru_cache(maxsize=2)
-def _subject(run: Path, name: str, weights: str, seed: int) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
-    """A run's generator, what its slices are measured with, and random slices of it, measured."""
+def _subject(run: Path, name: str, of: tuple, seed: int) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
+    """A run's generator, what its slices are measured with, and random slices of it, measured; anew where files are others (`of`)."""
     generator, measures = load_generator(run / GENERATORS[name]), measures_of(open_run(run))
     return generator, measures, measures.sample(generator, SAMPLES, 10_000 + seed)

@@ -40,6 +40,18 @@ class ChoiceSettings(Settings):
     method: Method = setting("reconstructor", "reconstructor (the paper's), pca, pca-encoded, sefa, jacobian, random, coordinate or oracle")
     start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
 
+    @field_validator("generators")
+    @classmethod
+    def _different(cls, values: tuple) -> tuple:
+        return different(values)
+
+
+def different(values: tuple) -> tuple:
+    """The values, where no two are the same."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"must hold different values, not {list(values)}")
+    return values
+
 
 class AnalysisSettings(Settings):
     """How directions are looked at and measured."""
@@ -63,9 +75,7 @@ class AnalysisSettings(Settings):
     @field_validator("response_shifts", "score_seeds")
     @classmethod
     def _different(cls, values: tuple) -> tuple:
-        if len(set(values)) < len(values):
-            raise ValueError(f"must hold different values, not {list(values)}")
-        return values
+        return different(values)
 
 
 class MachineSettings(Settings):
@@ -192,7 +202,7 @@ def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
     values: dict[str, Any] = {}
     for source in (load_profile(profile), {k: v for k, v in given.items() if v is not None or k not in PLACES}):
         for name in source:
-            _check_known(name)
+            _check_known(str(name))
         for model in ("gan", "vae"):  # epochs that are asked for take the place of steps that are not
             if source.get(f"{model}_epochs") is not None and source.get(f"{model}_steps") is None:
                 values[f"{model}_steps"] = None
@@ -205,6 +215,12 @@ def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
             groups.setdefault(group, {})[field] = value
     defaults = RunSettings.model_fields
     return RunSettings(**{group: type(defaults[group].default)(**fields) for group, fields in groups.items()})
+
+
+def with_whole_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with data_dir from the root: kernels work in another folder than the shell."""
+    where = given.get("data_dir")
+    return dict(given) | ({"data_dir": str(Path(where).resolve())} if isinstance(where, str) and where else {})
 
 
 def _check_known(name: str) -> None:

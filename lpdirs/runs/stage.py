@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def run_folder(outputs: str | Path, run: object) -> Path:
 
 def check_seed(value: object) -> int:
     """A seed as a whole number from 0; UserError otherwise."""
-    if isinstance(value, bool) or not str(value).isdigit() or int(str(value)) >= 2**31:
+    if isinstance(value, bool) or not re.fullmatch("[0-9]{1,10}", str(value)) or int(str(value)) >= 2**31:
         raise UserError(f"seed must be a whole number from 0 to 2147483647, not {value!r}")
     return int(str(value))
 

@@ -41,6 +41,9 @@ def verify(folder: Path) -> list[Line]:
 def _verify_run(run: Path) -> list[Line]:
     lines, right = [], 0
     for notebook, entry in read_log(run).items():
+        if notebook not in NOTEBOOKS or not isinstance(entry, dict):
+            lines.append(Line(run.name, f"run.json speaks of {notebook!r}, which is no notebook", True))
+            continue
         try:
             now = fingerprints(run, NOTEBOOKS[notebook])
         except SafetensorError as error:
@@ -71,7 +74,7 @@ def _otherwise(run: Path) -> list[Line]:
     """What is different here from where the run was computed."""
     here, lines = provenance(), dict[str, None]()
     for entry in read_log(run).values():
-        computed = entry["provenance"]
+        computed = entry.get("provenance", {"packages": {}, "git": here["git"], "git_dirty": False})
         for name, version in computed["packages"].items():
             if here["packages"].get(name) != version:
                 lines[f"computed with {name} {version}, here is {here['packages'].get(name)}"] = None

@@ -42,6 +42,8 @@ def additivity(
 
     The mixed second difference G(z+a+b) - G(z+a) - G(z+b) + G(z), over the size of the two changes (root mean squares).
     """
+    if len(directions) < 2:
+        return float("nan")
     rng = np.random.default_rng(seed)
     z = draw_z(generator, samples, seed)
     draw = lambda z: generate(generator, z)

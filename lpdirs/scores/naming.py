@@ -57,6 +57,8 @@ def name(
     seed: int = 0,
 ) -> Directions:
     """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units."""
+    responses.check(directions)
+    directions.check(generator)
     changes = image_changes(generator, directions, seed=seed)
     return with_names(directions, name_directions(responses.table(seed), directions, changes, measures.units, rules), responses)
 

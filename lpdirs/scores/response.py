@@ -30,6 +30,13 @@ class Responses:
     shifts: np.ndarray
     spread: pd.Series
     levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
+    matrix: torch.Tensor | None = None  # of the directions that were measured
+
+    def check(self, directions: Directions) -> None:
+        """UserError unless these are the responses of those directions."""
+        same = self.matrix is None or (self.matrix.shape == directions.matrix.shape and torch.allclose(self.matrix, directions.matrix))
+        if not same or len(self.values) != len(directions):
+            raise UserError("these are the responses of other directions: call lp.respond with these")
 
     def table(self, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
         """A row a direction and factor; `_low` and `_high` are 95 percent intervals by bootstrap over the N starting images.
@@ -141,8 +148,9 @@ def respond(
     """Measure every factor on `samples` random images moved by `shifts` along every direction."""
     if not isinstance(measures, Measures):
         raise UserError("measures must be lp.Measures(function, units), or lp.thorax(window, pixel_mm) for chest CT")
-    if len(shifts) < 3 or samples < 2:
-        raise UserError(f"responses need at least 3 shifts and 2 starting images, not {len(shifts)} and {samples}")
+    if len(shifts) < 3 or samples < 2 or len(set(shifts)) < len(shifts) or not np.isfinite(shifts).all():
+        raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {list(shifts)} and {samples}")
+    directions.check(generator)
     rng = torch.Generator().manual_seed(seed)
     spread = measures.of(generator, draw_z(generator, max(256, samples), rng)).std()
     z = draw_z(generator, samples, rng)
@@ -152,7 +160,7 @@ def respond(
         moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
         values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
         bar(k + 1, len(directions))
-    return Responses(values, np.asarray(shifts, float), spread, measures.levels)
+    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix)
 
 
 def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:

@@ -50,7 +50,10 @@ def score(
     given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
     """
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
-    table = table.table(seed) if isinstance(table, Responses) else table
+    if isinstance(table, Responses):
+        table.check(directions)
+        table = table.table(seed)
+    directions.check(generator)
     names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
     best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
     reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
@@ -67,8 +70,9 @@ def score(
     geometry = coherence(directions.matrix)
     row |= {name: geometry[name] for name in ("coherence", "effective_rank")}
     row["additivity"] = additivity(generator, directions, seed=seed)
-    fresh = recoverability(generator, directions, steps, (seed,))
-    row |= {"rca": float(fresh.rca[0]), "kappa": float(fresh.kappa[0])}
+    if len(directions) > 1:
+        fresh = recoverability(generator, directions, steps, (seed,))
+        row |= {"rca": float(fresh.rca[0]), "kappa": float(fresh.kappa[0])}
     for factor, values in best.iterrows():
         row |= {
             f"{factor}_r": abs(values["r"]),

@@ -110,7 +110,9 @@ class Explorer(widgets.VBox):
         self.panel.children = rows or [widgets.Label(f"no direction says {wanted!r}")]
 
     def set_shifts(self, shifts: dict[int, float]) -> None:
-        """Put the given directions to these shifts and all others to 0, with one redraw."""
+        """Put the given directions to these shifts and all others to 0, with one redraw; UserError for one that is not there."""
+        if not all(k in range(len(self.scene.directions)) for k in shifts):
+            raise UserError(f"there are directions 0 to {len(self.scene.directions) - 1}, not {sorted(shifts)}")
         self._remember()
         self._held = True
         for k in {*self.sliders, *shifts}:
@@ -142,7 +144,7 @@ class Explorer(widgets.VBox):
         past, self._held = self._past, True
         self.model.value = state["model"]
         self._held, self._past = True, past
-        self.seed.value, self.preset.value = int(state["seed"]), state["preset"]
+        self.seed.value, self.preset.value = self.scene.seed, self.scene.preset
         shifts = {int(k): eps for k, eps in state["steps"].items()}
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
@@ -197,6 +199,8 @@ class Explorer(widgets.VBox):
 
     def export(self, kind: str) -> Path | None:
         """Save png, gif (of the direction under "direction"), or the state as json, in `folder`; says where."""
+        if kind not in ("png", "gif", "json"):
+            raise UserError(f"kind must be png, gif or json, not {kind!r}")
         self._take()
         name = f"{self.scene.label}-{self.scene.display.noun}{self.scene.seed}"
         path = self.folder / (f"{name}.{kind}" if kind in ("png", "json") else f"{name}-direction{self.played.value}.{kind}")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, ct, display_of
 from lpdirs.models.generators import generate, typical_z
@@ -76,7 +77,10 @@ def strips(
     title: str = "",
 ) -> Figure:
     """A row for each direction in `k` (default: the first 16, named ones first), all from one typical image."""
+    directions.check(generator)
     shown = directions.in_order()[:16] if k is None else list(k)
+    if not shown or not len(shifts) or not all(i in range(len(directions)) for i in shown):
+        raise UserError(f"strips need shifts, and k between 0 and {len(directions) - 1}, not {list(shifts)} and {shown}")
     how, z = display_of(generator, display), typical_z(generator, seed)
     rows = np.stack([strip(generator, directions, z, i, shifts, how) for i in shown])
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)

@@ -25,6 +25,17 @@ LEAST_SIDE = 256  # px of exported pictures
 FORMAT = "lpdirs.scene/1"
 
 
+def check_models(models: dict[str, tuple[nn.Module, Directions]]) -> None:
+    """UserError unless `models` maps labels to pairs of a generator and directions of it."""
+    pairs = models.values() if isinstance(models, dict) else ()
+    if not pairs:
+        raise UserError('there is nothing to show: give {"a name": (generator, directions)}')
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and isinstance(pair[1], Directions)):
+            raise UserError('models must be {"a name": (generator, directions)}, in this order')
+        pair[1].check(pair[0])
+
+
 @dataclass
 class Scene:
     """One view: `models` maps labels to (generator, directions), `label` chooses, `seed` draws z, `shifts` move it.
@@ -42,8 +53,7 @@ class Scene:
     _drawn: tuple = (None, None)
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise UserError('nothing to explore: give {"a name": (generator, directions)}')
+        check_models(self.models)
         self.label = self.label or next(iter(self.models))
 
     @property

@@ -16,6 +16,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, display_of
 from lpdirs.models.generators import draw_z, typical_z
 from lpdirs.show.plots import strip
+from lpdirs.show.scene import check_models
 
 LARGEST = 10_000_000  # bytes
 
@@ -36,6 +37,9 @@ def share(
     """
     if frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
+    check_models(models)
+    if slices < 1:
+        raise UserError(f"a page needs at least one starting image, not {slices}")
     path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
     how = display_of(next(iter(models.values()))[0], display)
     size, content = 0, []
@@ -43,6 +47,8 @@ def share(
         starts = [typical_z(generator), *draw_z(generator, slices - 1, 1)]
         order = directions.in_order()
         strips = [[strip(generator, directions, z, k, shifts, how) for k in order] for z in starts]
+        if size and size != strips[0][0].shape[-1]:
+            raise UserError(f"a page shows images of one size: {label} has {strips[0][0].shape[-1]} px, others {size}; share them apart")
         size = strips[0][0].shape[-1]
         titles = [{"name": directions.title(k), "words": directions.words(k)} for k in order]
         content.append({"name": label, "directions": titles, "sprites": [[_sprite(x, how) for x in row] for row in strips]})

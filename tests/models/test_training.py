@@ -120,7 +120,14 @@ def test_a_checkpoint_of_other_code_is_put_aside_and_training_begins_again(make,
     history = train(first, 3, tmp_path, {"code": "a"})
     again = make()
     assert train(again, 3, tmp_path, {"code": "b"}) == history and same(again.state_dict(), first.state_dict())
-    assert "begun again" in capsys.readouterr().out and (tmp_path / "checkpoint.old.pt").exists()
-    seen = []
-    train(make(), 3, tmp_path, {"code": "b"}, report=lambda done, total, losses: seen.append(done))
-    assert seen == [3], "nothing was trained"
+    assert "kept as checkpoint.a.pt: begun again" in capsys.readouterr().out and (tmp_path / "checkpoint.a.pt").exists()
+    for code in ("b", "a"):  # neither was lost
+        seen = []
+        train(make(), 3, tmp_path, {"code": code}, report=lambda done, total, losses, seen=seen: seen.append(done))
+        assert seen == [3], "nothing was trained"
+    (tmp_path / "checkpoint.previous.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes())
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    train(make(), 1, tmp_path, {"code": "c"})
+    assert load_checkpoint(tmp_path)["settings"]["code"] == "c"
+    (tmp_path / "checkpoint.a.pt").rename(tmp_path / "checkpoint.pt")
+    assert len(load_checkpoint(tmp_path)["history"]) == 3, "the good one was kept, not the torn one"

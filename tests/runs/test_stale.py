@@ -10,15 +10,17 @@ import torch
 
 import lpdirs as lp
 import lpdirs.base.code
-from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.code import code_alone, fingerprint_of_code
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.methods import discover
+from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.files import load_generator, save_model
 from lpdirs.models.vae import VAE
+from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs import notebooks
 from lpdirs.runs.models import open_models
 from lpdirs.runs.notebooks import is_done, key
@@ -91,27 +93,114 @@ def test_the_code_that_a_notebook_imports_counts_and_other_code_does_not(folder,
     package = tmp_path / "lpdirs"
     shutil.copytree(ROOT / "lpdirs", package, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def fresh():
-        monkeypatch.setattr(lpdirs.base.code, "ROOT", package)
-        lpdirs.base.code._meaning.cache_clear()
-        lpdirs.base.code._imports_of.cache_clear()
-
-    fresh()
+    monkeypatch.setattr(lpdirs.base.code, "ROOT", package)
     stamp("02_train_gan", folder)
     edit = lambda path, a, b: (package / path).write_text((package / path).read_text().replace(a, b, 1))
     edit("models/dcgan.py", '"""The DCGAN', '"""Another word for the DCGAN')
     edit("show/share.py", "LARGEST = ", "LARGEST = 1 + ")
-    fresh()
     assert is_done("02_train_gan", "smoke", folder, {}), "docstrings, and modules that it does not import"
     edit("models/dcgan.py", "0.0, 0.02)", "0.0, 0.03)")
-    fresh()
     assert not is_done("02_train_gan", "smoke", folder, {}), "imported through models.training"
-    lpdirs.base.code._meaning.cache_clear()
 
 
 def test_the_front_door_s_names_are_followed_to_their_modules():
     plain = fingerprint_of_code("import lpdirs.discovery.methods")
-    assert fingerprint_of_code("import lpdirs as lp\nlp.discover(g)") == plain != fingerprint_of_code("import lpdirs as lp\nlp.share(m)")
+    for way in (
+        "import lpdirs as lp\nlp.discover(g)",
+        "import lpdirs as L\nL.discover",
+        "from lpdirs import discover",
+        "import lpdirs\nlpdirs.discover",
+    ):
+        assert fingerprint_of_code(way) == plain
+    assert plain != fingerprint_of_code("import lpdirs as lp\nlp.share(m)")
+
+
+def test_code_is_compared_without_comments_docstrings_and_layout():
+    one = 'def f(a):\n    """What it does."""\n    return a + "# no comment"  # why\n'
+    other = 'def f(a):\n    """Other words,\n    in two lines."""\n\n    # another remark\n    return a + "# no comment"\n'
+    assert code_alone(one) == code_alone(other) != code_alone(one.replace("a +", "a *"))
+
+
+def test_a_gan_s_configuration_does_not_wait_for_the_vae(folder):
+    given = {"generators": ["gan"]}
+    stamp("04_discover_directions", folder, given)
+    touch(folder / "vae" / "vae.safetensors", "2")
+    assert is_done("04_discover_directions", "smoke", folder, given)
+    touch(folder / "gan" / "generator.safetensors", "2")
+    assert not is_done("04_discover_directions", "smoke", folder, given)
+
+
+def test_weights_that_were_deleted_are_made_again(folder):
+    (folder / "run.json").write_text(json.dumps({"02_train_gan": {"files": {"gan/generator.safetensors": "x"}}}))
+    stamp("02_train_gan", folder)
+    (folder / "gan" / "generator.safetensors").unlink()
+    assert (folder / "gan").is_dir() and not is_done("02_train_gan", "smoke", folder, {})
+
+
+def test_outputs_below_the_data_folder_are_no_input(tmp_path):
+    run = tmp_path / "outputs" / "r"
+    (run / "data").mkdir(parents=True)
+    (run / "notebooks").mkdir()
+    (tmp_path / "a.dcm").write_text("x")
+    given = {"data_dir": str(tmp_path)}
+    stamp("01_data_preparation", run, given)
+    (run / "data" / "slices.npy").write_text("made by it")
+    (tmp_path / ".DS_Store").write_text("hidden")
+    assert is_done("01_data_preparation", "smoke", run, given)
+    assert is_done("01_data_preparation", "smoke", run, given | {"workers": 3}), "which changes nothing"
+
+
+def test_magics_of_a_notebook_are_no_obstacle(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%matplotlib inline\n!ls\nimport lpdirs.show.plots")])
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    assert fingerprint_of_code("\n".join(notebooks.code_of(tmp_path / "n.ipynb"))) == fingerprint_of_code("import lpdirs.show.plots")
+
+
+def test_a_smaller_cohort_and_other_code_of_the_phantom_leave_nothing_behind(tmp_path, monkeypatch):
+    four, two = (Cohort("t", patients=n, slices=2, matrix=64) for n in (4, 2))
+    write_cohort(four, tmp_path)
+    write_cohort(two, tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("P*")) == ["P0000", "P0001"]
+    before = (tmp_path / "P0000" / "000.dcm").stat().st_mtime_ns
+    write_cohort(two, tmp_path)
+    assert (tmp_path / "P0000" / "000.dcm").stat().st_mtime_ns == before
+    monkeypatch.setattr("lpdirs.phantom.cohort.fingerprint_of_code", lambda source: "other")
+    write_cohort(two, tmp_path)
+    assert (tmp_path / "P0000" / "000.dcm").stat().st_mtime_ns != before
+
+
+def test_an_unmounted_folder_leaves_the_data_set(dicom_folder, tmp_path):
+    source = tmp_path / "dicom"
+    shutil.copytree(dicom_folder / "P0000", source)
+    made = build_dataset(source, tmp_path / "data", SETTINGS)
+    shutil.rmtree(source)
+    source.mkdir()
+    with pytest.raises(UserError, match="it holds no files"):
+        build_dataset(source, tmp_path / "data", SETTINGS)
+    assert json.loads((tmp_path / "data" / "dataset.json").read_text()) == made
+
+
+def test_a_generator_s_fingerprint_knows_its_further_inputs_and_range():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 1024), torch.nn.Sigmoid(), torch.nn.Unflatten(1, (1, 32, 32)))
+
+    class Conditional(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, z, c):
+            return self.inner(z) * c
+
+    prints = {lp.as_generator(Conditional(), 4, c=torch.full((1, 1, 1, 1), c)).info.fingerprint for c in (0.5, 1.0)}
+    prints |= {lp.as_generator(Conditional(), 4, value_range=(0, 1), c=torch.ones(1, 1, 1, 1)).info.fingerprint}
+    assert len(prints) == 3
+
+
+def test_what_a_search_began_at_is_part_of_its_checkpoint():
+    generator = lp.as_generator(torch.nn.Sequential(torch.nn.Linear(4, 1024), torch.nn.Unflatten(1, (1, 32, 32))), 4)
+    starts = [None, *(Directions(random(3, 4, seed)) for seed in (0, 1))]
+    identities = [Discovery(generator, DiscoverySettings(n_directions=3), start).identity() for start in starts]
+    assert len({json.dumps(identity) for identity in identities}) == 3 and "direction_batch" in identities[0]
 
 
 def test_changed_cells_and_torn_notebooks_are_not_done(folder, monkeypatch):
@@ -186,6 +275,19 @@ def test_scores_are_those_of_the_directions_that_lie_there(run):
     before = path.with_name("scores.json").stat().st_mtime_ns
     score_run(run, 2, 0)
     assert path.with_name("scores.json").stat().st_mtime_ns == before, "and are left alone where nothing has changed"
+
+
+def test_scores_follow_the_responses_that_lie_beside(run):
+    path = run / "directions" / "vae-mine" / "directions.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator, directions = found(run)
+    directions.save(path)
+    measures = thorax(generator.info.window, generator.info.pixel_mm)
+    respond(generator, directions, measures, (-1, 0, 1), 4).table().to_csv(path.with_name("responses.csv"), index=False)
+    first = json.loads(score_run(run, 2, 0)[0].read_text())
+    respond(generator, directions, measures, (-4, 0, 4), 8).table().to_csv(path.with_name("responses.csv"), index=False)
+    assert json.loads(score_run(run, 2, 0)[0].read_text())["selectivity"] != first["selectivity"]
+    path.with_name("responses.csv").unlink()
 
 
 def test_directions_of_a_generator_that_the_run_has_not_are_left_out_with_a_line(run, capsys):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -201,6 +202,29 @@ def test_one_that_fails_keeps_its_red_cell_and_stops_no_other(serial, tmp_path, 
     red = nbformat.read(tmp_path / "grid_tiny" / "gan-bad-seed0" / "notebooks" / f"{DISCOVER}.ipynb", 4)
     assert any(output.output_type == "error" for cell in red.cells for output in cell.get("outputs", []))
     assert list(collect(tmp_path / "grid_tiny")["configuration"]) == ["random"]
+
+
+def test_a_grid_whose_seeds_change_links_to_the_right_generators(tmp_path):
+    """Once seed 1's configurations kept the link to seed 0's generator, and counted as done."""
+    grid = Grid("g", "smoke", {"a": {}}, ["gan"], [0, 1], "once")
+    grid.lay_out(tmp_path / "g")
+    assert (tmp_path / "g" / "gan-a-seed1" / "gan").readlink() == Path("../seed-0/gan")
+    replace(grid, train="each seed").lay_out(tmp_path / "g")
+    assert (tmp_path / "g" / "gan-a-seed1" / "gan").readlink() == Path("../seed-1/gan")
+    (tmp_path / "g" / "seed-0" / "data").mkdir(parents=True)
+    with pytest.raises(UserError, match="is a folder of a sweep with other seeds"):
+        replace(grid, seeds=[5, 0], train="each seed").lay_out(tmp_path / "g")
+
+
+def test_only_what_notebook_04_last_wrote_is_compared(tmp_path):
+    run = tmp_path / "gan-a-seed0"
+    for name, kappa in (("gan-unit32", 0.2), ("gan-unit16", 0.8)):
+        (run / "directions" / name).mkdir(parents=True)
+        (run / "directions" / name / "directions.safetensors").write_text("")
+        (run / "directions" / name / "scores.json").write_text(json.dumps({"kappa": kappa}))
+    (run / "run.json").write_text(json.dumps({DISCOVER: {"results": {"sets": ["gan-unit16"]}}}))
+    (tmp_path / "grid.json").write_text(json.dumps({"generators": ["gan"], "configurations": {"a": {}}, "seeds": [0]}))
+    assert collect(tmp_path)["kappa"].tolist() == [0.8]
 
 
 def test_what_needs_a_failed_one_is_not_begun(tmp_path):
