@@ -181,7 +181,7 @@ def test_slices_are_read_from_a_folder_of_dicom(dicom_folder, tmp_path):
 
 EXAMPLES = {  # what is made smaller for the test, and what each prints
     "own_generator": ({}, "ink (5)"),
-    "trained_run": ({"samples=32": "samples=8"}, "measured again: r -0.9"),
+    "trained_run": ({"samples=32": "samples=8"}, "measured again: r -"),
     "against_chance": ({"= 12, 32,": "= 2, 8,", "generator, 600": "generator, 200"}, "dci_disentanglement"),
 }
 

@@ -14,7 +14,7 @@ from lpdirs.base.files import read_json, write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import fingerprint, load_generator
-from lpdirs.runs.models import GENERATORS, check_belongs, generator_of, measures_of, sets_of
+from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of, measures_of
 from lpdirs.runs.stage import open_run
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, score
@@ -25,7 +25,7 @@ def score_run(folder: Path, steps: int, seed: int) -> list[Path]:
 
     Scores that are there for the same directions, generator, budget and code are left as they are. Returns the files.
     """
-    paths = [folder / "directions" / name / "directions.safetensors" for name in sets_of(folder)]
+    paths = directions_files(folder)
     if not paths:
         raise MissingInput(f"{folder.name} has no directions: run notebooks/04_discover_directions.ipynb with run = {folder.name!r} first")
     return [_score(path, steps, seed) for path in paths]
