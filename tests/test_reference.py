@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import lpdirs as lp
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.files import load_generator
 from lpdirs.runs.explore import explore
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.verify import verify
-from lpdirs.scores.response import respond
+from lpdirs.scores.response import best_directions, respond
 from tests.conftest import ROOT
 from tests.notebooks.refresh import sources
 from tests.release import LARGEST, MOST
@@ -57,10 +58,31 @@ def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
     assert not np.array_equal(explorer.image_values(), before)
 
 
+def test_the_chest_model_opens_as_its_card_says():
+    models = lp.load(REFERENCE / "chest")
+    generator, directions = models["gan-jacobian32"]
+    card = (REFERENCE / "chest" / "README.md").read_text()
+    table = pd.read_csv(REFERENCE / "chest" / "directions" / "gan-jacobian32" / "responses.csv")
+    best = best_directions(table)
+    for factor, words in {
+        "thickness": "body thickness",
+        "z_position": "z-position",
+        "breast": "breast size",
+        "y_position": "y-position",
+    }.items():
+        assert f"| {words} | {best.loc[factor, 'r']:.2f} |" in card
+    explorer = lp.explore(models, lp.thorax(generator.info.window, generator.info.pixel_mm))
+    assert explorer.image_values().shape == (128, 128) and len(directions) == 32
+
+
 def test_every_figure_says_what_made_it_and_which_are_out_of_date():
     """If figures are named here: make notebooks and make release (of sweeps: after the sweeps)."""
     made = json.loads((REFERENCE / "sources.json").read_text())
-    figures = {p.relative_to(REFERENCE).as_posix() for p in REFERENCE.rglob("*") if p.suffix in (".png", ".gif")}
+    figures = {
+        p.relative_to(REFERENCE).as_posix()
+        for p in REFERENCE.rglob("*")
+        if p.suffix in (".png", ".gif") and not (p.parent / "README.md").exists()
+    }
     assert set(made) == figures
     now = {name: sources(ROOT / "notebooks" / f"{name}.ipynb") for name in {entry["notebook"] for entry in made.values()}}
     old = [figure for figure, entry in made.items() if {k: entry[k] for k in ("cells", "code")} != now[entry["notebook"]]]
