@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from hypothesis import given
@@ -188,3 +189,12 @@ def test_pseudonyms_are_steady_and_say_nothing(identifier, salt):
     key = pseudonym(identifier, salt, "patient-")
     assert key == pseudonym(identifier, salt, "patient-") and len(key) == 18
     assert split_of(key) in ("train", "validation", "test")
+
+
+def test_nothing_of_a_local_cluster_listens_to_other_machines():
+    """Whoever reaches a Dask port runs code as the user."""
+    with cluster(2) as client:
+        assert client.submit(pow, 2, 3).result() == 8
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
