@@ -1,5 +1,6 @@
 """Fixtures: a tiny cohort written as DICOM, its data set, and the folder of real CT where there is one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ SETTINGS = DataSettings(size=32, window_low=-1000, window_high=1000)
 def fixed_random_state():
     torch.manual_seed(0)
     torch.set_num_threads(1)  # small tensors: a second thread waits more than it helps, on a busy machine ten times
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_folder(tmp_path_factory) -> Iterator[Path]:
+    """Salt and tables of pseudonyms lie in a folder of the tests', also for the processes that they start."""
+    folder = tmp_path_factory.mktemp("private")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPDIRS_PRIVATE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

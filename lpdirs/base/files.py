@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lpdirs.base.errors import SettingsDiffer, UserError
 
@@ -43,9 +43,17 @@ def read_json(path: Path) -> dict:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Others who enter `alone` for the same folder wait until this one has left."""
-    with FileLock(folder / ".lock"):
+    """Others who enter `alone` for the same folder wait until this one has left, and say so."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print(f"another process is at work in {folder.parent.name}/{folder.name}: waiting for it to end", flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_settings(before: dict, now: dict, folder: Path) -> None:

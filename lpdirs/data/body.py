@@ -92,9 +92,3 @@ def body_mask(hu: np.ndarray) -> np.ndarray:
 def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Air-filled tissue inside `body`, both of the same shape."""
     return body & (hu < LUNG_HU)
-
-
-def lung_fraction(hu: np.ndarray) -> float:
-    """Share of the body's area that is lung on one slice (S, S) of HU; 0 where there is no body."""
-    body = body_mask(hu)
-    return float(lung_mask(hu, body).sum() / max(body.sum(), 1))

@@ -17,14 +17,18 @@ import pandas as pd
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
-from lpdirs.base.files import check_settings, read_json, write_atomic
+from lpdirs.base.files import alone, check_settings, read_json, write_atomic
 from lpdirs.base.progress import Progress
-from lpdirs.data.dicom import REASONS, Header, arrange, find_files, read_headers
-from lpdirs.data.lidc import read_manifest
-from lpdirs.data.series import DataSettings, write_part
+from lpdirs.data.dicom import Header, read_headers
+from lpdirs.data.folder import list_files
+from lpdirs.data.lidc import written_splits
+from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
+from lpdirs.data.reasons import REASONS, TRANSIENT
+from lpdirs.data.series import DataSettings, is_finished, write_part
+from lpdirs.data.split import SPLITS, notes_on, split_patients
+from lpdirs.data.stacks import arrange
 from lpdirs.data.store import Slices, open_dataset
 
-SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
 STAMP = ".source"  # beside the data set: names, sizes and times of the files that it was made of
 MANY = 5000  # files from which a cluster of processes is worth its start
@@ -32,21 +36,6 @@ MANY = 5000  # files from which a cluster of processes is worth its start
 
 class NoSlices(UserError):
     """A folder of which no file ended up in the data set."""
-
-
-def split_of(patient: str) -> str:
-    """The patient's split: from a hash of the key alone, so that it never changes when others come or go."""
-    place = int.from_bytes(hashlib.blake2b(patient.encode(), digest_size=8).digest(), "big") / 2**64
-    for name, share in SPLITS.items():
-        if place < share:
-            return name
-        place -= share
-    return "test"
-
-
-def pseudonym(identifier: str, salt: str, prefix: str) -> str:
-    """A key that does not give the identifier away to those who lack the salt."""
-    return prefix + hashlib.blake2b(identifier.encode(), key=salt.encode()[:64], digest_size=5).hexdigest()
 
 
 def build_dataset(
@@ -60,93 +49,150 @@ def build_dataset(
     """Read all DICOM below `source` and write the data set into `folder`; returns what dataset.json says.
 
     A data set that is there, with the same settings, code and files, is left as it is; files that were added, changed or taken
-    away since have it built again. A build that was killed goes on with the series that are missing. `workers` processes read
-    side by side (None: one a core where there are more than 5,000 files), or those of the Dask cluster at `scheduler`, which
-    must see both folders; the result does not depend on them. Raises NoSlices when nothing can be used.
+    away since have it built again. A build that was killed goes on with the series that are missing; a second one in the same folder
+    waits for the first. `workers` processes read side by side (None: one a core where there are more than 5,000 files), or those of
+    the Dask cluster at `scheduler`, which must see both folders; the result does not depend on them. Patients, series and files
+    appear under pseudonyms, but for those of synthetic data and of the public collection in data_manifests; what pseudonyms stand for
+    is written to the private folder (`lpdirs.data.private`). Raises NoSlices when nothing can be used.
     """
-    described, parts = folder / "dataset.json", folder / "parts"
-    wanted: dict[str, Any] = {
-        "size": settings.size,
-        "window": list(settings.window),
-        "min_lung": settings.min_lung,
-        "fov_mm": settings.fov_mm,
-    }
-    wanted |= {"source": str(source), "code": fingerprint_of_code("import lpdirs.data.build")}
-    wanted["salt"] = hashlib.blake2b(settings.salt.encode(), digest_size=4).hexdigest()  # whoever has it could try identifiers
-    described_before: dict[str, Any] = read_json(described) if described.exists() else {}
-    current = (
-        bool(described_before) and described_before["settings"].get("code") == wanted["code"]
-    )  # other code may read the same files otherwise
-    if described_before:
-        check_settings(described_before["settings"] | {"code": wanted["code"]}, wanted, folder)
-    if not source.is_dir():
-        if described_before:
-            return described_before
-        raise NoSlices(f"data_dir {source} is not a folder: give the folder that holds your DICOM files")
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _build(source, folder, settings, report, workers, scheduler)
+
+
+def _build(
+    source: Path, folder: Path, settings: DataSettings, report: Callable[[int, int], None], workers: int | None, scheduler: str | None
+) -> dict:
+    described, parts, stamped = folder / "dataset.json", folder / "parts", folder / STAMP
     inside = source in folder.parents  # then what is written there is no input
-    own = lambda path: (path.name in OWN and path.parent == source) or (inside and folder in path.parents)
-    files = [path for path in find_files(source) if not own(path)]
-    inventory, stamp = _inventory(source, files), _inventory(source, files, times=True)
-    stamped = folder / STAMP
-    if current and described_before["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp:
-        report(described_before["slices"], described_before["slices"])
-        return described_before
-    parts.mkdir(parents=True, exist_ok=True)
+    own = source.is_relative_to(folder)
+    secret = KNOWN if own else salt()
+    wanted = settings.model_dump() | {"code": fingerprint_of_code("import lpdirs.data.build")}
+    wanted["source"] = source.relative_to(folder).as_posix() if own else pseudonym(str(source.resolve()), secret, "folder-")
+    before: dict[str, Any] = read_json(described) if described.exists() else {}
+    current = bool(before) and before["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
+    if before:
+        check_settings(before["settings"] | {"code": wanted["code"]}, wanted, folder)
+    if not source.is_dir():
+        if before:
+            return before
+        raise NoSlices("the data folder is not there: give the folder that holds your DICOM files")
+    files, refused = list_files(source)
+    if inside:
+        files = [path for path in files if folder not in path.parents]
+        refused = [(path, why) for path, why in refused if folder not in path.parents]
+    inventory, stamp = _inventory(source, files, secret), _inventory(source, files, secret, times=True)
+    if current and before["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp and _whole(folder, before):
+        report(before["slices"], before["slices"])
+        return before
+    parts.mkdir(exist_ok=True)
+    rejected = list(refused)
     with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
         headers: list[Header] = []
-        rejected: list[tuple[Path, str]] = []
-        for read, refused in each(client, read_headers, ((files[i : i + 500],) for i in range(0, len(files), 500))):
+        for read, others in each(client, read_headers, ((files[i : i + 500],) for i in range(0, len(files), 500))):
             headers += read
-            rejected += refused
-        series, repeated = arrange(headers)
-        rejected += repeated
-        names = {uid: _inventory(source, [h.path for h in members], json.dumps(wanted), True) for uid, members in series.items()}
+            rejected += others
+        series, left_out = arrange(headers)
+        rejected += left_out
+        extra = json.dumps(wanted)
+        names = {uid: _inventory(source, [h.path for h in members], secret, extra, True) for uid, members in series.items()}
         total = sum(map(len, series.values()))
-        missing = [uid for uid in series if not (parts / f"{names[uid]}.json").exists()]
+        missing = [uid for uid in series if not is_finished(parts / f"{names[uid]}.json")]
         done = total - sum(len(series[uid]) for uid in missing)
         for _, count in each(client, write_part, ((series[uid], settings, parts, names[uid]) for uid in missing)):
             done += count
             report(done, total)
-    table, kept, doubled = _table(source, series, {uid: parts / f"{names[uid]}.json" for uid in series}, settings)
+    synthetic = bool(headers) and all(header.synthetic for header in headers)
+    if synthetic:
+        rejected = [(path, why) for path, why in rejected if not (path.name in OWN and path.parent == source)]
+    public = {} if synthetic else written_splits()  # identifiers that are no secret
+    open_names = all(header.patient in public for header in headers) or synthetic
+    secret, key = KNOWN if open_names else salt(), dict[str, str]()
+
+    def shown(identifier: str, prefix: str, known: bool) -> str:
+        if known:
+            return identifier
+        name = pseudonym(identifier, secret, prefix)
+        key[name] = identifier
+        return name
+
+    truth = _read_truth(source / "factors.csv") if synthetic else {}
+    table, kept, doubled = _table(series, {uid: parts / f"{names[uid]}.json" for uid in series}, truth)
     rejected += doubled
-    reasons = Counter(reason for _, reason in rejected)
+    for row in table:
+        row["patient"] = shown(row["patient"], "patient-", synthetic or row["patient"] in public)
+        row["series"] = shown(row["series"], "series-", False)
+    listed = [(shown(path.relative_to(source).as_posix(), "file-", open_names), why) for path, why in sorted(rejected)]
+    reasons = Counter(why for _, why in rejected)
+    if not open_names:
+        write_key(pseudonym(str(source.resolve()), secret, "folder-"), sorted(key.items()))
     if not table:
-        if not described_before:
-            _write_rejected(folder / "rejected.csv", source, rejected)
+        if not before:
+            _write_rejected(folder / "rejected.csv", listed)
         shutil.rmtree(parts)
-        why = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "it holds no files"
-        way_out = ", or lower min_lung" if "no lung" in reasons else ""
-        raise NoSlices(f"no usable slice in {source}: {why}; see REASONS in lpdirs/data/dicom.py{way_out}")
-    _write_rejected(folder / "rejected.csv", source, rejected)
+        raise NoSlices(f"no usable slice: {_said(reasons)}")
+    _write_rejected(folder / "rejected.csv", listed)
     frame = pd.DataFrame(table)
+    frame.insert(3, "split", frame["patient"].map(split_patients(list(frame["patient"]), public)))
     described.unlink(missing_ok=True)  # not before: what cannot be read today leaves the data set of yesterday
     write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
     pixels = _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size)
+    studies = {header.study for members in series.values() for header in members}
     description = {
         "settings": wanted,
         "window": list(settings.window),
         "size": settings.size,
         "pixel_mm": float(frame["pixel_mm"].median()),
-        "synthetic": (source / "factors.csv").exists(),
+        "synthetic": synthetic,
+        "names": "as in the files" if open_names else "pseudonyms",
         "slices": len(frame),
         "patients": int(frame["patient"].nunique()),
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
+        "notes": notes_on(frame, len(studies), reasons),
         "inventory": inventory,
+        "array": pixels,
         "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on
     }
-    write_atomic(stamped, lambda partial: partial.write_text(stamp))
+    if any(why in TRANSIENT for why in reasons):
+        stamped.unlink(missing_ok=True)  # so that the next build tries again
+    else:
+        write_atomic(stamped, lambda partial: partial.write_text(stamp))
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
 
 
-def _write_rejected(path: Path, source: Path, rejected: list[tuple[Path, str]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "reason", "meaning"])
-        writer.writerows([file.relative_to(source), reason, REASONS[reason]] for file, reason in sorted(rejected))
+def _whole(folder: Path, description: dict) -> bool:
+    """Whether array and table are those that the description speaks of: what was damaged since is made again, never stamped as right."""
+    try:
+        with open(folder / "slices.npy", "rb") as file:
+            if hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest() != description["array"]:
+                return False
+        splits = pd.read_csv(folder / "slices.csv", usecols=["split"])["split"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return hashlib.blake2b((description["array"] + ",".join(splits)).encode(), digest_size=8).hexdigest() == description["fingerprint"]
+
+
+def _said(reasons: Counter) -> str:
+    """The reasons for which there is nothing, the most frequent one with its meaning, as a clause."""
+    if not reasons:
+        return "the data folder holds no files"
+    counts = ", ".join(f"{n} {why}" for why, n in reasons.most_common())
+    first = reasons.most_common(1)[0][0]
+    return f"{counts} ({first}: {REASONS[first]})" + ("; or lower min_lung" if "no lung" in reasons else "")
+
+
+def _write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
+    def write(partial: Path) -> None:
+        with open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "reason", "meaning"])
+            writer.writerows(["'" + name if name[0] in "=+-@\t\r" else name, why, REASONS[why]] for name, why in rows)  # no formula
+
+    write_atomic(path, write)
 
 
 def read_slices(
@@ -160,61 +206,61 @@ def read_slices(
     settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(folder or temporary)
-        target.mkdir(parents=True, exist_ok=True)
         build_dataset(Path(source), target, settings, Progress("reading slices"))
         slices = open_dataset(target)
         return slices if folder else replace(slices, hu=np.array(slices.hu))
 
 
-def _inventory(source: Path, files: list[Path], extra: str = "", times: bool = False) -> str:
-    """A fingerprint of names and sizes of files and, with `times`, of when they were last changed."""
-    digest = hashlib.blake2b(extra.encode(), digest_size=12)
+def _inventory(source: Path, files: list[Path], secret: bytes, extra: str = "", times: bool = False) -> str:
+    """A fingerprint of names and sizes of files and, with `times`, of when they were last changed; keyed, since names can be guessed."""
+    digest = hashlib.blake2b(extra.encode(), key=secret[:64], digest_size=12)
     for path in files:
-        stat = path.lstat()
+        try:
+            stat = path.stat()
+        except OSError:
+            stat = path.lstat()  # a broken link
         changed = f"\0{stat.st_mtime_ns} {stat.st_ctime_ns}" if times else ""
         digest.update(f"{path.relative_to(source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _table(
-    source: Path, series: dict[str, list[Header]], parts: dict[str, Path], settings: DataSettings
+    series: dict[str, list[Header]], parts: dict[str, Path], truth: dict[str, dict[str, float]]
 ) -> tuple[list[dict], dict[str, list[int]], list[tuple[Path, str]]]:
     """Rows of slices.csv; for each series which slices of its part are kept; and what was rejected, in the parts or as a double."""
-    synthetic = (source / "factors.csv").exists()
-    truth = _read_truth(source / "factors.csv") if synthetic else {}
-    public = set(read_manifest()["patient"])  # a collection whose identifiers are no secret, and whose split is written down
     table: list[dict] = []
     kept: dict[str, list[int]] = {}
     rejected: list[tuple[Path, str]] = []
     seen: set[str] = set()
     for uid, headers in series.items():
-        part = json.loads(parts[uid].read_text())
-        rejected += [(Path(path), reason) for path, reason in part["rejected"]]
-        identifier, kept[uid] = headers[0].patient, []
-        patient = identifier if synthetic or identifier in public else pseudonym(identifier, settings.salt, "patient-")
+        part = read_json(parts[uid])
+        rejected += [(headers[index].path, reason) for index, reason in part["rejected"]]
+        kept[uid] = []
         for index, row in enumerate(part["rows"]):
+            header = headers[row["index"]]
             if row["digest"] in seen:
-                rejected.append((Path(row["path"]), "same pixels"))
+                rejected.append((header.path, "same pixels"))
                 continue
             seen.add(row["digest"])
             kept[uid].append(index)
             table.append(
                 {
                     "row": len(table),
-                    "patient": patient,
-                    "series": pseudonym(uid, settings.salt, "series-"),
-                    "split": split_of(patient),
+                    "patient": header.patient,
+                    "series": uid,
                     "z_mm": round(row["z_mm"], 3),
                     "z_fraction": None if row["fraction"] is None else round(row["fraction"], 5),
                     "pixel_mm": round(row["pixel_mm"], 5),
                     "lung_fraction": round(row["lung"], 4),
-                    **truth.get(row["instance"], {}),
+                    **truth.get(header.instance, {}),
                 }
             )
     return table, kept, rejected
 
 
 def _read_truth(path: Path) -> dict[str, dict[str, float]]:
+    if not path.exists():
+        return {}
     frame = pd.read_csv(path, dtype={"instance": str}).set_index("instance")
     return frame.add_prefix("true_").to_dict("index")
 

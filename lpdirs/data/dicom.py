@@ -1,44 +1,51 @@
 """DICOM files to upright axial slices in HU. Reads only; what cannot be used is named, with a reason from REASONS."""
 
 import logging
-import os
 import warnings
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+)
+from scipy import ndimage
 
-REASONS = {
-    "not DICOM": "the file is not DICOM, or its header cannot be read",
-    "not a CT image": "DICOM, but not CT Image Storage",
-    "no pixels": "there is no pixel data",
-    "colour or multi-frame": "more than one sample a pixel, or more than one frame",
-    "implausible size": "fewer than 32 or more than 4096 rows or columns",
-    "no geometry": "orientation, position or pixel spacing is missing or not a number",
-    "no rescale": "slope or intercept is missing or not a number, so HU are unknown",
-    "not axial": "the slice is tilted by more than 20 degrees from the axial plane (a reformat, or a scout)",
-    "repeated position": "another slice of its series has the same position",
-    "repeated series": "a longer series of the same study shows most of the same positions (another kernel, or thickness)",
-    "damaged pixels": "the pixel data is truncated or cannot be decoded",
-    "implausible HU": "the HU of the slice are not those of a body in air",
-    "same pixels": "another file holds the same pixels",
-    "no lung": "the share of lung in the body is below min_lung",
-}
+from lpdirs.data.folder import check_kind
+from lpdirs.data.reasons import Unusable, unreadable
+from lpdirs.phantom import MANUFACTURER
+
 logging.getLogger("pydicom").setLevel(logging.ERROR)  # what it warns of is judged here, by what is read
 
 MAX_TILT = 20.0  # degrees from the axial plane, and in plane from the patient's axes
+MARKS = {  # tags that tell the stacks of one series apart, in the order in which they are asked
+    "ImageType": "image type",
+    "ConvolutionKernel": "kernel",
+    "TemporalPositionIdentifier": "phase",
+    "NominalPercentageOfCardiacPhase": "phase",
+    "TriggerTime": "phase",
+    "AcquisitionNumber": "acquisition",
+    "SliceThickness": "thickness",
+    "ContrastBolusAgent": "contrast",
+}
 TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"),
-    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"),
-    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "BitsStored", "PixelRepresentation"),
+    *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality", "Manufacturer"),
+    *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel", "SyntheticData"),
+    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "BitsStored", "PixelRepresentation"),
+    *("PatientName", "PatientBirthDate", "PatientSex", "AcquisitionTime", "SeriesDescription", *MARKS),
 ]
-
-
-class Unusable(Exception):
-    """A file that cannot be used; str() is one of REASONS."""
+IMPOSSIBLE = 31_000.0  # HU beyond which no scanner writes: the extended scale ends at 30,710
+AIR, TISSUE = (-1200.0, -600.0), (-250.0, 350.0)  # HU of which a slice must hold at least ENOUGH each
+ENOUGH = 0.01
 
 
 @dataclass(frozen=True)
@@ -58,52 +65,52 @@ class Header:
     intercept: float
     padding: int | None
     shape: tuple[int, int]
+    person: tuple[str, ...] = ()  # name, date of birth, sex: they contradict each other in series of several people
+    marks: tuple[str, ...] = ()  # values of MARKS
+    time: float | None = None  # of the acquisition, s since midnight
+    about: str = ""  # the series' description
+    synthetic: bool = False
+
+    @property
+    def group(self) -> str:
+        """The series that the slice belongs to: patient, study and series, since anonymisers make single ones constant."""
+        return "\0".join((self.patient, self.study, self.series))
 
     @property
     def upright_spacing(self) -> tuple[float, float]:
         """Spacing between rows and between columns once the slice is put upright."""
-        return self.spacing[::-1] if _turn(self.orientation)[0] else self.spacing
+        return self.spacing[::-1] if turn(self.orientation)[0] else self.spacing
 
-    @property
+    @cached_property
     def z_mm(self) -> float:
         """Position along the slice normal, growing towards the head."""
         normal = np.cross(self.orientation[:3], self.orientation[3:])
         return float(np.dot(normal * np.sign(normal[2]), self.position))
 
 
-def find_files(folder: Path) -> list[Path]:
-    """All files below `folder`, sorted; links to folders are not followed, hidden files are left out."""
-    files = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(d for d in folders if not d.startswith("."))
-        files += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
-    return files
-
-
 def read_header(path: Path) -> Header:
     """The header of a CT slice; Unusable with the reason if it is none."""
     try:
+        check_kind(path)
         with warnings.catch_warnings(action="ignore"):
             return _read_header(path)
     except Unusable:
         raise
     except Exception as error:  # whatever a hostile file makes the parser raise, at once or when a value is looked at
-        raise Unusable("not DICOM") from error
+        raise Unusable("cannot be read" if unreadable(error) else "not DICOM") from error
 
 
 def _read_header(path: Path) -> Header:
     ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=TAGS)
-    sop_class = ds.get("SOPClassUID")
-    if sop_class is None:
-        raise Unusable("not DICOM")
-    if sop_class != CTImageStorage:
-        raise Unusable("not a CT image")
+    text = lambda tag: str(ds.get(tag) or "").strip()
+    _check_class(ds, text("Modality"))
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
-    frames, samples = int(ds.get("NumberOfFrames") or 1), int(ds.get("SamplesPerPixel") or 1)
     if rows == 0 or columns == 0:
         raise Unusable("no pixels")
-    if frames != 1 or samples != 1:
-        raise Unusable("colour or multi-frame")
+    if int(ds.get("NumberOfFrames") or 1) != 1:
+        raise Unusable("several frames")
+    if int(ds.get("SamplesPerPixel") or 1) != 1:
+        raise Unusable("colour")
     if not (32 <= rows <= 4096 and 32 <= columns <= 4096):
         raise Unusable("implausible size")
     orientation = _numbers(ds, "ImageOrientationPatient", 6, "no geometry")
@@ -112,10 +119,11 @@ def _read_header(path: Path) -> Header:
     if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10:
         raise Unusable("no geometry")
     slope, intercept = _numbers(ds, "RescaleSlope", 1, "no rescale")[0], _numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
-    if slope == 0:
+    if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
         raise Unusable("no rescale")
-    _turn(orientation)
-    text = lambda tag: str(ds.get(tag) or "").strip()
+    turn(orientation)
+    if "LOCALIZER" in text("ImageType").upper():
+        raise Unusable("not axial")
     series = text("SeriesInstanceUID") or text("StudyInstanceUID") or str(path.parent)
     padding = ds.get("PixelPaddingValue")
     number = text("InstanceNumber")
@@ -133,7 +141,34 @@ def _read_header(path: Path) -> Header:
         intercept=intercept,
         padding=padding if isinstance(padding, int) else None,
         shape=(rows, columns),
+        person=(text("PatientName").strip("^ ").lower(), text("PatientBirthDate"), text("PatientSex")),
+        marks=tuple(text(tag) for tag in MARKS),
+        time=_seconds(text("AcquisitionTime")),
+        about=text("SeriesDescription").lower(),
+        synthetic=text("Manufacturer") == MANUFACTURER and text("SyntheticData") == "YES",
     )
+
+
+def _check_class(ds: pydicom.Dataset, modality: str) -> None:
+    """Unusable unless it is a CT image: by SOP class, else that of the meta header, else modality, which must never say another."""
+    kinds = (ds.get("SOPClassUID"), ds.file_meta.get("MediaStorageSOPClassUID"), CTImageStorage if modality.upper() == "CT" else None)
+    kind = next((UID(str(kind).strip()) for kind in kinds if kind and str(kind).strip()), None)
+    if kind is None:
+        raise Unusable("not DICOM" if not modality else "not a CT image")
+    if kind == MediaStorageDirectoryStorage:
+        raise Unusable("DICOMDIR")
+    if kind in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage):
+        raise Unusable("several frames")
+    if kind != CTImageStorage or modality.upper() not in ("", "CT"):
+        raise Unusable("not a CT image")
+
+
+def _seconds(time: str) -> float | None:
+    """Seconds since midnight of a DICOM time (HHMMSS.ffffff)."""
+    digits = time.replace(":", "")
+    if not digits[:6].isdigit() or len(digits) < 6:
+        return None
+    return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + float(digits[4:6])
 
 
 def _numbers(ds: pydicom.Dataset, tag: str, n: int, reason: str) -> tuple[float, ...]:
@@ -147,7 +182,7 @@ def _numbers(ds: pydicom.Dataset, tag: str, n: int, reason: str) -> tuple[float,
     return values
 
 
-def _turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
+def turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
     """How to put a slice upright: (transpose, flip rows, flip columns); Unusable if it is not axial."""
     row, column = np.array(orientation[:3]), np.array(orientation[3:])  # along increasing column, and row, index
     if abs(np.linalg.norm(row) - 1) > 0.05 or abs(np.linalg.norm(column) - 1) > 0.05 or abs(row @ column) > 0.05:
@@ -162,27 +197,62 @@ def _turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
 
 def read_hu(header: Header) -> np.ndarray:
     """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
+    return read_slice(header)[0]
+
+
+def read_slice(header: Header) -> tuple[np.ndarray, np.ndarray]:
+    """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's."""
     try:
         with warnings.catch_warnings(action="ignore"):
             raw = _pixels(header.path)
     except Exception as error:
-        raise Unusable("damaged pixels") from error
+        raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
     if raw.ndim != 2:
-        raise Unusable("colour or multi-frame")
+        raise Unusable("colour" if raw.ndim == 3 and raw.shape[-1] in (3, 4) else "several frames")
     if raw.shape != header.shape:
         raise Unusable("damaged pixels")
     hu = raw.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
-    if header.padding is not None:  # signed and unsigned readings of the same 16 bits both occur
-        hu[(raw.astype(np.int64) & 0xFFFF) == (header.padding & 0xFFFF)] = -1000
-    hu[hu < -1024] = -1000  # outside the field of view scanners write anything
+    unseen = hu < -1024  # outside the field of view scanners write anything
+    if header.padding is not None:
+        unseen |= _tagged_padding(raw, hu, header.padding)
+    unseen |= _untagged_padding(raw, hu)
+    hu[unseen] = -1000
+    _check_plausible(hu)
+    transpose, flip_rows, flip_columns = turn(header.orientation)
+    upright = lambda a: np.ascontiguousarray((a.T if transpose else a)[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    return upright(hu), upright(unseen)
+
+
+def _tagged_padding(raw: np.ndarray, hu: np.ndarray, value: int) -> np.ndarray:
+    """Pixels of the padding value, in either reading of its 16 bits; of a value that tissue has too, those at the frame's border alone."""
+    padding = (raw.astype(np.int64) & 0xFFFF) == (value & 0xFFFF)
+    if not padding.any() or hu[padding][0] < -900:
+        return padding
+    labels, _ = ndimage.label(padding)
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return np.isin(labels, border[border > 0])
+
+
+def _untagged_padding(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Pixels with a value that no scanner writes for tissue, where it is a single value that reaches the frame's border: padding.
+
+    Several such values, or inside the frame alone, come of pixels that were decoded with the wrong sign: Unusable.
+    """
+    impossible = np.abs(hu) > IMPOSSIBLE
+    if impossible.any():
+        border = np.concatenate([impossible[0], impossible[-1], impossible[:, 0], impossible[:, -1]])
+        if len(np.unique(raw[impossible])) > 1 or not border.any():
+            raise Unusable("implausible HU")
+    return impossible
+
+
+def _check_plausible(hu: np.ndarray) -> None:
+    """Unusable unless the slice holds air (or lung) and soft tissue: those of a body in air."""
     step = max(1, min(hu.shape) // 128)  # a sixteenth of the pixels of a usual frame tells as much
-    low, middle, high = np.percentile(hu[::step, ::step], (2, 50, 99))
-    if high < -500 or middle > 1500 or low > 500:
-        raise Unusable("implausible HU")
-    transpose, flip_rows, flip_columns = _turn(header.orientation)
-    if transpose:
-        hu = hu.T
-    return np.ascontiguousarray(hu[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    some = hu[::step, ::step]
+    for low, high in (AIR, TISSUE):
+        if ((some > low) & (some < high)).mean() < ENOUGH:
+            raise Unusable("implausible HU")
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -202,36 +272,3 @@ def read_headers(paths: list[Path]) -> tuple[list[Header], list[tuple[Path, str]
         except Unusable as reason:
             rejected.append((path, str(reason)))
     return headers, rejected
-
-
-def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]:
-    """Slices by series, each ordered from head to feet, patient by patient; and those left out because they repeat others."""
-    series: dict[str, list[Header]] = defaultdict(list)
-    for header in headers:
-        series[header.series].append(header)
-    ordered: dict[str, list[Header]] = {}
-    rejected = []
-    for uid, members in sorted(series.items(), key=lambda item: (min(h.patient for h in item[1]), item[0])):
-        kept: list[Header] = []
-        for header in sorted(members, key=lambda h: (-h.z_mm, h.number, h.path)):
-            if kept and abs(header.z_mm - kept[-1].z_mm) < 0.01:
-                rejected.append((header.path, "repeated position"))
-            else:
-                kept.append(header)
-        ordered[uid] = kept
-    for uid in _repeated(ordered):
-        rejected += [(header.path, "repeated series") for header in ordered.pop(uid)]
-    return ordered, rejected
-
-
-def _repeated(series: dict[str, list[Header]]) -> list[str]:
-    """Series of which most positions (to 1 mm) are shown by a longer one of the same study; of equals the first UID stays."""
-    shown: dict[str, list[set[int]]] = defaultdict(list)
-    repeated = []
-    for uid, headers in sorted(series.items(), key=lambda item: (-len(item[1]), item[0])):
-        positions = {round(h.z_mm) for h in headers}
-        if any(len(positions & others) > len(positions) / 2 for others in shown[headers[0].study]):
-            repeated.append(uid)
-        else:
-            shown[headers[0].study].append(positions)
-    return repeated

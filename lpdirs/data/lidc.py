@@ -26,6 +26,13 @@ def read_manifest() -> pd.DataFrame:
     return pd.read_csv(home() / "data_manifests" / "lidc_idri.csv")
 
 
+def written_splits() -> dict[str, str]:
+    """Patients of public collections, whose identifiers are no secret, with the split that data_manifests gives them."""
+    sample = pd.read_csv(home() / "data_manifests" / "chest_ct" / "patients.csv")
+    tables = [sample, read_manifest().drop_duplicates("patient")]
+    return {patient: split for table in tables for patient, split in zip(table["patient"], table["split"], strict=True)}
+
+
 def choose(manifest: pd.DataFrame, patients: int | None = None, series_file: Path | None = None) -> pd.DataFrame:
     """The series of the first `patients` patients, or those whose UIDs stand in `series_file`, one a line."""
     if (patients is None) == (series_file is None):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -11,8 +11,9 @@ from pydantic import model_validator
 
 from lpdirs.base.files import write_atomic
 from lpdirs.base.settings import Settings, setting
-from lpdirs.data.body import lung_fraction
-from lpdirs.data.dicom import Header, Unusable, read_hu
+from lpdirs.data.dicom import Header, read_slice
+from lpdirs.data.lungs import SIZE, lung_fractions
+from lpdirs.data.reasons import TRANSIENT, Unusable
 
 LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
 
@@ -27,7 +28,6 @@ class DataSettings(Settings):
     fov_mm: float | None = setting(
         None, "side of the field around the frame's centre, mm; null: the whole frame, as in the paper", gt=10, le=2000
     )
-    salt: str = setting("lpdirs", "of the pseudonyms of patients: choose your own for your own patients, and keep it", min_length=1)
 
     @model_validator(mode="after")
     def _a_window(self) -> Self:
@@ -52,25 +52,26 @@ def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:
     return (with_lung.max() - z_mm) / np.ptp(with_lung)
 
 
-def resample(hu: np.ndarray, spacing: tuple[float, float], size: int, fov_mm: float | None = None) -> tuple[np.ndarray, float]:
+def resample(
+    hu: np.ndarray, spacing: tuple[float, float], size: int, fov_mm: float | None = None, beyond: float = -1000
+) -> tuple[np.ndarray, float]:
     """Anti-aliased to (size, size) integer HU: the whole frame, or `fov_mm` around its centre; also returns mm a pixel.
 
-    What lies outside the frame is air: so are the sides of frames that are not square, and of a field wider than the frame.
-    `spacing` is mm between rows and between columns, of which the field's side is a whole number.
+    The field is square in mm. What lies outside the frame is air (`beyond`): so are the sides of frames that are not square, and of a
+    field wider than the frame. `spacing` is mm between rows and between columns, of which the field's side is a whole number.
     """
-    if fov_mm is None:
-        rows = columns = max(hu.shape)
-    else:
-        rows, columns = (max(1, round(fov_mm / mm)) for mm in spacing)
-    small = Image.fromarray(_centred(hu, rows, columns)).resize((size, size), Image.Resampling.BILINEAR)  # widens with the reduction
+    side = fov_mm or max(n * mm for n, mm in zip(hu.shape, spacing, strict=True))
+    rows, columns = (max(1, round(side / mm)) for mm in spacing)
+    picture = Image.fromarray(_centred(hu, rows, columns, beyond))
+    small = picture.resize((size, size), Image.Resampling.BILINEAR)  # widens with the reduction
     return np.asarray(small).round().clip(-1024, 32767).astype(np.int16), spacing[1] * columns / size
 
 
-def _centred(hu: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The central (rows, columns) of a frame, with air where it ends."""
+def _centred(hu: np.ndarray, rows: int, columns: int, beyond: float) -> np.ndarray:
+    """The central (rows, columns) of a frame, with `beyond` where it ends."""
     if hu.shape == (rows, columns):
         return hu
-    out = np.full((rows, columns), -1000, np.float32)
+    out = np.full((rows, columns), beyond, np.float32)
     overlap = lambda n, other: slice(max((n - other) // 2, 0), max((n - other) // 2, 0) + min(n, other))
     a, b = (overlap(have, want) for have, want in zip(hu.shape, out.shape, strict=True))
     c, d = (overlap(want, have) for have, want in zip(hu.shape, out.shape, strict=True))
@@ -81,26 +82,32 @@ def _centred(hu: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def write_part(headers: list[Header], settings: DataSettings, folder: Path, name: str) -> tuple[str, int]:
     """Read one series, head to feet, into folder/<name>.npy (n, size, size) and, last, folder/<name>.json; returns (name, files).
 
-    The JSON says, for each slice that is used, where it came from and what its table row needs, and what was rejected and why.
+    The JSON says, for each slice that is used, which of `headers` it is and what its table row needs, and which were rejected and why.
+    Nothing in it names a patient or a path.
     """
-    pixels, rows, rejected = [], [], []
-    for header in headers:
+    pixels, looked, unseen = [], [], []
+    rows: list[dict[str, Any]] = []
+    rejected: list[tuple[int, str]] = []
+    for index, header in enumerate(headers):
         try:
-            hu = read_hu(header)
-            small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
-            lung = lung_fraction(small.astype(np.float32))
-            if lung < settings.min_lung:
-                raise Unusable("no lung")
+            hu, beyond = read_slice(header)
         except Unusable as reason:
-            rejected.append((str(header.path), str(reason)))
+            rejected.append((index, str(reason)))
             continue
+        small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
+        look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
+        looked.append(look)
+        unseen.append(resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0)
         pixels.append(np.clip(small, *settings.window).astype("<i2"))
         digest = hashlib.blake2b(hu.tobytes(), digest_size=16).hexdigest()
-        known = {"path": str(header.path), "instance": header.instance, "z_mm": header.z_mm}
-        rows.append(known | {"digest": digest, "pixel_mm": pixel_mm, "lung": lung})
-    fractions = z_fractions(np.array([row["z_mm"] for row in rows]), np.array([row["lung"] for row in rows]))
-    for row, fraction in zip(rows, fractions, strict=True):
-        row["fraction"] = None if np.isnan(fraction) else float(fraction)
+        rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": pixel_mm})
+    if rows:
+        lung = lung_fractions(np.stack(looked).astype(np.float32), np.stack(unseen), rows[0]["pixel_mm"] * settings.size / SIZE)
+        for row, share, fraction in zip(rows, lung, z_fractions(np.array([row["z_mm"] for row in rows]), lung), strict=True):
+            row |= {"lung": float(share), "fraction": None if np.isnan(fraction) else float(fraction)}
+        few = {i for i, row in enumerate(rows) if row["lung"] < settings.min_lung}
+        rejected += [(rows[i]["index"], "no lung") for i in sorted(few)]
+        rows, pixels = [rows[i] for i in range(len(rows)) if i not in few], [pixels[i] for i in range(len(rows)) if i not in few]
     stack = np.stack(pixels) if pixels else np.empty((0, settings.size, settings.size), "<i2")
 
     def save(partial: Path) -> None:
@@ -111,3 +118,11 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
     part = json.dumps({"rows": rows, "rejected": rejected})
     write_atomic(folder / f"{name}.json", lambda partial: partial.write_text(part))
     return name, len(headers)
+
+
+def is_finished(part: Path) -> bool:
+    """Whether the part of a series is there, and nothing in it failed for a reason that may be mended."""
+    try:
+        return all(reason not in TRANSIENT for _, reason in json.loads(part.read_text())["rejected"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -33,6 +33,7 @@ class GANSettings(Settings):
     spectral_norm: bool = setting(False, "of the layers of D", "gan_spectral_norm")
     ema: float = setting(0.99, "decay of the moving average of G's weights; 0: none", "gan_ema", ge=0, lt=1)
     augment: bool = setting(False, "the paper's random affine")
+    diffaugment: bool = setting(False, "shift and cut out what D sees, real and generated (for small data sets)", "gan_diffaugment")
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
     compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
     seed: int = Field(0, ge=0)
@@ -107,7 +108,8 @@ class GANTraining:
         judge = lambda x: self._judge(x, s.precision)
         # instance noise (Sonderby et al. 2017): the same amount on real and generated slices
         sd = s.noise * max(0.0, 1 - index / s.noise_steps) if s.noise_steps else s.noise
-        blur = lambda x: x + sd * torch.randn(x.shape, generator=rng).to(x) if sd else x
+        seen = lambda x: diffaugment(x, rng) if s.diffaugment else x
+        blur = lambda x: seen(x) + sd * torch.randn(x.shape, generator=rng).to(x) if sd else seen(x)
 
         self.optimiser_d.zero_grad()
         on_fake = judge(blur(fake.detach()))
@@ -184,6 +186,24 @@ class VAETraining:
     def load_state_dict(self, state: dict) -> None:
         self.vae.load_state_dict(state["vae"])
         self.optimiser.load_state_dict(state["optimiser"])
+
+
+def diffaugment(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Slices (B, 1, S, S), each shifted by up to an eighth of S, with a square of S/2 cut out; differentiable (Zhao et al. 2020).
+
+    What leaves the frame is lost, what enters it is air (-1); the square becomes 0, the middle of the range.
+    """
+    n, size = len(x), x.shape[-1]
+    shift = torch.randint(-(size // 8), size // 8 + 1, (n, 2), generator=rng)
+    corner = torch.randint(-(size // 4), size - size // 4 + 1, (n, 2), generator=rng)
+    index = torch.arange(size)
+    rows, columns = (index[None] + shift[:, i : i + 1] + 1 for i in (0, 1))  # into a frame with one pixel of air around
+    padded = F.pad(x[:, 0] + 1, (1, 1, 1, 1))
+    rows, columns = (places.clamp(0, size + 1).to(x.device) for places in (rows, columns))
+    moved = padded[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]] - 1
+    inside = [(index[None] >= corner[:, i : i + 1]) & (index[None] < corner[:, i : i + 1] + size // 2) for i in (0, 1)]
+    cut = (inside[0][:, :, None] & inside[1][:, None, :]).to(x.device)
+    return moved.masked_fill(cut, 0)[:, None]
 
 
 @torch.no_grad()

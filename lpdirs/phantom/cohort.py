@@ -15,6 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
+from lpdirs.phantom import MANUFACTURER
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, Patient, factors_at, sample_patients
 
@@ -89,7 +90,8 @@ def to_dicom(hu: np.ndarray, patient: str, t: float, number: int, cohort: Cohort
     ds.PatientID = ds.PatientName = patient
     ds.PatientBirthDate = ds.PatientSex = ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.ReferringPhysicianName = ""
     ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = "1", 1, number + 1
-    ds.Modality, ds.Manufacturer, ds.ImageType = "CT", "lpdirs synthetic thorax", ["DERIVED", "PRIMARY", "AXIAL"]
+    ds.Modality, ds.Manufacturer, ds.ImageType = "CT", MANUFACTURER, ["DERIVED", "PRIMARY", "AXIAL"]
+    ds.SyntheticData = "YES"
     ds.BodyPartExamined, ds.PatientPosition, ds.KVP, ds.PositionReferenceIndicator = "CHEST", "HFS", 120, ""
     ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     corner = round((spacing - FOV_MM) / 2, 4)

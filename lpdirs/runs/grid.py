@@ -8,7 +8,7 @@ from typing import Any
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import check_name
-from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve, with_whole_paths
+from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve, with_hidden_paths
 
 DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
 TRAINS = {"gan": GAN, "vae": VAE}
@@ -68,7 +68,7 @@ class Grid:
         if not isinstance(content.get("settings", {}), dict):
             raise UserError(f"{path.name}: settings must be a mapping of names to values, not {content['settings']!r}")
         grid = cls(name=check_name(path.stem, "the grid's name"), **content)
-        grid = cls(**{**grid.__dict__, "settings": with_whole_paths(grid.settings | (given or {}))})
+        grid = cls(**{**grid.__dict__, "settings": with_hidden_paths(grid.settings | (given or {}))})
         grid.check(path.name)
         return grid
 

@@ -16,9 +16,10 @@ from lpdirs.base.compute import KEEP_MEMORY
 from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import write_atomic
 from lpdirs.base.places import clone, home
-from lpdirs.data.dicom import find_files
+from lpdirs.data.folder import find_files
+from lpdirs.data.private import where
 from lpdirs.runs.records import read_log
-from lpdirs.runs.settings import COMMON, check_inputs, resolve, with_whole_paths
+from lpdirs.runs.settings import COMMON, SAMPLE, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import NOTEBOOKS, READS, SINGLE, run_folder
 
 HOW = ("workers", "scheduler")  # settings that no result depends on
@@ -47,7 +48,7 @@ def run_notebooks(
     `given` overrides settings of the profile, under their flat names; all are checked before any work. A notebook of which nothing has
     changed (`key`) since it finished is not run again unless `again`. Raises NotebookFailed at the first that fails.
     """
-    given = with_whole_paths(given)
+    given = with_hidden_paths(given)
     check_inputs(resolve(profile, given))
     folder = run_folder(outputs, run).resolve()
     for name in names:
@@ -129,9 +130,11 @@ def code_of(notebook: Path) -> list[str]:
 
 def _input(values: Mapping[str, Any], folder: Path) -> list:
     """What the data set is made of: the cohort's manifest, or names, sizes and times of all files that are not of the run itself."""
+    if values["data_dir"] is None and values["cohort"] == SAMPLE:
+        return [(home() / "data_manifests" / SAMPLE / "slices.csv").read_text(encoding="utf-8")]
     if values["data_dir"] is None:
         return [(home() / "data_manifests" / f"{values['cohort']}.json").read_text(encoding="utf-8")]
-    source = Path(values["data_dir"])
+    source = where(values["data_dir"])
     return _rows(source, [path for path in find_files(source) if folder.resolve() not in path.resolve().parents])
 
 

@@ -13,13 +13,18 @@ from pydantic import field_validator, model_validator
 from lpdirs.base.errors import UserError
 from lpdirs.base.places import home
 from lpdirs.base.settings import Settings, flat_name, setting
+from lpdirs.data.private import hide, where
 from lpdirs.data.series import DataSettings
 from lpdirs.discovery.methods import AT_MOST_D
 from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.models.training import GANSettings, VAESettings
 
+SAMPLE = "chest_ct"  # the real chest CT in data_manifests
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
-RENAMED = {"response_steps": "response_shifts"}
+RENAMED = {
+    "response_steps": "is now called response_shifts",
+    "salt": "is gone: the salt is random and lies in ~/.lpdirs/salt; copy that file to have the same pseudonyms elsewhere",
+}
 Method = Literal["reconstructor", "pca", "pca-encoded", "sefa", "jacobian", "random", "coordinate", "oracle"]
 Computed = Literal["random", "jacobian", "sefa", "pca", "pca-encoded", "coordinate", "oracle"]
 
@@ -27,8 +32,12 @@ Computed = Literal["random", "jacobian", "sefa", "pca", "pca-encoded", "coordina
 class SourceSettings(Settings):
     """Where slices come from."""
 
-    data_dir: str | None = setting(None, "a folder of DICOM; null: the synthetic cohort", min_length=1)
-    cohort: str = setting("phantom_demo", "the synthetic cohort's file in data_manifests/, without .json", min_length=1)
+    data_dir: str | None = setting(None, "a folder of DICOM; null: the cohort", min_length=1)
+    cohort: str = setting(
+        "phantom_demo",
+        "of data_manifests/: phantom_demo, phantom_smoke (synthetic) or chest_ct (real)",
+        min_length=1,
+    )
     workers: int | None = setting(None, "processes that read; null: one a core where there are more than 5,000 files", ge=1, le=1024)
     scheduler: str | None = setting(None, "address of a running Dask cluster that sees the same folders", min_length=1)
 
@@ -217,15 +226,16 @@ def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
     return RunSettings(**{group: type(defaults[group].default)(**fields) for group, fields in groups.items()})
 
 
-def with_whole_paths(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with data_dir from the root: kernels work in another folder than the shell."""
-    where = given.get("data_dir")
-    return dict(given) | ({"data_dir": str(Path(where).resolve())} if isinstance(where, str) and where else {})
+def with_hidden_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with data_dir as a pseudonym: folders are named after patients, and what is given is written into the run."""
+    folder = given.get("data_dir")
+    known = isinstance(folder, str) and folder and where(folder).is_dir()
+    return dict(given) | ({"data_dir": hide(where(folder))} if known else {})  # type: ignore[arg-type]
 
 
 def _check_known(name: str) -> None:
     if name in RENAMED:
-        raise UserError(f"setting {name} is now called {RENAMED[name]}")
+        raise UserError(f"setting {name} {RENAMED[name]}")
     if name not in PLACES:
         near = difflib.get_close_matches(name, PLACES, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"settings are {', '.join((*COMMON, *PLACES))}"
@@ -235,9 +245,9 @@ def _check_known(name: str) -> None:
 def check_inputs(settings: RunSettings) -> None:
     """UserError where what the settings name is not there: the data folder, the cohort, the device."""
     source = settings.source
-    if source.data_dir is not None and not (Path(source.data_dir).is_dir()):
-        raise UserError(f"data folder {source.data_dir} does not exist: give the folder that holds your DICOM files")
-    cohorts = sorted(path.stem for path in (home() / "data_manifests").glob("*.json"))
+    if source.data_dir is not None and not where(source.data_dir).is_dir():
+        raise UserError(f"data folder {where(source.data_dir)} does not exist: give the folder that holds your DICOM files")
+    cohorts = [*sorted(path.stem for path in (home() / "data_manifests").glob("*.json")), SAMPLE]
     if source.data_dir is None and source.cohort not in cohorts:
         raise UserError(f"unknown cohort {source.cohort!r}: choose one of {', '.join(cohorts)}")
     _ = settings.machine.chosen

@@ -4,14 +4,17 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import SettingsDiffer
-from lpdirs.data.build import SPLITS, NoSlices, build_dataset, split_of
-from lpdirs.data.dicom import REASONS, find_files
+from lpdirs.data.build import NoSlices, build_dataset
+from lpdirs.data.folder import find_files
 from lpdirs.data.lidc import read_manifest
+from lpdirs.data.reasons import REASONS
 from lpdirs.data.series import DataSettings, z_fractions
+from lpdirs.data.split import SPLITS, split_of
 from lpdirs.data.store import Loader, affine, open_dataset, scale, to_hu
 from tests.conftest import COHORT, SETTINGS
 
@@ -40,12 +43,10 @@ def test_z_is_a_fraction_of_the_lung_s_extent():
 
 
 def test_patients_of_a_public_collection_keep_their_key_and_split(dicom_folder, tmp_path):
-    import pydicom
-
     (tmp_path / "source").mkdir()
     for path in sorted((dicom_folder / "P0002").iterdir()):
         ds = pydicom.dcmread(path)
-        ds.PatientID = "LIDC-IDRI-0003"
+        ds.PatientID, ds.SyntheticData = "LIDC-IDRI-0003", ""
         ds.save_as(tmp_path / "source" / path.name)
     build_dataset(tmp_path / "source", tmp_path / "data", SETTINGS)
     table, manifest = open_dataset(tmp_path / "data").table, read_manifest().set_index("patient")
@@ -93,10 +94,19 @@ def test_every_file_is_used_or_rejected(dicom_folder, tmp_path):
 
 def test_identifiers_of_a_clinic_are_not_copied(dicom_folder, tmp_path):
     source = tmp_path / "clinic"
-    shutil.copytree(dicom_folder / "P0001", source)  # without factors.csv: not known to be synthetic
+    shutil.copytree(dicom_folder / "P0001", source)
+    as_if_real(source)
     build_dataset(source, tmp_path / "data", SETTINGS)
     assert "P0001" not in (tmp_path / "data" / "slices.csv").read_text()
     assert "2.25." not in (tmp_path / "data" / "slices.csv").read_text()
+
+
+def as_if_real(folder):
+    """Files that no longer say that they are synthetic."""
+    for path in folder.rglob("*.dcm"):
+        ds = pydicom.dcmread(path)
+        del ds.SyntheticData
+        ds.save_as(path)
 
 
 def test_slices_without_lung_can_be_left_out(dicom_folder, tmp_path):
@@ -108,7 +118,7 @@ def test_slices_without_lung_can_be_left_out(dicom_folder, tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda folder: None, "is not a folder"),
+        (lambda folder: None, "is not there"),
         (lambda folder: folder.mkdir(), "holds no files"),
         (lambda folder: (folder.mkdir(), (folder / "a.txt").write_text("x")), "1 not DICOM"),
     ],

@@ -5,7 +5,10 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
+from lpdirs.data.dicom import read_header, read_headers, read_hu
+from lpdirs.data.folder import find_files
+from lpdirs.data.reasons import REASONS, Unusable
+from lpdirs.data.stacks import arrange
 from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
@@ -85,8 +88,8 @@ def test_padding_becomes_air(tmp_path, padding):
         (lambda ds: delattr(ds, "ImagePositionPatient"), "no geometry"),
         (lambda ds: setattr(ds, "PixelSpacing", [0, 0]), "no geometry"),
         (lambda ds: delattr(ds, "RescaleIntercept"), "no rescale"),
-        (lambda ds: setattr(ds, "NumberOfFrames", 3), "colour or multi-frame"),
-        (lambda ds: setattr(ds, "SamplesPerPixel", 3), "colour or multi-frame"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 3), "several frames"),
+        (lambda ds: setattr(ds, "SamplesPerPixel", 3), "colour"),
         (lambda ds: (setattr(ds, "Rows", 60000), setattr(ds, "Columns", 60000)), "implausible size"),
         (lambda ds: delattr(ds, "PixelData"), "damaged pixels"),
         (lambda ds: setattr(ds, "PixelData", ds.PixelData[:1000]), "damaged pixels"),
@@ -132,7 +135,7 @@ def test_one_series_a_study_where_kernels_repeat(tmp_path):
     make("1.2.3", (0.2, 0.4, 0.6))
     make("1.2.4", (0.1, 0.3), study="1.9")
     series, rejected = arrange(read_headers(find_files(tmp_path))[0])
-    assert sorted(series) == ["1.2.2", "1.2.3", "1.2.4"]
+    assert sorted(group.split("\0")[-1] for group in series) == ["1.2.2", "1.2.3", "1.2.4"]
     assert [why for _, why in rejected] == ["repeated series"] * 4
 
 

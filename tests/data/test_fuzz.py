@@ -14,8 +14,11 @@ import pytest
 from pydicom.uid import RLELossless
 
 from lpdirs.data.build import build_dataset
-from lpdirs.data.dicom import REASONS, Unusable, arrange, find_files, read_header, read_headers, read_hu
+from lpdirs.data.dicom import read_header, read_headers, read_hu
+from lpdirs.data.folder import find_files, list_files
+from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.series import DataSettings
+from lpdirs.data.stacks import arrange
 from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
@@ -132,5 +135,6 @@ def test_a_folder_of_mutants_is_built_and_accounted_for(originals, tmp_path):
     (source / "dangling").symlink_to(source / "nowhere")
     described = build_dataset(source, tmp_path / "data", DataSettings(size=32))
     lines = (tmp_path / "data" / "rejected.csv").read_text().splitlines()[1:]
-    assert described["slices"] >= 1 and described["slices"] + len(lines) == len(find_files(source))
+    files, others = list_files(source)
+    assert described["slices"] >= 1 and described["slices"] + len(lines) == len(files) + len(others)
     assert sum(map(len, arrange(read_headers(find_files(source))[0])[0].values())) >= described["slices"]

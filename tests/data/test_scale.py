@@ -18,17 +18,21 @@ from hypothesis import strategies as st
 
 from lpdirs.base.compute import cluster, each
 from lpdirs.base.errors import UserError
-from lpdirs.data.build import STAMP, build_dataset, pseudonym, split_of
-from lpdirs.data.dicom import Header, arrange
+from lpdirs.data.build import STAMP, build_dataset
+from lpdirs.data.dicom import Header
+from lpdirs.data.private import pseudonym
 from lpdirs.data.series import DataSettings, resample, z_fractions
+from lpdirs.data.split import split_of
+from lpdirs.data.stacks import arrange
 from lpdirs.data.store import open_dataset
 from tests.conftest import COHORT, ROOT, SETTINGS
+from tests.data.test_build import as_if_real
 
 FILES = ("slices.npy", "slices.csv", "rejected.csv", "dataset.json")
 
 
 def contents(folder):
-    assert {p.name for p in folder.iterdir()} == {*FILES, STAMP}, "nothing else is left behind"
+    assert {p.name for p in folder.iterdir()} - {".lock"} == {*FILES, STAMP}, "nothing else is left behind"
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
@@ -117,13 +121,17 @@ def test_input_may_lie_in_the_output_s_folder_and_the_other_way_round(dicom_fold
         assert around["slices"] == within["slices"] == COHORT.slices and not around["rejected"]
 
 
-def test_another_salt_gives_other_pseudonyms_and_is_not_written_down(dicom_folder, tmp_path):
+def test_another_salt_gives_other_pseudonyms_and_is_not_written_down(dicom_folder, tmp_path, monkeypatch):
     source = tmp_path / "clinic"
     shutil.copytree(dicom_folder / "P0001", source)
+    as_if_real(source)
     keys = []
-    for salt in ("one secret", "another secret"):
-        folder = tmp_path / salt
-        build_dataset(source, folder, DataSettings(size=32, salt=salt))
+    for salt in ("one secret" * 4, "another secret" * 4):
+        folder, private = tmp_path / salt, tmp_path / f"private {salt}"
+        private.mkdir()
+        (private / "salt").write_text(salt)
+        monkeypatch.setenv("LPDIRS_PRIVATE", str(private))
+        build_dataset(source, folder, SETTINGS)
         keys.append(set(open_dataset(folder).table["patient"]))
         assert all(salt.encode() not in content for content in contents(folder).values())
     assert keys[0].isdisjoint(keys[1])
@@ -169,7 +177,9 @@ def header(series: str, z: float, number: int) -> Header:
 def test_the_order_of_files_does_not_matter(order):
     headers = [header(s, z, int(z * 10)) for s, z in order]
     series, rejected = arrange(headers)
-    assert {uid: [h.z_mm for h in members] for uid, members in series.items()} == {u: [7.0, 3.0, 1.5, 0.0] for u in ("1.1", "1.2")}
+    assert {group.split("\0")[-1]: [h.z_mm for h in members] for group, members in series.items()} == {
+        u: [7.0, 3.0, 1.5, 0.0] for u in ("1.1", "1.2")
+    }
     assert [why for _, why in rejected] == ["repeated position"] * 2
 
 
@@ -184,7 +194,7 @@ def test_z_fractions_fall_with_z_and_do_not_depend_on_the_origin(lung, step, ori
         assert (np.array(lung) > 0.02).sum() < 5
 
 
-@given(st.text(max_size=40), st.text(max_size=80))
+@given(st.text(max_size=40), st.binary(max_size=64))
 def test_pseudonyms_are_steady_and_say_nothing(identifier, salt):
     key = pseudonym(identifier, salt, "patient-")
     assert key == pseudonym(identifier, salt, "patient-") and len(key) == 18

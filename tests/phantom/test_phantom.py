@@ -3,9 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lpdirs.data.body import body_mask, lung_fraction
+from lpdirs.data.body import body_mask
+from lpdirs.data.lungs import lung_fractions
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import COUCHES, FACTORS, factors_at, sample_patients
+
+
+def lung_shares(volume):
+    return lung_fractions(volume, np.zeros(volume.shape, bool), FOV_MM / volume.shape[-1])
 
 
 def test_a_patient_does_not_depend_on_how_many_are_drawn():
@@ -23,7 +28,7 @@ def test_a_slice_is_the_same_alone_or_among_others():
 
 def test_slices_show_a_chest_from_shoulders_to_liver():
     for patient in sample_patients(6, 0):
-        lung = [lung_fraction(hu) for hu in render(patient, [0.02, 0.4, 0.97], 128)]
+        lung = lung_shares(render(patient, [0.02, 0.4, 0.97], 128))
         assert lung[1] > 0.3, "mid-chest is full of lung"
         assert lung[1] > 2 * lung[0] and lung[1] > 2 * lung[2], "apex and liver hold less"
         liver = render(patient, 0.95, 128, noise=0)[0]
@@ -84,7 +89,7 @@ def test_breathing_out_lifts_the_liver_and_makes_the_lung_denser():
     patient = sample_patients(1, 4)[0]
     t = np.linspace(0.3, 0.9, 13)
     inspired, expired = (render(replace(patient, respiration=r), t, 64, noise=0) for r in (1.0, 0.0))
-    area = lambda volume: np.mean([lung_fraction(hu) for hu in volume])
+    area = lambda volume: np.mean(lung_shares(volume))
     assert area(inspired) > 1.03 * area(expired)
     assert np.median(inspired[inspired < -500]) < np.median(expired[(expired < -500) & (expired > -950)]) - 30
 

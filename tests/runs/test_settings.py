@@ -26,7 +26,7 @@ BAD = {
     "window_high": [(-2000, "window_low must be less than window_high"), (1e9, "at most 32767")],
     "min_lung": [(1.5, "less than 1"), (-0.1, "at least 0")],
     "fov_mm": [(0, "greater than 10"), ("wide", "a number")],
-    "salt": [("", "must not be empty"), (3, "must be text")],
+    "gan_diffaugment": [("perhaps", "must be true or false"), (3, "must be true or false")],
     "latent_dim": [(0, "at least 1"), (2.5, "a whole number"), (True, "must not be true")],
     "gan_width": [(0, "at least 1"), (-4, "at least 1")],
     "gan_batch": [(1, "at least 2"), ("x", "a whole number")],
