@@ -143,6 +143,7 @@ def _build(
         "window": list(settings.window),
         "size": settings.size,
         "pixel_mm": float(frame["pixel_mm"].median()),
+        "z_length_mm": _z_length(frame),
         "synthetic": synthetic,
         "names": "as in the files" if open_names else "pseudonyms",
         "slices": len(frame),
@@ -174,6 +175,13 @@ def _whole(folder: Path, description: dict) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return hashlib.blake2b((description["array"] + ",".join(splits)).encode(), digest_size=8).hexdigest() == description["fingerprint"]
+
+
+def _z_length(table: pd.DataFrame) -> float | None:
+    """mm of the unit of z, median over series: of the phantom's length where the truth is known, else of the lungs' extent."""
+    z = "true_z" if "true_z" in table else "z_fraction"
+    lengths = [np.ptp(part["z_mm"]) / np.ptp(part[z]) for _, part in table.dropna(subset=[z]).groupby("series") if np.ptp(part[z]) > 0]
+    return round(float(np.median(lengths)), 1) if lengths else None
 
 
 def _said(reasons: Counter) -> str:
