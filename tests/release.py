@@ -13,7 +13,7 @@ import pandas as pd
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.runs.grid import DISCOVER
-from lpdirs.runs.records import fingerprints, read_log
+from lpdirs.runs.records import files_of, read_log
 from tests.notebooks.refresh import ROOT, sources
 
 LARGEST = 8_000_000  # bytes of a file
@@ -77,7 +77,7 @@ def _copy_run(run: Path, to: Path) -> None:
         shutil.copyfile(path.with_name("responses.csv"), to / "directions" / path.parent.name / "responses.csv")
     _copy_slices(run / "data", to / "data")
     log = read_log(run)
-    log["01_data_preparation"]["files"] = fingerprints(to, "data")
+    log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})
     for entry in log.values():
         entry["files"] = {path: value for path, value in entry.get("files", {}).items() if (to / path).exists()}
     (to / "run.json").write_text(json.dumps(log, indent=1))

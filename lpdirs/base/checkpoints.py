@@ -5,16 +5,18 @@ import json
 import os
 import signal
 import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from lpdirs.base.errors import SettingsDiffer, UserError
-from lpdirs.base.files import check_settings, write_atomic
+from lpdirs.base.files import alone, check_settings, write_atomic
 
 # modules that do not change what a training computes: with other ones of these a checkpoint goes on
 NOT_MATHEMATICS = tuple(f"lpdirs.base.{name}" for name in ("errors", "files", "settings", "code", "places", "progress"))
@@ -24,6 +26,9 @@ def stream(seed: int, *keys: int) -> torch.Generator:
     """A random stream that depends on (seed, keys) alone, so that step n draws the same after a resume."""
     digest = hashlib.blake2b(json.dumps([seed, *keys]).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+TWICE = 1.0  # seconds within which signals are one: a terminal and what runs in it may both pass it on
 
 
 class Task(Protocol):
@@ -47,10 +52,18 @@ def train(
     Saves every `save_every` steps, at the end, and when it is interrupted: SIGINT (Ctrl-C, Interrupt Kernel) and SIGTERM let the
     step finish, save, and then end as they would have. Returns the history, a dict of losses a step. A checkpoint of other code
     (settings["code"]) is put aside under that code's name, and training begins again, or goes on with what this code once saved.
-    Raises SettingsDiffer if it was made with other `settings`, or has more steps than are asked for, and UserError when a loss is
-    not finite.
+    A second signal ends at once, without saving. A second process that trains in the same folder waits for the first. Raises
+    SettingsDiffer if the checkpoint was made with other `settings`, or has more steps than are asked for, and UserError when a loss
+    is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _train(task, steps, folder, settings, save_every, report)
+
+
+def _train(
+    task: Task, steps: int, folder: Path, settings: dict, save_every: int, report: Callable[[int, int, dict[str, float]], None]
+) -> list[dict[str, float]]:
     saved = _of_this_code(folder, settings.get("code"))
     history: list[dict[str, float]] = []
     if saved:
@@ -83,41 +96,82 @@ def train(
 
 @contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are noted in; at the end they are raised again, with whatever handled them before."""
+    """A list that SIGINT and SIGTERM are noted in; at the end, or at a second one, they are raised, with whatever handled them before."""
     caught: list[int] = []
+    first = 0.0
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
         yield caught
         return
-    before = {number: signal.signal(number, lambda got, _: caught.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {}
+
+    def note(got: int, _: object) -> None:
+        nonlocal first
+        caught.append(got)
+        first = first or time.monotonic()
+        if time.monotonic() - first > TWICE:  # whoever asks again does not want to wait for the step
+            restore()
+            signal.raise_signal(got)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before |= {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for first in caught[:1]:
-            signal.raise_signal(first)
+        restore()
+        for number in caught[:1]:
+            signal.raise_signal(number)
 
 
 def _save_checkpoint(folder: Path, content: dict) -> None:
-    path = folder / "checkpoint.pt"
+    path, new = folder / "checkpoint.pt", folder / "checkpoint.new.pt"
+    write_atomic(new, lambda partial: torch.save(content, partial))  # before the old one moves: a full disk costs neither
     if path.exists():
         os.replace(path, folder / "checkpoint.previous.pt")
-    write_atomic(path, lambda partial: torch.save(content, partial))
+    os.replace(new, path)
 
 
 def load_checkpoint(folder: Path) -> dict | None:
-    """The newest checkpoint that can be read, or None."""
+    """The newest checkpoint that is whole, or None where there is none; UserError where all there are are damaged."""
     return _newest(folder)[1]
 
 
 def _newest(folder: Path) -> tuple[Path | None, dict | None]:
+    """Damaged ones are put aside, so that they never take the place of a good one, and said."""
+    damaged: list[str] = []
     for path in (folder / "checkpoint.pt", folder / "checkpoint.previous.pt"):
         if path.exists():
-            try:
-                return path, torch.load(path, weights_only=True)
-            except Exception:  # damaged bytes make the reader raise anything
-                continue  # the one before it is at most `save_every` steps older
+            content = _read(path)
+            if content is not None:
+                for bad in damaged:
+                    print(
+                        f"{folder.name}: {bad} is damaged and kept as checkpoint.damaged.pt; going on from step {len(content['history'])}"
+                    )
+                return path, content
+            os.replace(path, folder / "checkpoint.damaged.pt")
+            damaged.append(path.name)
+    if damaged:
+        raise UserError(
+            f"{folder.parent.name}/{folder.name}: {' and '.join(damaged)} cannot be read, and there is no other checkpoint; what is left "
+            f"is checkpoint.damaged.pt: run the same again to train from the beginning, or put a copy of yours back"
+        )
     return None, None
+
+
+def _read(path: Path) -> dict | None:
+    """A checkpoint, None where a bit of it is not what was written; errors of the machine (rights, memory) are raised."""
+    try:
+        with zipfile.ZipFile(path) as file:  # each tensor lies there with its checksum, which torch does not look at
+            if file.testzip() is not None:
+                return None
+        content = torch.load(path, weights_only=True)
+        return content if {"settings", "history", "task"} <= content.keys() else None
+    except (PermissionError, MemoryError):
+        raise
+    except Exception:  # damaged bytes make the reader raise anything
+        return None
 
 
 def _of_this_code(folder: Path, code: str | None) -> dict | None:

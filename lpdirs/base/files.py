@@ -1,25 +1,56 @@
 """Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
 
+import errno
 import json
 import os
+import platform
 import re
+import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lpdirs.base.errors import SettingsDiffer, UserError
 
+ROOM = 2**20  # bytes of a disk below which a writer's own error is taken for a full disk
+
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
+
+    UserError, in one line, where the disk is full or the folder is not there or not to be written; what was at `path` before stays.
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    with open(partial, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        write(partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # numpy and torch say in words of their own that a file could not be written
+        reason = why_not_written(path.parent, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if reason is None:
+            raise
+        raise UserError(f"{path} cannot be written: {reason}; what was there before is as it was") from error
+
+
+def why_not_written(folder: Path, error: BaseException) -> str | None:
+    """What keeps files from being written, with what to do; None where the error is about something else."""
+    number = getattr(error, "errno", None)
+    if number == errno.EFBIG:
+        return "a limit on the size of files is in force (ulimit -f): raise it"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "the folder is read-only for you: change its rights, or choose another with outputs"
+    if not folder.is_dir():
+        return "its folder is gone: make it again, and run the same once more"
+    if number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < ROOM:
+        return "the disk is full, or your share of it: make room, and run the same once more"
+    return f"{error.strerror}: see to the disk, and run the same once more" if isinstance(error, OSError) and error.strerror else None
 
 
 def check_name(name: object, what: str = "run") -> str:
@@ -53,6 +84,24 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        lock.release()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """UserError, with who and since when, where another process is at work on `folder`; it is free again when that one ends."""
+    lock, holder = FileLock(folder / ".busy.lock"), folder / ".busy.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise UserError(f"{folder.name} is being worked on by {who}: wait for it to end, or choose another run name") from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(f"process {os.getpid()} on {platform.node()}, since {since}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

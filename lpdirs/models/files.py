@@ -42,13 +42,24 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
     if header.get("kind") not in KINDS:
         raise UserError(f"{Path(path).name} holds no model of lpdirs: use as_generator to wrap a module of your own")
     try:
-        model = KINDS[header["kind"]](**json.loads(header["architecture"]))
+        architecture = json.loads(header["architecture"])
         with safe_open(path, "pt") as file:
+            _check_fits(KINDS[header["kind"]], architecture, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})
+            model = KINDS[header["kind"]](**architecture)
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
         metadata = json.loads(header["metadata"])
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not hold the model that it describes ({str(error).splitlines()[0]}): train it again") from error
     return model.to(device).eval().requires_grad_(False), metadata
+
+
+def _check_fits(kind: type[nn.Module], architecture: dict, shapes: dict[str, tuple[int, ...]]) -> None:
+    """ValueError unless the architecture that a file describes has the weights that it holds, before any memory is taken for it."""
+    with torch.device("meta"):
+        described = {name: tuple(value.shape) for name, value in kind(**architecture).state_dict().items()}
+    if described != shapes:
+        name = min(name for name in described.keys() | shapes.keys() if described.get(name) != shapes.get(name))
+        raise ValueError(f"{name} is {shapes.get(name, 'missing')}, and would be {described.get(name, 'unknown')}")
 
 
 def load_generator(path: str | Path, device: str = "cpu") -> nn.Module:

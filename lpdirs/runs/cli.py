@@ -55,9 +55,15 @@ def main(words: list[str] | None = None) -> int:
 
 
 def listen_to_interrupts() -> None:
-    """Take Ctrl-C and `kill -INT` also where the shell has them ignored, as it does for what a script starts with `&`."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    """Take Ctrl-C and `kill -INT` also where the shell has them ignored, as it does for what a script starts with `&`; and take `kill` and
+    a closed terminal (SIGTERM, SIGHUP) as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 # each command imports what it needs, so that --help and mistakes are quick

@@ -5,7 +5,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,15 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import KEEP_MEMORY
 from lpdirs.base.errors import UserError, optional
-from lpdirs.base.files import write_atomic
+from lpdirs.base.files import only_one, write_atomic
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
-from lpdirs.runs.records import read_log
+from lpdirs.runs.records import changed_files, read_log
 from lpdirs.runs.settings import COMMON, SAMPLE, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import NOTEBOOKS, READS, SINGLE, run_folder
 
+HUGE = 10**9  # bytes of a file beyond which its digest is not worth waiting for at each call; the notebooks look at it
 HOW = ("workers", "scheduler")  # settings that no result depends on
 
 
@@ -51,12 +55,14 @@ def run_notebooks(
     given = with_hidden_paths(given)
     check_inputs(resolve(profile, given))
     folder = run_folder(outputs, run).resolve()
-    for name in names:
-        if not again and is_done(name, profile, folder, given, seed):
-            print(f"{name}: done before")
-        else:
-            print(f"{name}:", flush=True)
-            run_notebook(name, profile, folder, given, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder):
+        for name in names:
+            if not again and is_done(name, profile, folder, given, seed):
+                print(f"{name}: done before")
+            else:
+                print(f"{name}:", flush=True)
+                run_notebook(name, profile, folder, given, seed)
     return folder
 
 
@@ -64,31 +70,79 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
     """Run one notebook into the run at `folder`; the executed one is folder/notebooks/<name>.ipynb, with its red cell if it fails."""
     papermill = optional("papermill", "notebooks")
     import nbformat
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     source, target = source_of(name), folder.resolve() / "notebooks" / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(KEEP_MEMORY, PYDEVD_DISABLE_FILE_VALIDATION="1")  # of the kernel; the latter keeps out a notice of its debugger
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of kernels that end when they were told to
     parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}
     parameters |= {n: given[n] for n in _settings_of(source) if given.get(n) is not None}
     stamp = key(name, profile, folder, given, seed)
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=parameters,
-            cwd=str(source.parent if clone() else Path.cwd()),
-            kernel_name="python3",
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            progress_bar=bar,
-        )
+        with _let_it_save() as may_go_on:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=parameters,
+                cwd=str(source.parent if clone() else Path.cwd()),
+                kernel_name="python3",
+                extra_arguments=["--IPKernelApp.log_level=50"],
+                progress_bar=bar,
+                on_cell_start=may_go_on,
+            )
     except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt" and threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt from None
         line = " ".join(str(error.evalue).split())
         raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
+    except DeadKernelError:
+        raise NotebookFailed(
+            f"{name}: its kernel was ended from outside, most likely since memory ran out (executed so far: {target}); what was saved is "
+            f"kept, and the same command goes on: give it more memory, or set batch sizes down"
+        ) from None
     notebook = nbformat.read(target, 4)
     notebook.metadata["lpdirs_key"] = stamp
     write_atomic(target, lambda partial: partial.write_text(nbformat.writes(notebook), encoding="utf-8"))
+
+
+@contextmanager
+def _let_it_save() -> Iterator[Callable[..., None]]:
+    """While a notebook runs, the first Ctrl-C, `kill` or closed terminal interrupts its kernel, which saves and ends its cell; the second
+    ends all at once. Yields what is called before each cell, and stops there where the kernel had nothing to interrupt."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        interrupt_kernels()
+
+    def may_go_on(**_: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    main = threading.current_thread() is threading.main_thread()  # a worker's notebooks are interrupted by the sweep
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), ask) for name in names if main}
+    try:
+        yield may_go_on
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    may_go_on()
+
+
+def interrupt_kernels() -> None:
+    """Interrupt the notebooks that this process runs, as "Interrupt Kernel" would."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any("ipykernel" in word for word in child.cmdline()):
+                child.send_signal(signal.SIGINT)
 
 
 def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int = 0) -> bool:
@@ -98,8 +152,9 @@ def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], see
         stamp = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("lpdirs_key")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # what cannot be read is not done
-    written = [folder / NOTEBOOKS[name], *(folder / path for path in read_log(folder).get(name, {}).get("files", {}))]
-    return stamp is not None and all(path.exists() for path in written) and stamp == key(name, profile, folder, given, seed)
+    entry = read_log(folder).get(name, {})
+    there = (folder / NOTEBOOKS[name]).exists() and not changed_files(folder, entry, HUGE)
+    return stamp is not None and there and stamp == key(name, profile, folder, given, seed)
 
 
 def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int) -> str:

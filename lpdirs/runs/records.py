@@ -9,11 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from lpdirs.base.files import read_json
 from lpdirs.base.places import workspace
 from lpdirs.models.files import fingerprint
 
+RESULTS = ("*.safetensors", "slices.npy", "slices.csv", "rejected.csv", "dataset.json", "responses.csv")
+SHOWN = ("*.csv", "*.png", "*.gif", "*.html")
 PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydicom", "scikit-image", "scikit-learn")
 
 
@@ -64,22 +67,47 @@ def peak_memory() -> dict[str, int | None]:
     return peak | ({"gpu": round(torch.cuda.max_memory_allocated() / 2**20)} if torch.cuda.is_available() else {})
 
 
-def fingerprints(folder: Path, part: str) -> dict[str, str]:
-    """What the results of a stage stand on, {path in the run: fingerprint}: weights, directions, and the array and table of slices."""
-    prints = {path: fingerprint(path) for path in sorted((folder / part).rglob("*.safetensors"))}
-    for name in ("slices.npy", "slices.csv"):
-        if (path := folder / part / name).exists():
-            with open(path, "rb") as file:
-                prints[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return {path.relative_to(folder).as_posix(): value for path, value in prints.items()}
+def digest_of(path: Path) -> str:
+    """A digest of a file's bytes, as run.json keeps it."""
+    with open(path, "rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def entry_of(began: float, folder: Path, part: str) -> dict:
+def is_as_written(path: Path, was: str) -> bool:
+    """Whether a file has the digest that run.json has; versions before 0.3 kept a hash of tensors, or of bytes without a prefix."""
+    if was.startswith("sha256:"):
+        return digest_of(path) == was
+    try:
+        return (fingerprint(path) if path.suffix == ".safetensors" else digest_of(path).removeprefix("sha256:")) == was
+    except SafetensorError:
+        return False
+
+
+def files_of(folder: Path, notebook: str, part: str, log: dict, began: float = 0.0) -> dict[str, str]:
+    """What results stand on among the files of a stage, {path in the run: digest}.
+
+    Where two notebooks write into one folder, files that the other one has claimed are left out, unless they are newer than `began`.
+    """
+    wanted = RESULTS + (SHOWN if part in ("analysis", "comparison") else ())
+    paths = sorted({path for pattern in wanted for path in (folder / part).rglob(pattern) if "dicom" not in path.parts})
+    others = {path for name, entry in log.items() if name != notebook and isinstance(entry, dict) for path in entry.get("files", {})}
+    named = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return {name: digest_of(path) for name, path in named.items() if name not in others or path.stat().st_mtime >= began}
+
+
+def changed_files(folder: Path, entry: dict, largest: float = float("inf")) -> list[str]:
+    """Files of an entry in run.json that are missing or not as they were written; those above `largest` bytes are only looked for."""
+    paths = {name: (folder / name, was) for name, was in entry.get("files", {}).items()}
+    whole = lambda path, was: path.is_file() and (path.stat().st_size > largest or is_as_written(path, was))
+    return [name for name, (path, was) in paths.items() if not whole(path, was)]
+
+
+def entry_of(began: float, folder: Path, notebook: str, part: str, log: dict) -> dict:
     """The part of a notebook's entry in run.json that is the same for all of them."""
     return {
         "seconds": round(time.time() - began, 1),
         "peak_memory_MiB": peak_memory(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": fingerprints(folder, part),
+        "files": files_of(folder, notebook, part, log, began),
         "provenance": provenance(),
     }

@@ -17,7 +17,7 @@ from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import alone, check_name, write_atomic
 from lpdirs.base.places import workspace
 from lpdirs.base.progress import note, note_to
-from lpdirs.runs.records import entry_of, read_log
+from lpdirs.runs.records import changed_files, entry_of, read_log
 from lpdirs.runs.settings import COMMON, PLACES, RunSettings, help_of, in_yaml, load_profile, resolve
 
 NOTEBOOKS = {  # notebook: the folder of a run that it writes
@@ -82,10 +82,11 @@ class Stage:
             "settings": {k: values[k] for k in self.given},
             "device": self.device,
             "results": results,
-            **entry_of(self.began, self.folder, NOTEBOOKS[self.notebook]),
         }
         with alone(self.folder):  # GAN and VAE may end at the same moment
-            log = read_log(self.folder) | {self.notebook: entry}
+            log = read_log(self.folder)
+            entry |= entry_of(self.began, self.folder, self.notebook, NOTEBOOKS[self.notebook], log)
+            log |= {self.notebook: entry}
             write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
         note("finished", 1, 1)
 
@@ -109,9 +110,23 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     settings, seed = resolve(names["profile"], given), check_seed(names["seed"])
     folder = run_folder(names["outputs"], names["run"])
     folder.mkdir(parents=True, exist_ok=True)
+    check_whole(folder, notebook, settings)
     torch.set_num_threads(threads())
     note_to(folder / f".{notebook}.json")
     return Stage(notebook, names["profile"], folder, seed, with_seed(settings, seed), given, time.time())
+
+
+def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
+    """UserError where a file that a notebook reads is not what an earlier one wrote: what is damaged is never built upon."""
+    parts = {part for part in READS.get(notebook, ()) if part not in ("gan", "vae") or part in settings.choice.generators}
+    for name, entry in read_log(folder).items():
+        if NOTEBOOKS.get(name) in parts and name != notebook:
+            bad = [path for path in changed_files(folder, entry) if (folder / path).exists()]  # what is missing is said by `need`
+            if bad:
+                raise UserError(
+                    f"{folder.name}/{bad[0]} is not what {name} wrote (damaged, or changed since): run notebooks/{name}.ipynb to its end "
+                    f"again, with run = {folder.name!r}"
+                )
 
 
 def run_folder(outputs: str | Path, run: object) -> Path:

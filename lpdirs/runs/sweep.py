@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +16,12 @@ from tqdm import tqdm
 
 from lpdirs.base.compute import cluster, cores, gpus
 from lpdirs.base.errors import UserError
+from lpdirs.base.files import only_one
 from lpdirs.base.places import workspace
 from lpdirs.runs.grid import DISCOVER, Grid, Job
-from lpdirs.runs.notebooks import is_done, run_notebook
+from lpdirs.runs.notebooks import interrupt_kernels, is_done, run_notebook
 
-FULL = "No space left on device"
+FULL = ("No space left on device", "the disk is full")
 PATIENCE = 60  # seconds that interrupted notebooks get to save
 
 
@@ -73,7 +73,13 @@ def sweep(
     disk is full, KeyboardInterrupt when it was interrupted; each time the next call goes on.
     """
     folder = (workspace() / outputs / grid.name).resolve()
-    grid.lay_out(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder):
+        grid.lay_out(folder)
+        return _sweep(grid, folder, workers, scheduler, report)
+
+
+def _sweep(grid: Grid, folder: Path, workers: int | None, scheduler: str | None, report: Callable[[str], None]) -> Path:
     jobs, outcomes = grid.jobs(), dict[str, Outcome]()
     devices = gpus()
     count = workers or len(devices) or max(1, cores() // grid.threads)
@@ -90,7 +96,7 @@ def sweep(
                     if name not in outcomes and future.done():
                         outcomes[name] = _outcome(name, future)
                         board.finished(outcomes[name], report)
-                        if FULL in outcomes[name].error:
+                        if any(words in outcomes[name].error for words in FULL):
                             raise UserError(f"the disk is full at {folder} ({name}): free some, then run the same command again")
                 board.show(outcomes)
                 time.sleep(0.5)
@@ -119,20 +125,12 @@ def _outcome(name: str, future: Any) -> Outcome:
 def _let_them_save(client: Any) -> None:
     """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended."""
     try:
-        client.run(_interrupt_kernels)
+        client.run(interrupt_kernels)
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and any(client.processing().values()):
             time.sleep(0.2)
     except (OSError, TimeoutError) as error:
         logging.getLogger(__name__).warning("workers did not answer: %s", error)
-
-
-def _interrupt_kernels() -> None:
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        if any("ipykernel" in word for word in child.cmdline()):
-            child.send_signal(signal.SIGINT)
 
 
 class Board:

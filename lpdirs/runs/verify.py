@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.base.files import read_json
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.files import load_generator
 from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of
-from lpdirs.runs.records import fingerprints, provenance, read_log
+from lpdirs.runs.records import changed_files, provenance, read_log
 from lpdirs.runs.stage import NOTEBOOKS
 
 
@@ -28,8 +27,9 @@ class Line:
 def verify(folder: Path) -> list[Line]:
     """Findings on the run at `folder`, or on all runs of a sweep. MissingInput where there is none.
 
-    Fingerprints of weights, directions and slices are computed again and compared with run.json, and each set of directions with
-    the generator that lies there. Other versions, another revision or a dirty tree are said, and break nothing.
+    Digests of all files that results stand on are computed again and compared with run.json, executed notebooks are opened, and
+    each set of directions is compared with the generator that lies there. Other versions, another revision or a dirty tree are said,
+    and break nothing.
     """
     runs = [folder] if (folder / "run.json").exists() and not (folder / "grid.json").exists() else []
     runs = runs or sorted(path.parent for path in folder.glob("*/run.json"))
@@ -40,40 +40,47 @@ def verify(folder: Path) -> list[Line]:
 
 def _verify_run(run: Path) -> list[Line]:
     lines, right = [], 0
-    for notebook, entry in read_log(run).items():
+    try:
+        log = read_log(run)
+    except UserError as error:
+        return [Line(run.name, str(error), True)]
+    for notebook, entry in log.items():
         if notebook not in NOTEBOOKS or not isinstance(entry, dict):
             lines.append(Line(run.name, f"run.json speaks of {notebook!r}, which is no notebook", True))
             continue
+        bad = changed_files(run, entry)
+        right += len(entry.get("files", {})) - len(bad)
+        for path in bad:
+            what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
+            lines.append(Line(run.name, f"{path} {what}", True))
+        executed = run / "notebooks" / f"{notebook}.ipynb"
+        if executed.exists() and not _is_notebook(executed):
+            lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
+    for file in directions_files(run):
         try:
-            now = fingerprints(run, NOTEBOOKS[notebook])
-        except SafetensorError as error:
-            lines.append(Line(run.name, f"a file of {NOTEBOOKS[notebook]}/ cannot be read: {error}", True))
-            continue
-        for path, was in entry.get("files", {}).items():
-            if path not in now:
-                lines.append(Line(run.name, f"{path} is missing; notebook {notebook} wrote it", True))
-            elif now[path] != was:
-                lines.append(Line(run.name, f"{path} is not what notebook {notebook} wrote: fingerprint {now[path]}, was {was}", True))
-            else:
-                right += 1
-    for path in directions_files(run):
-        try:
-            directions = Directions.load(path)
-            weights = run / GENERATORS[generator_of(path, directions)]
+            directions = Directions.load(file)
+            weights = run / GENERATORS[generator_of(file, directions)]
             if weights.exists():
-                check_belongs(path, directions, load_generator(weights))
+                check_belongs(file, directions, load_generator(weights))
         except UserError as error:
             lines.append(Line(run.name, str(error), True))
     broken = len(lines)
-    lines += _otherwise(run)
+    lines += _otherwise(run, log)
     head = f"{right} files are what they were" + (f", {broken} findings" if broken else "")
     return [Line(run.name, head), *lines]
 
 
-def _otherwise(run: Path) -> list[Line]:
+def _is_notebook(path: Path) -> bool:
+    try:
+        return isinstance(read_json(path).get("cells"), list)
+    except UserError:
+        return False
+
+
+def _otherwise(run: Path, log: dict) -> list[Line]:
     """What is different here from where the run was computed."""
     here, lines = provenance(), dict[str, None]()
-    for entry in read_log(run).values():
+    for entry in (entry for entry in log.values() if isinstance(entry, dict)):
         computed = entry.get("provenance", {"packages": {}, "git": here["git"], "git_dirty": False})
         for name, version in computed["packages"].items():
             if here["packages"].get(name) != version:

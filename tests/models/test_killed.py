@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lpdirs.base.checkpoints import load_checkpoint, train
+from lpdirs.base.checkpoints import TWICE, load_checkpoint, train
 from tests.models.killed import STEPS, make, run
 from tests.models.test_training import same
 
@@ -61,3 +61,23 @@ def test_a_signal_lets_the_step_finish_and_saves_it(number, dataset, tmp_path):
     finally:
         signal.signal(number, before)
     assert done(tmp_path) == 5
+
+
+def test_a_second_signal_ends_at_once(dataset, tmp_path):
+    """Whoever presses Ctrl-C twice does not wait for the step."""
+    task = make("vae", dataset)
+    step, after = task.step, []
+
+    def twice(index):
+        if index == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # a terminal and what runs in it: one and the same
+            time.sleep(TWICE + 0.1)
+            signal.raise_signal(signal.SIGINT)
+            after.append(index)
+        return step(index)
+
+    task.step = twice
+    with pytest.raises(KeyboardInterrupt):
+        train(task, STEPS, tmp_path, {}, save_every=2)
+    assert not after and done(tmp_path) == 4

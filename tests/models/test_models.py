@@ -96,3 +96,9 @@ def test_any_module_can_be_a_generator():
     assert generator.latent_dim == 6 and generate(generator, torch.randn(5, 6), batch=2).shape == (5, 1, 16, 16)
     with pytest.raises(UserError, match=r"gave \(2, 256\)"):
         as_generator(module[0], 6)
+
+
+def test_a_small_file_that_claims_a_huge_model_is_refused_before_it_is_built(tmp_path):
+    save_model(Generator(32, 8, 8), tmp_path / "g.safetensors", "dcgan", {}, size=32, latent_dim=8, width=100_000)
+    with pytest.raises(UserError, match="does not hold the model that it describes"):
+        load_model(tmp_path / "g.safetensors")

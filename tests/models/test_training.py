@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 import torch
 
@@ -131,3 +133,59 @@ def test_a_checkpoint_of_other_code_is_put_aside_and_training_begins_again(make,
     assert load_checkpoint(tmp_path)["settings"]["code"] == "c"
     (tmp_path / "checkpoint.a.pt").rename(tmp_path / "checkpoint.pt")
     assert len(load_checkpoint(tmp_path)["history"]) == 3, "the good one was kept, not the torn one"
+
+
+def test_a_flipped_bit_is_noticed_or_makes_no_difference(make, tmp_path, rng):
+    task = make()
+    train(task, 2, tmp_path, {}, save_every=2)
+    path = tmp_path / "checkpoint.pt"
+    whole, good = path.read_bytes(), load_checkpoint(tmp_path)
+    damaged = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        try:
+            assert same(load_checkpoint(tmp_path), good)
+        except UserError as error:
+            assert "cannot be read" in str(error) and "\n" not in str(error)
+            damaged += 1
+    assert damaged > 40
+
+
+def test_the_last_good_checkpoint_outlives_a_damaged_one_and_a_full_disk(make, tmp_path, capsys, monkeypatch):
+    train(make(), 4, tmp_path, {}, save_every=2)
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(newest.read_bytes()[:2000])
+
+    def full(content, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(UserError, match="disk is full"):
+            train(make(), 6, tmp_path, {}, save_every=1)
+    assert "checkpoint.pt is damaged and kept as checkpoint.damaged.pt; going on from step 2" in capsys.readouterr().out
+    assert len(load_checkpoint(tmp_path)["history"]) == 2
+    assert len(train(make(), 6, tmp_path, {})) == 6
+
+
+def test_where_all_are_damaged_nothing_begins_again_in_silence(make, tmp_path):
+    train(make(), 4, tmp_path, {}, save_every=2)
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (tmp_path / name).write_bytes(b"x" * 500)
+    with pytest.raises(UserError, match="checkpoint.pt and checkpoint.previous.pt cannot be read"):
+        train(make(), 6, tmp_path, {})
+    assert len(train(make(), 6, tmp_path, {})) == 6, "asked again, it begins again"
+
+
+def test_rights_that_are_missing_are_no_damage(make, tmp_path, monkeypatch):
+    train(make(), 2, tmp_path, {})
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        load_checkpoint(tmp_path)
+    assert (tmp_path / "checkpoint.pt").exists()

@@ -115,7 +115,8 @@ def test_a_sweep_gives_executed_notebooks_scores_and_their_comparison(serial):
         assert (folder / run / "data").resolve() == (folder / "seed-0" / "data").resolve(), "shared, not copied"
         entry = read_log(folder / run)[DISCOVER]
         assert entry["peak_memory_MiB"]["host"] > 100 and entry["device"] in ("cpu", "cuda") and entry["provenance"]["threads"] == 1
-        assert set(entry["files"]) == {p.relative_to(folder / run).as_posix() for p in (folder / run).glob("directions/*/*.safetensors")}
+        own = [p for p in (folder / run).glob("directions/*/*") if p.name in ("directions.safetensors", "responses.csv")]
+        assert set(entry["files"]) == {p.relative_to(folder / run).as_posix() for p in own}
     page = nbformat.read(folder / "notebooks" / "07_compare_runs.ipynb", 4)
     text = json.dumps(page)
     assert "this sweep" in text and f"../{rows['run'][0]}/notebooks/{DISCOVER}.ipynb" in text
@@ -271,7 +272,7 @@ def test_verify_says_what_no_longer_matches(serial, tmp_path, capsys):
     _, folder, _ = serial
     assert main(["verify", str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "BROKEN" not in told and "seed-0: 3 files are what they were" in told
+    assert "BROKEN" not in told and "seed-0: 5 files are what they were" in told
     copy = tmp_path / "seed-0"
     subprocess.run(["cp", "-rL", folder / "seed-0", copy], check=True)
     table = copy / "data" / "slices.csv"
@@ -280,7 +281,7 @@ def test_verify_says_what_no_longer_matches(serial, tmp_path, capsys):
     assert main(["verify", str(copy)]) == 1
     told = capsys.readouterr().out
     assert "BROKEN seed-0: data/slices.csv is not what notebook 01_data_preparation wrote" in told
-    assert "BROKEN seed-0: a file of gan/ cannot be read" in told
+    assert "BROKEN seed-0: gan/generator.safetensors is not what notebook 02_train_gan wrote" in told
     (copy / "gan" / "generator.safetensors").unlink()
     assert main(["verify", str(copy)]) == 1 and "gan/generator.safetensors is missing" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "nothing")]) == 1 and "holds no run.json" in capsys.readouterr().err

@@ -1,0 +1,180 @@
+"""What happens to runs: kernels that are killed, terminals that are closed, files that are damaged, two commands at once."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+
+from lpdirs.base.checkpoints import load_checkpoint
+from lpdirs.base.errors import UserError
+from lpdirs.base.files import only_one
+from lpdirs.models.files import load_model
+from lpdirs.runs.cli import main
+from lpdirs.runs.notebooks import is_done, run_notebooks
+from lpdirs.runs.records import read_log
+from lpdirs.runs.stage import SINGLE, start
+from tests.conftest import ROOT
+from tests.runs.test_running import TINY
+
+GIVEN = dict(yaml.safe_load("{" + word.replace("=", ": ", 1) + "}").popitem() for word in TINY)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, of which tests damage copies."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    return run_notebooks("smoke", "tiny", GIVEN, outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A run whose data are prepared."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    return run_notebooks("smoke", "tiny", GIVEN, outputs=outputs, names=SINGLE[:1])
+
+
+def begin(outputs, *words, **kwargs):
+    command = [
+        sys.executable,
+        "-m",
+        "lpdirs",
+        "run",
+        "--profile",
+        "smoke",
+        "--run",
+        "tiny",
+        "--outputs",
+        str(outputs),
+        "--set",
+        *TINY,
+        *words,
+    ]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+def until(what, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end and process.poll() is None, process.stdout.read()[-2000:]
+        time.sleep(0.05)
+
+
+def kernels(process):
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if any("ipykernel" in w for w in child.cmdline())]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_first(number, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "tiny")
+    checkpoint = tmp_path / "tiny" / "gan" / "checkpoint.pt"
+    process = begin(tmp_path, "gan_steps=100000", start_new_session=True)
+    until(lambda: (tmp_path / "tiny" / ".02_train_gan.json").exists() and checkpoint.exists(), process)
+    before = len(load_checkpoint(checkpoint.parent)["history"])
+    time.sleep(0.5)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the kernel by itself
+    else:
+        process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted: what was done is kept" in out and "Traceback" not in out
+    assert len(load_checkpoint(checkpoint.parent)["history"]) % 200 or len(load_checkpoint(checkpoint.parent)["history"]) > before
+
+
+def test_a_killed_kernel_is_one_line_and_the_same_command_goes_on(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "tiny")
+    process = begin(tmp_path, "gan_steps=100000")
+    until(lambda: (tmp_path / "tiny" / "gan" / "checkpoint.pt").exists(), process)
+    for kernel in kernels(process):
+        kernel.kill()
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in out
+    assert out.strip().splitlines()[-1].startswith("error: 02_train_gan: its kernel was ended from outside")
+
+
+def test_a_second_run_in_the_same_folder_says_who_is_there(tmp_path, capsys):
+    (tmp_path / "smoke").mkdir()
+    with only_one(tmp_path / "smoke"):
+        assert main(["run", "--profile", "smoke", "--outputs", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: smoke is being worked on by process {os.getpid()} on ") and "since" in said and said.count("\n") == 1
+    with only_one(tmp_path / "smoke"):
+        pass
+
+
+def test_a_limit_on_files_is_one_line_and_leaves_no_torn_file(prepared, tmp_path):
+    """The same path as a full disk: the array of slices does not fit."""
+    process = begin(tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000)))
+    out, _ = process.communicate(timeout=120)
+    last = out.strip().splitlines()[-1]
+    assert process.returncode == 1 and "Traceback" not in last and "cannot be written" in last and "ulimit" in last
+    assert not (tmp_path / "tiny" / "data" / "slices.npy").exists()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_damage_to_any_file_that_results_stand_on_is_found_and_mended(damage, finished, tmp_path, capsys):
+    names = [name for entry in read_log(finished).values() for name in entry["files"]]
+    assert len(names) >= 12
+    run = tmp_path / "tiny"
+    shutil.copytree(finished, run)
+    assert main(["verify", str(run)]) == 0
+    for name in names:
+        content = (run / name).read_bytes()
+        middle = len(content) // 2
+        if damage == "gone":
+            (run / name).unlink()
+        else:
+            (run / name).write_bytes(
+                content[:-1] if damage == "cut" else content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            )
+        capsys.readouterr()
+        assert main(["verify", str(run)]) == 1, name
+        assert f"BROKEN tiny: {name} is " in capsys.readouterr().out
+        writer = next(notebook for notebook, entry in read_log(run).items() if name in entry["files"])
+        assert not is_done(writer, "smoke", run, GIVEN), "it is made again"
+        (run / name).write_bytes(content)
+    assert main(["verify", str(run)]) == 0
+
+
+def test_nothing_is_built_on_damaged_files(finished, tmp_path):
+    """A bit of the slices, and a window in the weights' header that would change every HU."""
+    shutil.copytree(finished, tmp_path / "tiny")
+    common = {"profile": "smoke", "run": "tiny", "outputs": str(tmp_path), "seed": 0}
+    weights = tmp_path / "tiny" / "gan" / "generator.safetensors"
+    content = weights.read_bytes()
+    assert content.count(b"-1000.0") == 1
+    weights.write_bytes(content.replace(b"-1000.0", b"-2000.0"))
+    start("03_train_vae", common)  # does not read it
+    with pytest.raises(UserError, match="gan/generator.safetensors is not what 02_train_gan wrote.*run notebooks/02_train_gan.ipynb"):
+        start("04_discover_directions", common)
+    run_notebooks("smoke", "tiny", GIVEN, outputs=tmp_path, names=("02_train_gan",))
+    assert load_model(weights)[1]["window"] == [-1000.0, 1000.0]
+    slices = tmp_path / "tiny" / "data" / "slices.npy"
+    slices.write_bytes(slices.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match="data/slices.npy is not what 01_data_preparation wrote"):
+        start("02_train_gan", common)
+    run_notebooks("smoke", "tiny", GIVEN, outputs=tmp_path, names=SINGLE[:2])
+
+
+@pytest.mark.parametrize("name", ["run.json", "data/dataset.json", "data/slices.csv", "data/slices.npy"])
+def test_torn_files_are_one_line_at_the_next_use(name, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "tiny")
+    (tmp_path / "tiny" / name).write_bytes(b'{"torn": ')
+    assert main(["verify", str(tmp_path / "tiny")]) == 1
+    assert "BROKEN" in capsys.readouterr().out
+    with pytest.raises(UserError) as caught:
+        start("04_discover_directions", {"profile": "smoke", "run": "tiny", "outputs": str(tmp_path), "seed": 0})
+    assert "\n" not in str(caught.value) and name.split("/")[-1] in str(caught.value)
+
+
+def test_a_gan_is_trained_further(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "tiny")
+    more = GIVEN | {"gan_steps": 5}
+    run_notebooks("smoke", "tiny", more, outputs=tmp_path, names=("02_train_gan",))
+    assert len(load_checkpoint(tmp_path / "tiny" / "gan")["history"]) == 5
