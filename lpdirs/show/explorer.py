@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
+from IPython.core.getipython import get_ipython
 from matplotlib import colormaps
 from torch import Tensor, nn
 
@@ -41,9 +42,11 @@ class Explorer(widgets.VBox):
     ):
         self.scene, self.reach, self.folder = Scene(models, measures, display, seed=seed), reach, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}
+        self.rows: dict[int, widgets.HBox] = {}
         self._past: list[dict] = []
         self._pending: asyncio.TimerHandle | None = None
         self._held = False
+        _take_the_place_of_the_last(self)
         self._build(models, seed)
         self._choose()
 
@@ -60,7 +63,7 @@ class Explorer(widgets.VBox):
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
         views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
-        self.status, self.readout, self.message = widgets.Label(), widgets.HTML(), widgets.Label()
+        self.status, self.readout, self.message, self.nothing = widgets.Label(), widgets.HTML(), widgets.Label(), widgets.Label()
         self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
         self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
         self.play = widgets.Play(min=0, max=60, interval=80, description="play")
@@ -81,7 +84,9 @@ class Explorer(widgets.VBox):
         self.order = scene.directions.in_order()
         self.titles = {k: scene.directions.title(k) for k in self.order}
         self.words = {k: scene.directions.words(k) for k in self.order}
-        self.sliders = {}
+        for row in self.rows.values():
+            _close(row)
+        self.sliders, self.rows = {}, {}
         self.played.options = [(self.titles[k], k) for k in self.order]
         self.played.value = self.order[0]
         self._fill()
@@ -95,7 +100,8 @@ class Explorer(widgets.VBox):
                 style={"description_width": "10em"}, layout={"width": "26em"},
             )  # fmt: skip
             slider.observe(self._moved, "value")
-            self.sliders[k] = slider
+            curve = self.scene.directions.info.curves.get(k)
+            self.sliders[k], self.rows[k] = slider, widgets.HBox([slider, widgets.HTML(sparkline(curve, self.words[k]))])
         return self.sliders[k]
 
     def _fill(self) -> None:
@@ -105,9 +111,10 @@ class Explorer(widgets.VBox):
             shown = [k for k in self.order if wanted in f"{self.titles[k]} {self.words[k]}".lower()]
         else:
             shown = [k for n, k in enumerate(self.order) if n < SHOWN or self.scene.shifts.get(k)]
-        curves = self.scene.directions.info.curves
-        rows = [widgets.HBox([self._slider(k), widgets.HTML(sparkline(curves.get(k), self.words[k]))]) for k in shown]
-        self.panel.children = rows or [widgets.Label(f"no direction says {wanted!r}")]
+        for k in shown:
+            self._slider(k)
+        self.nothing.value = "" if shown else f"no direction says {wanted!r}"
+        self.panel.children = [self.rows[k] for k in shown] or [self.nothing]
 
     def set_shifts(self, shifts: dict[int, float]) -> None:
         """Put the given directions to these shifts and all others to 0, with one redraw; UserError for one that is not there."""
@@ -217,8 +224,38 @@ class Explorer(widgets.VBox):
         self.message.value = f"saved {path.name}; {NOTICE}"
         return path
 
+    def close(self) -> None:
+        """Take it off the page, with all that it is made of."""
+        if hasattr(self, "nothing"):  # else what was given was refused, and nothing is open
+            if self._pending is not None:
+                self._pending.cancel()
+            for part in (*self.rows.values(), self.nothing, *self.children, self.layout):
+                _close(part)
+        super().close()
+
     def __repr__(self) -> str:
         return "Explorer: the sliders are live in JupyterLab, with a running kernel"
+
+
+_open: dict[str, Explorer] = {}  # by the notebook's cell that made it
+
+
+def _take_the_place_of_the_last(explorer: Explorer) -> None:
+    """A cell that is run again closes what it had opened: each explorer is some hundred widgets in kernel and page."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is not None:
+        cell = str(kernel.get_parent().get("metadata", {}).get("cellId"))
+        if cell in _open:
+            _open[cell].close()
+        _open[cell] = explorer
+
+
+def _close(widget: widgets.Widget) -> None:
+    """Close a widget, what is in it, and what says how it looks."""
+    for part in (*getattr(widget, "children", ()), getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if part is not None:
+            _close(part)
+    widget.close()
 
 
 def sparkline(values: list[float] | None, title: str) -> str:

@@ -18,7 +18,7 @@ from lpdirs.models.generators import draw_z, typical_z
 from lpdirs.show.plots import strip
 from lpdirs.show.scene import check_models
 
-LARGEST = 10_000_000  # bytes
+LARGEST, ROOM = 10_000_000, 50_000  # bytes of a page, and of what stands around its pictures
 
 
 def share(
@@ -33,7 +33,8 @@ def share(
     """Write the page to `path` from pre-rendered strips of all directions, named ones first; returns `path`.
 
     From `slices` starting images, up to a shift of `reach`; `frames` is odd, so that the unshifted image is among them. All models are
-    shown as `display` says, by default as the first one's is. UserError where the file would be larger than 10 MB.
+    shown as `display` says, by default as the first one's is. The page takes as many directions as fit into 10 MB, the first ones of
+    each model, and says how many it left out; UserError where not one fits.
     """
     if frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
@@ -42,22 +43,34 @@ def share(
         raise UserError(f"a page needs at least one starting image, not {slices}")
     path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
     how = display_of(next(iter(models.values()))[0], display)
-    size, content = 0, []
-    for label, (generator, directions) in models.items():
-        starts = [typical_z(generator), *draw_z(generator, slices - 1, 1)]
-        order = directions.in_order()
-        strips = [[strip(generator, directions, z, k, shifts, how) for k in order] for z in starts]
-        if size and size != strips[0][0].shape[-1]:
-            raise UserError(f"a page shows images of one size: {label} has {strips[0][0].shape[-1]} px, others {size}; share them apart")
-        size = strips[0][0].shape[-1]
-        titles = [{"name": directions.title(k), "words": directions.words(k)} for k in order]
-        content.append({"name": label, "directions": titles, "sprites": [[_sprite(x, how) for x in row] for row in strips]})
+    starts = {label: [typical_z(generator), *draw_z(generator, slices - 1, 1)] for label, (generator, _) in models.items()}
+    content: dict[str, dict] = {label: {"name": label, "directions": [], "sprites": [[] for _ in starts[label]]} for label in models}
+    size, room = 0, LARGEST - ROOM
+    for rank in range(max(len(directions) for _, directions in models.values())):  # the first of each model, the second of each, ...
+        for label, (generator, directions) in models.items():
+            if rank >= len(directions) or room <= 0:
+                continue
+            k = directions.in_order()[rank]
+            strips = [strip(generator, directions, z, k, shifts, how) for z in starts[label]]
+            if size and size != strips[0].shape[-1]:
+                raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[-1]} px, others {size}; share them apart")
+            size = strips[0].shape[-1]
+            sprites = [_sprite(x, how) for x in strips]
+            room -= sum(map(len, sprites)) + len(directions.words(k)) + 200
+            if room > 0:
+                content[label]["directions"].append({"name": directions.title(k), "words": directions.words(k)})
+                for row, sprite in zip(content[label]["sprites"], sprites, strict=True):
+                    row.append(sprite)
+    shown = {label: (len(content[label]["directions"]), len(directions)) for label, (_, directions) in models.items()}
+    if not all(n for n, _ in shown.values()):
+        raise UserError(f"not one direction of each model fits into {LARGEST / 1e6:.0f} MB: share fewer slices, frames or models")
+    if any(n < of for n, of in shown.values()):
+        note += " To stay small the page shows " + ", ".join(f"{n} of {of} directions of {label}" for label, (n, of) in shown.items()) + "."
+        print(note.strip())
     about = {"window": how.grey, "limit": how.difference, "unit": how.unit, "noun": how.noun, "note": note}
-    data = about | {"size": size, "shifts": shifts.tolist(), "models": content}
+    data = about | {"size": size, "shifts": shifts.tolist(), "models": list(content.values())}
     template = resources.files("lpdirs.show").joinpath("share.html").read_text(encoding="utf-8")
     page = template.replace("__DATA__", json.dumps(data).replace("<", "\\u003c"))
-    if len(page) > LARGEST:
-        raise UserError(f"the page would have {len(page) / 1e6:.0f} MB: share fewer slices, frames or models")
     write_atomic(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
 

@@ -219,3 +219,34 @@ def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
     fig.savefig(tmp_path / "b.png", dpi=110, bbox_inches="tight")
     with Image.open(tmp_path / "b.png") as plain:
         assert marked[1] > plain.size[1], "the notice stands below the figure"
+
+
+def test_a_cell_that_is_run_again_closes_what_it_had_opened(monkeypatch):
+    """Nothing is left of the first one, in kernel or page; another cell's stays."""
+    from types import SimpleNamespace
+
+    from ipywidgets.widgets.widget import _instances
+
+    cell = {"cellId": "a"}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: {"metadata": cell}))
+    monkeypatch.setattr("lpdirs.show.explorer.get_ipython", lambda: shell)
+    monkeypatch.setattr("lpdirs.show.explorer._open", {})
+    torch.manual_seed(0)
+    generator = lively(Generator(32, 12, 8))
+    make = lambda: Explorer({"one": (generator, Directions(random(12, 12, 0))), "two": (generator, Directions(random(12, 12, 1)))})
+    before = len(_instances)
+    counts = []
+    for _ in range(3):
+        opened = make()
+        opened.search.value = "direction 1"
+        opened.search.value = "nothing of the kind"
+        opened.search.value = ""
+        opened.model.value = "two"
+        counts.append(len(_instances))
+    assert counts[0] == counts[1] == counts[2] > before
+    cell["cellId"] = "b"
+    make()
+    assert len(_instances) > counts[0] and opened.comm is not None
+    opened.close()
+    make().close()
+    assert len(_instances) == before

@@ -54,7 +54,7 @@ def test_no_middle_or_too_large_is_refused(shared, tmp_path, monkeypatch):
     models, _ = shared
     with pytest.raises(UserError, match="frames must be odd"):
         share(models, tmp_path / "x.html", ct(WINDOW), frames=4)
-    monkeypatch.setattr("lpdirs.show.share.LARGEST", 1000)
+    monkeypatch.setattr("lpdirs.show.share.LARGEST", 51_000)
     with pytest.raises(UserError, match="share fewer slices, frames or models"):
         share(models, tmp_path / "x.html", ct(WINDOW), frames=3)
     assert not (tmp_path / "x.html").exists()
@@ -105,3 +105,16 @@ def test_a_finger_moves_it_too(shared):
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         tab.wait_for_function("document.getElementById('value').textContent === '+4.5'")
         assert tab.errors == []
+
+
+def test_a_page_takes_what_fits_and_says_what_it_left_out(shared, tmp_path, monkeypatch, capsys):
+    models, path = shared
+    whole = path.stat().st_size
+    monkeypatch.setattr("lpdirs.show.share.LARGEST", int(whole * 0.7) + 50_000)
+    small = share(models, tmp_path / "x.html", ct(WINDOW), frames=5, slices=2, note="run tests")
+    data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', small.read_text())[1])
+    shown = [[d["name"] for d in model["directions"]] for model in data["models"]]
+    assert shown[0][0] == "rotation (2)" and 0 < len(shown[0]) + len(shown[1]) < 7
+    said = f"{len(shown[0])} of 4 directions of gan-unit4, {len(shown[1])} of 3 directions of vae-sefa3"
+    assert said in data["note"] and said in capsys.readouterr().out
+    assert all(len(row) == len(names) for model, names in zip(data["models"], shown, strict=True) for row in model["sprites"])
