@@ -22,7 +22,7 @@ COMPILE = ("off", "default", "reduce-overhead")
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 # whoever reaches a Dask port runs code as the user: nothing of a local cluster listens to other machines
-LOOPBACK = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+LOOPBACK = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 # Dask watches its workers fifty times a second, which takes a tenth of a core from the one worker; once a second is enough for these.
 CALM = {
@@ -83,7 +83,10 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
         return
     optional("distributed", "cluster")
     import dask.config
-    from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+    from distributed import Client, Nanny, SpecCluster, WorkerPlugin
+    from distributed.security import Security
+
+    from lpdirs.base.quiet import QuietScheduler, QuietWorker
 
     class _Calm(WorkerPlugin):
         """Ctrl-C in a terminal reaches all its processes: workers leave it to the one that they work for."""
@@ -99,13 +102,16 @@ def cluster(workers: int, scheduler: str | None = None, devices: Sequence[str] =
         with client:
             yield client
         return
+    secret = Security.temporary()  # TLS with a certificate for this cluster alone: other accounts of the machine cannot join in
     own = lambda i: {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}
-    options = [{"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR, "env": own(i), **LOOPBACK} for i in range(workers)]
+    node = {"silence_logs": logging.ERROR, "security": secret, "worker_class": QuietWorker, **LOOPBACK}
+    options = [{"nthreads": 1, "memory_limit": 0, "env": own(i), **node} for i in range(workers)]
     with (
         dask.config.set(CALM),
         SpecCluster(
             workers={i: {"cls": Nanny, "options": each} for i, each in enumerate(options)},
-            scheduler={"cls": Scheduler, "options": {"port": 0, **LOOPBACK}},
+            scheduler={"cls": QuietScheduler, "options": {"port": 0, "security": secret, **LOOPBACK}},
+            security=secret,
             silence_logs=logging.ERROR,
         ) as local,
         Client(local, set_as_default=False) as client,

@@ -1,5 +1,6 @@
 """LIDC-IDRI: the manifest of its CT series, and fetching them from the public bucket of the NCI Imaging Data Commons."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 from lpdirs.base.errors import UserError
 from lpdirs.base.places import home
 
+KEY = r"idc-open-data/[0-9a-f-]{36}/"  # bucket and folder of a series
 SPARE = 2 * 10**9  # bytes of the disk that a download leaves free
 
 
@@ -82,6 +84,7 @@ def fetch(
     `report` gets bytes on disk and bytes in all. Raises UserError where the disk is too small, Incomplete where, in the end,
     the files of a series are not as many, or not as large, as the manifest says.
     """
+    _check_rows(rows)
     to.mkdir(parents=True, exist_ok=True)
     total = int(rows["bytes"].sum())
     missing = total - int(arrived(rows, to)["bytes_here"].sum())
@@ -117,6 +120,14 @@ def fetch(
             f"{len(short)} of {len(rows)} series are incomplete: {listed}{more}; run the same command again to fetch what is missing{log}"
         )
     return here
+
+
+def _check_rows(rows: pd.DataFrame) -> None:
+    """UserError for a row that would read another bucket, or write outside the folder."""
+    for row in rows.itertuples():
+        plain = all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", str(name)) for name in (row.patient, row.series))
+        if not plain or not re.fullmatch(KEY, str(row.key)):
+            raise UserError(f"the manifest's row of {str(row.patient)[:40]!r} is not one of LIDC-IDRI's: get the manifest again")
 
 
 def _download(rows: pd.DataFrame, to: Path, endpoint_url: str | None, retries: int) -> str:

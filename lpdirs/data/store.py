@@ -1,6 +1,5 @@
 """A data set on disk (slices.npy, slices.csv, rejected.csv, dataset.json) and batches from it."""
 
-import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpdirs.base.checkpoints import stream
+from lpdirs.base.errors import UserError
+from lpdirs.base.files import read_json
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Loader:
     """
 
     def __init__(self, slices: Slices, batch: int, seed: int, augment: bool = False, device: str = "cpu"):
+        if not len(slices):
+            raise UserError("there is no slice to train on: no patient fell to training; see what notebook 01 says of the patients")
         self.slices, self.batch, self.seed, self.augment, self.device = slices, batch, seed, augment, torch.device(device)
         self._pool = ThreadPoolExecutor(1) if self.device.type == "cuda" else None
         self._next: tuple[int, Future] | None = None
@@ -105,8 +108,15 @@ def affine(x: Tensor, rng: torch.Generator, degrees: float = 1.0, zoom: float = 
 
 def open_dataset(folder: Path, split: str | None = None) -> Slices:
     """The slices of one split ("train", "validation", "test"; None: all) of the data set in `folder`."""
-    description = json.loads((folder / "dataset.json").read_text())
-    table = pd.read_csv(folder / "slices.csv", dtype={"patient": str, "series": str})
+    description = read_json(folder / "dataset.json")
+    try:
+        table = pd.read_csv(folder / "slices.csv", dtype={"patient": str, "series": str})
+        hu, window = np.load(folder / "slices.npy", mmap_mode="r"), tuple(description["window"])
+        if hu.ndim != 3 or hu.dtype != np.int16 or not {"patient", "series", "split", "row"} <= set(table) or len(table) != len(hu):
+            raise ValueError("array and table do not belong together")
+    except (OSError, EOFError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"the data set in {folder.parent.name}/{folder.name} is damaged ({reason}): run notebook 01 again") from error
     if split is not None:
         table = table[table["split"] == split].reset_index(drop=True)
-    return Slices(np.load(folder / "slices.npy", mmap_mode="r"), table, tuple(description["window"]))
+    return Slices(hu, table, window)

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from lpdirs.base.checkpoints import stream
-from lpdirs.base.errors import SettingsDiffer
+from lpdirs.base.errors import SettingsDiffer, UserError
 from lpdirs.data.build import NoSlices, build_dataset
 from lpdirs.data.folder import find_files
 from lpdirs.data.lidc import read_manifest
@@ -185,3 +185,26 @@ def test_real_ct_is_all_accounted_for(real_ct, tmp_path):
     # put upright: the couch and the spine lie below, so there is more dense tissue in the lower half
     dense = (np.asarray(hu) > 250).mean(0)
     assert dense[32:].sum() > 1.5 * dense[:32].sum()
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "slices.csv", "slices.npy"])
+@pytest.mark.parametrize("content", [b"", b"{torn", b"[1, 2]"])
+def test_a_damaged_data_set_is_one_line_and_is_built_again(name, content, dicom_folder, dataset, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(dataset, folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        open_dataset(folder)
+    assert "\n" not in str(caught.value) and "damaged" in str(caught.value)
+    if name == "dataset.json":
+        (folder / name).unlink()  # as the line says
+    build_dataset(dicom_folder, folder, SETTINGS)
+    assert everything(folder) == everything(dataset)
+
+
+def test_nothing_to_train_on_is_one_line(dataset):
+    from dataclasses import replace
+
+    slices = open_dataset(dataset)
+    with pytest.raises(UserError, match="there is no slice to train on"):
+        Loader(replace(slices, table=slices.table[:0]), 8, 0)

@@ -86,9 +86,10 @@ def bucket(server):
 
 
 @pytest.fixture
-def series(bucket, request):
+def series(bucket, request, monkeypatch):
     """Three small series in a bucket of their own, and the rows that a manifest would have for them."""
     name = f"open-{abs(hash(request.node.name)) % 10**8}"
+    monkeypatch.setattr("lpdirs.data.lidc.KEY", rf"{name}/series-\d/")
     bucket.create_bucket(Bucket=name)
     rows = []
     for i, n in enumerate((3, 5, 60)):
@@ -116,7 +117,9 @@ def test_what_is_there_is_not_fetched_again(server, series, tmp_path):
 
 SCRIPT = """
 import sys, pathlib, pandas
+import lpdirs.data.lidc
 from lpdirs.data.lidc import fetch
+lpdirs.data.lidc.KEY = ".*"  # of the bucket that the test made
 fetch(pandas.read_csv(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3])
 """
 
@@ -176,3 +179,13 @@ def test_the_command_line_fetches(server, bucket, tmp_path, capsys, monkeypatch)
     assert f"{row['patient']} series {row['series']}: 1 of {row['slices']} files" in capsys.readouterr().err
     assert (folder_of(row, tmp_path) / "0.dcm").read_bytes() == FILE
     assert ROOT.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"patient": "../../etc"}, {"series": "a/b"}, {"key": "another-bucket/x/"}, {"key": "idc-open-data/../x/"}, {"patient": ".."}]
+)
+def test_a_manifest_s_row_leads_nowhere_else(change, tmp_path):
+    rows = read_manifest().head(1).assign(**change)
+    with pytest.raises(UserError, match="is not one of LIDC-IDRI's"):
+        fetch(rows, tmp_path / "to")
+    assert not (tmp_path / "to").exists()

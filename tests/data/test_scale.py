@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -201,10 +203,17 @@ def test_pseudonyms_are_steady_and_say_nothing(identifier, salt):
     assert split_of(key) in ("train", "validation", "test")
 
 
-def test_nothing_of_a_local_cluster_listens_to_other_machines():
-    """Whoever reaches a Dask port runs code as the user."""
+def test_nothing_of_a_local_cluster_listens_to_other_machines_or_other_accounts():
+    """Whoever reaches a Dask port runs code as the user: they listen on loopback, and to holders of the cluster's certificate."""
     with cluster(2) as client:
         assert client.submit(pow, 2, 3).result() == 8
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
+        listening = [c.laddr for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        stranger = ssl.create_default_context()
+        stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+        for address in listening:
+            with socket.create_connection(address, timeout=10) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
+                with stranger.wrap_socket(plain) as secure:
+                    assert secure.recv(1) == b"", "a stranger is told nothing"
+                    raise ConnectionError
+    assert len(listening) >= 3 and {address.ip for address in listening} == {"127.0.0.1"}
