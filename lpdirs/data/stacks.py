@@ -81,7 +81,8 @@ def _stacks(members: list[Header]) -> list[list[Header]]:
     for i, tag in enumerate(MARKS):
         if tag in INTERLEAVED:
             stacks = [part for stack in stacks for part in _apart(stack, lambda h, i=i: h.marks[i] if h.marks else "")]  # type: ignore[misc]
-    return [part for stack in stacks for part in _by_number(stack)]
+    stacks = [part for stack in stacks for part in _by_number(stack)]
+    return [part for stack in stacks for part in _by_restart(stack)]
 
 
 def _by_marks() -> list[Callable[[Header], Hashable]]:
@@ -135,11 +136,29 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
     return [list(turn) for turn in zip(*at.values(), strict=True)] if all(len(here) == depth for here in at.values()) else [stack]
 
 
+def _by_restart(stack: list[Header]) -> list[list[Header]]:
+    """The stacks of slices at different positions whose numbers begin again: people whom an anonymiser gave one name.
+
+    One stack where numbers are unique, all the same, or missing; single slices, which nobody will take, where they make no sense.
+    """
+    numbers = [h.number for h in sorted(stack, key=lambda h: -h.z_mm)]
+    if _many(stack) or len(numbers) - len(set(numbers)) <= max(1, FEW * len(numbers)) or len(set(numbers)) < 3:
+        return [stack]
+    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+    way = 1 if sum(step > 0 for step in steps) >= sum(step < 0 for step in steps) else -1
+    runs: list[list[Header]] = [[]]
+    for header, step in zip(sorted(stack, key=lambda h: -h.z_mm), [way, *steps], strict=True):
+        if step * way <= 0:
+            runs.append([])
+        runs[-1].append(header)
+    return runs
+
+
 def _choose(stacks: list[list[Header]]) -> tuple[list[Header], list[Header], str]:
     """The stack that is taken, the slices of the others, and why they are not."""
     stacks = sorted(stacks, key=lambda s: (-_places(s), min((h.marks, h.number, h.path) for h in s)))
     best = stacks[0]
-    if _many(best):
+    if _many(best) or (len(stacks) > 3 and _places(best) < 3):  # or crumbs, of slices that do not follow each other
         return [], [h for stack in stacks for h in stack], "mixed stacks"
     return best, [h for stack in stacks[1:] for h in stack], "another stack"
 

@@ -9,19 +9,23 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
+from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
 from lpdirs.data.dicom import read_header, read_headers, read_hu
 from lpdirs.data.folder import find_files, list_files
 from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.series import DataSettings
 from lpdirs.data.stacks import arrange
+from lpdirs.data.store import open_dataset
 from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
+from tests.data.files import chest, write
 
 CASES = int(os.environ.get("LPDIRS_FUZZ", "400"))
 COHORT = Cohort("fuzz", 1, 1)
@@ -138,3 +142,83 @@ def test_a_folder_of_mutants_is_built_and_accounted_for(originals, tmp_path):
     files, others = list_files(source)
     assert described["slices"] >= 1 and described["slices"] + len(lines) == len(files) + len(others)
     assert sum(map(len, arrange(read_headers(find_files(source))[0])[0].values())) >= described["slices"]
+
+
+def plant(hu: np.ndarray, who: int) -> np.ndarray:
+    """A slice that says in its corner, in air, whose it is and of which stack."""
+    hu = hu.copy()
+    hu[:6, :6] = -990 + 15 * who
+    return hu
+
+
+def folder_of(rng: np.random.Generator, source) -> dict[int, int]:
+    """One to three people, each with one to three stacks in one to three series, whose headers agree or contradict each other.
+
+    Returns whose each stack is; where nothing but the position tells people apart, all are one.
+    """
+    persons, named = {}, False
+    constant = [tag for tag in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID") if rng.random() < 0.3]
+    blank = [tag for tag in ("PatientID", "PatientName", "SeriesInstanceUID", "InstanceNumber") if rng.random() < 0.15]
+    same_folder, same_series, who = rng.random() < 0.5, rng.random() < 0.5, 0
+    for person in range(rng.integers(1, 4)):
+        gap, top = rng.choice([2.5, 5.0]), 100 + rng.choice([0, 0, 0.4, 30]) * person
+        for stack in range(rng.integers(1, 4)):
+            told = [{"ConvolutionKernel": f"B{stack}"}, {"AcquisitionNumber": stack}, {"TemporalPositionIdentifier": stack}, {}]
+            marks = told[rng.integers(4)]
+            n, first = int(rng.integers(5, 12)), int(rng.choice([0, 0, 20 * stack]))
+            for i in range(n):
+                names = {
+                    "PatientID": f"P{person}",
+                    "PatientName": f"N^{person}",
+                    "StudyInstanceUID": f"1.{person + 1}",
+                    "SeriesInstanceUID": f"1.{person + 1}.{1 if same_series else stack + 1}",
+                    "InstanceNumber": first + i + 1,
+                }
+                names |= {tag: "1.9" for tag in constant} | {tag: "" if tag != "InstanceNumber" else None for tag in blank}
+                if constant and rng.random() < 0.5:
+                    names["PatientName"] = ""
+                where = source if same_folder else source / f"{person}-{stack}"
+                named |= bool(names["PatientName"])
+                hu = plant(chest((i - 1) / (n - 2), noise=who), who)
+                write(where / f"{rng.integers(10**12):012d}", hu, top - gap * i, i + 1, **names | marks)
+            persons[who] = person
+            who += 1
+    alike = {"PatientID", "StudyInstanceUID", "SeriesInstanceUID"} <= {*constant, *blank} and not named and same_folder
+    return dict.fromkeys(persons, 0) if alike else persons
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_folders_that_contradict_themselves_mix_nobody_and_lose_nothing(tmp_path, monkeypatch):
+    """Also after files were damaged, cut and taken away between two builds."""
+    kept = refused = 0
+    for case in range(max(10, CASES // 20)):
+        rng = np.random.default_rng([case, int(os.environ.get("LPDIRS_FUZZ_SEED", "0"))])
+        source, out = tmp_path / f"{case}" / "in", tmp_path / f"{case}" / "out"
+        persons = folder_of(rng, source)
+        for again in range(2):
+            files = find_files(source)
+            if again:
+                for path in rng.choice(np.array(files, object), len(files) // 4, replace=False):
+                    damaged = [None, path.read_bytes()[: rng.integers(2000)], rng.bytes(3000)][rng.integers(3)]
+                    path.unlink() if damaged is None else path.write_bytes(damaged)
+                files = find_files(source)
+            try:
+                data = build_dataset(source, out, DataSettings(size=64))
+            except UserError as error:
+                assert "\n" not in str(error), case
+                refused += 1
+                continue
+            slices, listed = open_dataset(out), pd.read_csv(out / "rejected.csv")
+            assert len(slices) + len(listed) == len(files) and data["slices"] == len(slices), case
+            for _, part in slices.table.groupby("series"):
+                hu = slices.hu[part["row"]]
+                owners = list(np.round((hu[:, 1, 1] + 990) / 15).astype(int))
+                assert len({persons[owner] for owner in owners}) == 1, (case, again, owners, "several people in one series")
+                blocks = [a for a, b in zip(owners, [None, *owners], strict=False) if a != b]
+                assert len(blocks) == len(set(blocks)), (case, again, owners, "stacks in turn in one series")
+                assert (np.diff(part["z_mm"]) < 0).all() and part["patient"].nunique() == 1, case
+            assert (slices.table.groupby("patient")["split"].nunique() == 1).all()
+            kept += 1
+        shutil.rmtree(tmp_path / f"{case}")
+    assert kept > refused
+    print(case + 1, "folders:", kept, "builds and", refused, "refusals")
