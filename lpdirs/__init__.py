@@ -24,7 +24,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 __version__ = "0.2.0"
 
 WHERE = {  # public name: its module
-    "as_generator": "lpdirs.models.generators",
+    "as_generator": "lpdirs.models.wrapping",
+    "Prior": "lpdirs.models.priors",
     "load": "lpdirs.runs.load",
     "read_slices": "lpdirs.data.build",
     "discover": "lpdirs.discovery.methods",
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from lpdirs.measures.display import Display as Display
     from lpdirs.measures.measures import Measures as Measures
     from lpdirs.measures.thorax import thorax as thorax
-    from lpdirs.models.generators import as_generator as as_generator
+    from lpdirs.models.priors import Prior as Prior
+    from lpdirs.models.wrapping import as_generator as as_generator
     from lpdirs.runs.explore import explore as explore
     from lpdirs.runs.load import load as load
     from lpdirs.scores.naming import name as name

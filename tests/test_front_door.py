@@ -112,7 +112,7 @@ def _on_another():
 
 EYE = lp.Directions(torch.eye(6))
 WRONG = {
-    "another latent_dim": (lambda: lp.as_generator(Sheet(), 7), "does not take z of shape (2, 7)"),
+    "another latent_dim": (lambda: lp.as_generator(Sheet(), 7), "does not take z of shape (8, 7)"),
     "no module": (lambda: lp.as_generator(lambda z: z, 7), "takes a torch module, not function"),
     "no image": (lambda: lp.as_generator(nn.Linear(6, 6), 6), "must map z (B, 6) to images"),
     "no range": (lambda: lp.as_generator(Sheet(), 6, value_range=(1, 0)), "value_range must be (lowest, highest)"),

@@ -2,14 +2,17 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import draw_z, latent_dim_of
+from lpdirs.models.generators import device_of, draw_z, latent_dim_of
+from lpdirs.models.trial import first_layers, weighted
+
+MOST_FEATURES = 8192
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -23,68 +26,94 @@ def random(k: int, latent_dim: int, seed: int = 0, orthonormal: bool = False) ->
     return torch.linalg.qr(matrix.T)[0].T if orthonormal else unit(matrix)
 
 
+@torch.no_grad()
 def sefa(generator: nn.Module) -> Tensor:
     """Eigenvectors of A^T A, largest first, (d, d); A maps z to what its first layers make of it (Shen and Zhou 2021, eq. 5).
 
-    First layers are the linear and convolutional ones that see z before any nonlinearity; they are found by feeding z, so that
-    it holds for any generator. UserError where there is none.
+    First layers are those with weights that see z before any nonlinearity; they are found by feeding z, so that it holds for
+    any generator, and what comes after them is not computed. UserError where there is none.
     """
-    d = latent_dim_of(generator)
-    like = _like(generator)
-    z = torch.cat([torch.zeros(1, d), torch.eye(d), 2 * torch.eye(d)]).to(like)
-    responses = []
-    with torch.no_grad(), _watch(generator, (nn.Linear, nn.modules.conv._ConvNd)) as seen:
-        generator(z)
-    for entered, left in seen:
-        if len(entered) == len(z):  # linear in z so far: twice the z gives twice the change
-            change = (entered - entered[:1]).flatten(1)
-            if torch.allclose(change[1 + d :], 2 * change[1 : 1 + d], rtol=1e-3, atol=1e-4 * float(change.abs().max())):
-                responses.append((left - left[:1])[1 : 1 + d].flatten(1))
-    if not responses:
-        raise UserError("SeFa needs a first layer that is linear in z, and this generator has none: choose another method")
-    a = torch.cat(responses, 1).double().cpu()
+    d, first = latent_dim_of(generator), first_layers(generator)
+    if not first:
+        raise UserError("SeFa needs a first layer that is linear in z, and none can be seen in this generator: choose another method")
+    z = torch.cat([torch.zeros(1, d), torch.eye(d)])
+    responses: dict[int, list[Tensor]] = {i: [] for i in range(len(first))}
+    for part in z.split(64):
+        with _watch(first, generator) as seen:
+            generator(part.to(device_of(generator)))
+        for i, out in enumerate(seen):
+            responses[i].append(out.flatten(1).double().cpu())
+    a = torch.cat([out[1:] - out[:1] for out in map(torch.cat, responses.values())], 1)
     return _sorted_eigenvectors(a @ a.T)
 
 
-def _like(generator: nn.Module) -> Tensor:
-    return next(generator.parameters(), torch.zeros(1))
+class _Enough(Exception):
+    """All that was wanted has been seen."""
 
 
 @contextmanager
-def _watch(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inputs and outputs of the submodules of those kinds, in the order in which they are called."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    note = lambda _, inputs, output: seen.append((inputs[0], output))
-    hooks = [each.register_forward_hook(note) for each in module.modules() if isinstance(each, kinds)]
+def _watch(layers: list[nn.Module], generator: nn.Module) -> Iterator[list[Tensor]]:
+    """The first output of each of `layers`, in their order; the generator is stopped when it has called them all."""
+    seen: dict[int, Tensor] = {}
+    noise = getattr(generator, "noise", None)
+
+    def note(i: int, output: Tensor) -> None:
+        seen.setdefault(i, output)
+        if len(seen) == len(layers):
+            raise _Enough
+
+    hooks = [layer.register_forward_hook(lambda _, __, output, i=i: note(i, output)) for i, layer in enumerate(layers)]
+    found: list[Tensor] = []
     try:
-        yield seen
+        if isinstance(noise, str):
+            generator.noise = "none"  # type: ignore[assignment]
+        with suppress(_Enough):
+            yield found
+        found += [seen[i] for i in range(len(layers))]
     finally:
+        if isinstance(noise, str):
+            generator.noise = noise  # type: ignore[assignment]
         for hook in hooks:
             hook.remove()
 
 
 @torch.no_grad()
-def pca(generator: nn.Module, k: int, samples: int = 2048, seed: int = 0) -> Tensor:
+def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0) -> Tensor:
     """GANSpace (Harkonen et al. 2020): principal components of features in mid-depth, and for each the z that goes with it.
 
-    Features are the outputs of the convolution (or linear layer) halfway through the generator, for `samples` random z; each
-    component is regressed on z. Largest variance first.
+    Features are the outputs of the layer with weights halfway through the generator, or its images where none can be seen, for
+    `samples` random z (default: 2,048 or, in more than 256 dimensions, eight a dimension); each component is regressed on z. Largest
+    variance first. More than 8,192 features are reduced to that many by a random projection.
     """
-    like = _like(generator)
-    z = draw_z(generator, samples, seed)
-    features = []
+    d, device = latent_dim_of(generator), device_of(generator)
+    z = draw_z(generator, samples or max(2048, 8 * d), seed)
+    order: list[nn.Module] = []
+    hooks = [m.register_forward_hook(lambda m, _, __: order.append(m)) for m in weighted(generator)]
+    noise = getattr(generator, "noise", "none")
+    generator(z[:2].to(device))
+    for hook in hooks:
+        hook.remove()
+    middle = order[len(order) // 2] if order and noise == "none" else None
+    features, project = [], None
     for part in z.split(128):
-        with _watch(generator, (nn.Linear, nn.modules.conv._ConvNd)) as seen:
-            generator(part.to(like))
-        if not seen:
-            raise UserError("PCA of features needs a convolution or linear layer, and this generator has none: choose another method")
-        features.append(seen[len(seen) // 2][1].flatten(1).float().cpu())
+        if middle is None:
+            out = generator(part.to(device))
+        else:
+            with _watch([middle], generator) as seen:
+                generator(part.to(device))
+            (out,) = seen
+        out = out.flatten(1).float()
+        if out.shape[1] > MOST_FEATURES:
+            if project is None:
+                project = torch.randn(out.shape[1], MOST_FEATURES, generator=torch.Generator().manual_seed(seed)).to(device)
+            out = out @ project / MOST_FEATURES**0.5
+        features.append(out.cpu())
     x = torch.cat(features)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores, scale, _ = torch.pca_lowrank(x, q=min(k + 8, samples, x.shape[1]), niter=3)
-    if scores.shape[1] < k:
-        raise UserError(f"the features have {scores.shape[1]} principal components, fewer than n_directions {k}")
+        scores, scale, _ = torch.pca_lowrank(x, q=min(k + 8, *x.shape), niter=3)
+    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
+        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
     return unit((scores[:, :k] * scale[:k]).T @ (z - z.mean(0)))
 
 
@@ -98,8 +127,8 @@ def jacobian(generator: nn.Module, samples: int = 64, batch: int = 16, seed: int
 
     By products J^T (J e_i), so that no Jacobian is ever held.
     """
-    d, like = latent_dim_of(generator), _like(generator)
-    z = draw_z(generator, samples, seed).to(like)
+    d, device = latent_dim_of(generator), device_of(generator)
+    z = draw_z(generator, samples, seed).to(device)
     gram = torch.zeros(d, d, dtype=torch.float64)
     for part in z.split(batch):
         with torch.enable_grad():

@@ -14,6 +14,7 @@ from lpdirs.discovery import closed_form
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.generators import info_of, latent_dim_of
+from lpdirs.models.trial import is_differentiable
 
 METHODS = {
     "reconstructor": "A and R trained together (Voynov and Babenko 2020), the paper's",
@@ -53,6 +54,12 @@ def discover(
         raise UserError(f"k must be at least 1, not {k}")
     if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
+    frozen = settings is not None and settings.freeze
+    if (method == "jacobian" or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
+        raise UserError(
+            f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use pca, "
+            f"sefa, random or coordinate"
+        )
     if method == "reconstructor":
         search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
         with tempfile.TemporaryDirectory() as temporary:

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from lpdirs.base.errors import UserError, optional
 
+LEAST = 32  # px that LeNet's three convolutions need; smaller images are enlarged
+
 
 class LeNet(nn.Module):
     """LeNet-like R with BatchNorm and mean pooling: 74.6 k parameters at K = 32, 80.4 k at K = 100."""
@@ -24,7 +26,10 @@ class LeNet(nn.Module):
 
     def forward(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
         """Both (B, 1, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
-        h = self.features(torch.cat([x, shifted], 1))
+        pair = torch.cat([x, shifted], 1)
+        if pair.shape[-1] < LEAST:
+            pair = F.interpolate(pair, (LEAST, LEAST), mode="bilinear", align_corners=False)
+        h = self.features(pair)
         return self.which(h), self.how_far(h).squeeze(1)
 
 

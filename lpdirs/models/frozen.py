@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lpdirs.base.compute import compiled
+from lpdirs.models.generators import prior_of
 
 
 def fold_batchnorm(generator: nn.Module) -> nn.Module:
@@ -16,6 +17,8 @@ def fold_batchnorm(generator: nn.Module) -> nn.Module:
     A generator whose code cannot be traced is returned as a plain copy.
     """
     generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    if getattr(generator, "noise", "none") != "none":  # tracing would make a constant of what is drawn
+        return generator
     try:
         traced = fx.symbolic_trace(generator)
     except Exception:  # a user's own module may do anything in its forward
@@ -38,10 +41,13 @@ def fold_batchnorm(generator: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     traced.latent_dim = generator.latent_dim
+    traced.prior = prior_of(generator)  # type: ignore[assignment]
     return traced
 
 
 def faster(generator: nn.Module, device: str | torch.device, compile: str = "off") -> nn.Module:
     """The generator on its device with BatchNorm folded, channels last; compiled unless `compile` is "off"."""
-    generator = fold_batchnorm(generator).to(device=device).to(memory_format=torch.channels_last)
+    generator = fold_batchnorm(generator).to(device=device)
+    if all(p.ndim != 5 for p in generator.parameters()):  # weights of volumes, and StyleGAN2's, have another layout
+        generator = generator.to(memory_format=torch.channels_last)
     return compiled(generator, compile)

@@ -24,6 +24,7 @@ class Rules:
     selectivity: float = 0.40  # lower end of its interval, at least
     sign_consistency: float = 0.95  # share of starting images that move the same way, at least
     q: float = 0.01  # at most
+    missing: float = 0.5  # share of walks on which the factor could not be measured, at most
     dead: float = 0.05  # a direction whose ends differ by less than this share of what two random slices differ by does nothing
     same: float = 0.90  # |cosine| of two directions, or of the changes that they make, from which they are duplicates
 
@@ -85,6 +86,7 @@ def name_directions(
         & (main["selectivity_low"] >= rules.selectivity)
         & (main["sign_consistency"] >= rules.sign_consistency)
         & (main["q"] <= rules.q)
+        & (main["missing"] <= rules.missing)
     )
     kind = np.where(change < rules.dead, "dead", np.where(earned, "named", "mixed"))
     cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))

@@ -1,5 +1,5 @@
-"""Do slices look like slices, when they are moved too? Kernel distance to held-out slices, how typical z is, and whether a model draws
-its training slices again."""
+"""Do slices look like slices, when they are moved too? Kernel distance to held-out slices, and whether a model draws its training slices
+again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -78,11 +77,6 @@ def kernel_distance(one: np.ndarray, other: np.ndarray, subsets: int = 50, size:
         off = size * (size - 1)
         values.append((xx.sum() - np.trace(xx)) / off + (yy.sum() - np.trace(yy)) / off - 2 * xy.mean())
     return float(np.mean(values)), float(np.std(values) / np.sqrt(subsets))
-
-
-def typicality(z: Tensor) -> np.ndarray:
-    """For z (N, d) the share of the prior that lies further out, (N,): 0.5 is average, 0.001 is where hardly any sample is."""
-    return stats.chi2.sf(z.double().square().sum(1).numpy(), z.shape[1])
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, display_of
 from lpdirs.measures.measures import Measures
-from lpdirs.models.generators import draw_z, generate
-from lpdirs.scores.realism import typicality
+from lpdirs.models.generators import draw_z, generate, typicality
 from lpdirs.show.marking import NOTICE, mark
 
 LEAST_SIDE = 256  # px of exported pictures
@@ -102,7 +101,7 @@ class Scene:
 
     def typical(self) -> float:
         """Share of the prior that lies further out than the moved z."""
-        return float(typicality(self.z())[0])
+        return float(typicality(self.z(), self.generator)[0])
 
     def state(self) -> dict:
         """What is needed to see the same again, with the same models."""

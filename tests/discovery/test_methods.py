@@ -10,8 +10,8 @@ from lpdirs.discovery import closed_form
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import as_generator
 from lpdirs.models.vae import Decoder
+from lpdirs.models.wrapping import as_generator
 from tests.show.test_explorer import lively
 
 D = 6

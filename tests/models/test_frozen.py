@@ -17,9 +17,10 @@ from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.dcgan import Generator
 from lpdirs.models.frozen import fold_batchnorm
-from lpdirs.models.generators import as_generator, generate
+from lpdirs.models.generators import generate
 from lpdirs.models.legacy import open_old_generator
 from lpdirs.models.vae import VAE, Decoder
+from lpdirs.models.wrapping import as_generator
 from lpdirs.scores.response import respond
 from tests.show.test_explorer import lively
 
@@ -88,7 +89,7 @@ def test_any_module_becomes_a_generator_and_goes_all_the_way():
 def test_what_is_no_generator_is_refused():
     with pytest.raises(UserError, match="holds 24 numbers, and latent_dim is 25"):
         as_generator(StyleLike(), 25, latent_shape=(6, 2, 2))
-    with pytest.raises(UserError, match=r"images \(B, 1 or 3, S, S\).*gave \(2, 6\)"):
+    with pytest.raises(UserError, match=r"images \(B, 1 or 3, S, S\).*gave \(8, 6\)"):
         as_generator(nn.Linear(6, 6), 6)
 
 

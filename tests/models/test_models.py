@@ -4,8 +4,9 @@ import torch
 from lpdirs.base.errors import UserError
 from lpdirs.models.dcgan import Discriminator, Generator
 from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
-from lpdirs.models.generators import as_generator, generate
+from lpdirs.models.generators import generate
 from lpdirs.models.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
+from lpdirs.models.wrapping import as_generator
 
 
 def count(module):
@@ -94,7 +95,7 @@ def test_any_module_can_be_a_generator():
     module = torch.nn.Sequential(torch.nn.Linear(6, 256), torch.nn.Unflatten(1, (1, 16, 16)), torch.nn.Tanh())
     generator = as_generator(module, 6)
     assert generator.latent_dim == 6 and generate(generator, torch.randn(5, 6), batch=2).shape == (5, 1, 16, 16)
-    with pytest.raises(UserError, match=r"gave \(2, 256\)"):
+    with pytest.raises(UserError, match=r"gave \(8, 256\)"):
         as_generator(module[0], 6)
 
 

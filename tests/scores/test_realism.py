@@ -4,9 +4,10 @@ import torch
 from torch.nn import functional as F
 
 from lpdirs.data.store import scale
+from lpdirs.models.generators import typicality
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
-from lpdirs.scores.realism import features, kernel_distance, neighbours, typicality
+from lpdirs.scores.realism import features, kernel_distance, neighbours
 
 WINDOW = (-1000.0, 1000.0)
 

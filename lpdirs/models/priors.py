@@ -1,0 +1,111 @@
+"""What z is drawn from: samples, the unit in which shifts are counted, and how typical a z is."""
+
+import copy
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from lpdirs.base.errors import UserError
+
+MANY = 4096  # samples from which the unit and distances are known
+
+
+class Prior:
+    """One of `normal` (the default everywhere), `uniform`, `sphere`, `from_samples` and `mapped`.
+
+    `unit` is the standard deviation of a coordinate, averaged over coordinates: z is counted in it, so that a shift of 1 is as far in any
+    latent space as in N(0, I).
+    """
+
+    def __init__(self, name: str, draw: Callable[[int, int, torch.Generator], Tensor], about: str = ""):
+        self.name, self._draw, self.about = name, draw, about or name
+        self._known: dict[int, tuple[float, Tensor, Tensor, np.ndarray]] = {}
+
+    def draw(self, n: int, d: int, rng: torch.Generator) -> Tensor:
+        """n latents (n, d) as the module takes them, float32, on the CPU."""
+        return self._draw(n, d, rng)
+
+    def unit(self, d: int) -> float:
+        """The standard deviation of a coordinate."""
+        return 1.0 if self.name == "normal" else self._measure(d)[0]
+
+    def typicality(self, z: Tensor) -> np.ndarray:
+        """For latents (N, d) as the module takes them, the share of the prior that lies further from its middle, (N,)."""
+        if self.name == "normal":
+            return stats.chi2.sf(z.double().square().sum(1).numpy(), z.shape[1])
+        _, mean, scale, distances = self._measure(z.shape[1])
+        own = ((z - mean) / scale).double().square().sum(1).numpy()
+        return 1 - np.searchsorted(distances, own, side="left") / len(distances)
+
+    def _measure(self, d: int) -> tuple[float, Tensor, Tensor, np.ndarray]:
+        if d not in self._known:
+            z = self.draw(MANY, d, torch.Generator().manual_seed(0))
+            mean, scale = z.mean(0), z.std(0).clamp(min=1e-6 * float(z.std()) + 1e-12)
+            distances = np.sort(((z - mean) / scale).double().square().sum(1).numpy())
+            self._known[d] = float(scale.mean()), mean, scale, distances
+        return self._known[d]
+
+    @classmethod
+    def normal(cls) -> "Prior":
+        """N(0, I)."""
+        return cls("normal", lambda n, d, rng: torch.randn(n, d, generator=rng))
+
+    @classmethod
+    def uniform(cls, low: float = -1.0, high: float = 1.0) -> "Prior":
+        """Each coordinate from `low` to `high`."""
+        if not low < high:
+            raise UserError(f"a uniform prior goes from low to high, not from {low} to {high}")
+        return cls("uniform", lambda n, d, rng: low + (high - low) * torch.rand(n, d, generator=rng), f"uniform {low} {high}")
+
+    @classmethod
+    def sphere(cls, radius: float | None = None) -> "Prior":
+        """Evenly on a sphere about 0; of radius sqrt(d) where none is given."""
+
+        def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
+            z = torch.randn(n, d, generator=rng)
+            return z / z.norm(dim=1, keepdim=True) * (radius or d**0.5)
+
+        return cls("sphere", draw, f"sphere {radius}")
+
+    @classmethod
+    def from_samples(cls, samples: Tensor) -> "Prior":
+        """One of the latents in `samples` (N, ...), at random: those of encoded images, say."""
+        if not isinstance(samples, Tensor) or samples.ndim < 2 or len(samples) < 2 or not samples.isfinite().all():
+            raise UserError("a prior from samples needs a tensor of at least two latents (N, ...), all of them finite")
+        rows = samples.detach().flatten(1).float().cpu()
+
+        def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
+            return _fit(rows[torch.randint(len(rows), (n,), generator=rng)], d)
+
+        return cls("samples", draw, f"samples {hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]}")
+
+    @classmethod
+    def mapped(cls, network: nn.Module, z_dim: int, of: "Prior | None" = None) -> "Prior":
+        """What `network` makes of z (N, z_dim) of another prior, by default normal: StyleGAN's W. Where a latent is several of them (W+),
+        each is the same one."""
+        try:
+            own = copy.deepcopy(network).eval().requires_grad_(False)
+        except Exception as error:  # a user's own module may hold anything
+            raise UserError(f"the mapping network cannot be copied ({str(error).splitlines()[0][:120]})") from error
+        inner = of or cls.normal()
+        like = next((p for p in own.parameters() if p.is_floating_point()), torch.zeros(1))
+
+        @torch.no_grad()
+        def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
+            parts = [own(part.to(like)) for part in inner.draw(n, z_dim, rng).split(256)]
+            return _fit(torch.cat(parts).flatten(1).float().cpu(), d)
+
+        weights = [v.detach().cpu().float().numpy().tobytes() for v in own.state_dict().values() if v.is_floating_point()]
+        known = hashlib.sha256(b"".join(weights)).hexdigest()[:16]
+        return cls("mapped", draw, f"mapped {inner.about} {z_dim} {known}")
+
+
+def _fit(rows: Tensor, d: int) -> Tensor:
+    """Rows of d numbers: as they are, or repeated (W+)."""
+    if d % rows.shape[1]:
+        raise UserError(f"the prior gives latents of {rows.shape[1]} numbers, and the generator takes {d}")
+    return rows.repeat(1, d // rows.shape[1])

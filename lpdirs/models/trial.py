@@ -1,0 +1,174 @@
+"""What a module that draws images does, found out by drawing a few."""
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lpdirs.base.errors import UserError
+from lpdirs.models.generators import device_of, draw_z, latent_dim_of
+
+if TYPE_CHECKING:
+    from lpdirs.models.wrapping import Wrapped
+
+TRIAL = 8  # images that are drawn
+SAME = 1e-3  # of value_range: images that differ by less are the same
+BEYOND = 0.02  # of value_range: images that go further out leave it
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial found: `lowest` and `highest` are of the module's own images, `layers` the first ones that see z."""
+
+    name: str
+    latent_dim: int
+    prior: str
+    size: int
+    lowest: float
+    highest: float
+    value_range: tuple[float, float]
+    dtype: str
+    differentiable: bool
+    noise: str
+    layers: int
+
+    @property
+    def in_range(self) -> bool:
+        """Whether value_range is about that of the images."""
+        low, high = self.value_range
+        width = high - low
+        return self.lowest >= low - BEYOND * width and self.highest <= high + BEYOND * width
+
+    def __str__(self) -> str:
+        gradient = "differentiable" if self.differentiable else "without gradients: reconstructor and jacobian cannot work on it"
+        noise = {"none": "no noise", "fix": "noise, held fixed"}[self.noise]
+        line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px, {self.lowest:.3g} to {self.highest:.3g}, "
+        line += f"{self.dtype}; {gradient}; {noise}; z enters at {self.layers} layers"
+        low, high = self.value_range
+        if not self.in_range:
+            line += f". Its images leave value_range ({low:g}, {high:g}): give the range that they have"
+        elif self.highest - self.lowest < 0.1 * (high - low):
+            line += f". Its images fill little of value_range ({low:g}, {high:g}): is that theirs?"
+        return line
+
+
+def try_out(wrapped: "Wrapped", name: str, noise: str) -> Report:
+    """Draw a few images, in all the ways in which they will be drawn."""
+    z = draw_z(wrapped, TRIAL, 0).to(device_of(wrapped))
+    width = wrapped.value_range[1] - wrapped.value_range[0]
+    apart = lambda a, b: float((a - b).abs().max()) / width
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        x = _images(wrapped, z)
+        if not x.isfinite().all():
+            raise UserError(f"the module's images hold values that are not finite: {_share(~x.isfinite())} of their pixels")
+        if apart(x, _images(wrapped, z)) > SAME:
+            if noise == "refuse":
+                raise UserError(
+                    f"the same z gives different images (by {apart(x, _images(wrapped, z)):.2g} of value_range): the module draws noise. "
+                    f"Switch it off in the module, or give noise='fix' to hold it the same for every z"
+                )
+            wrapped.noise = "fix"
+            x = _fixed(wrapped, z)
+            if apart(x, _images(wrapped, z)) > SAME:
+                raise UserError("the same z gives different images also with noise='fix': its noise is not torch's; switch it off")
+        alone = _images(wrapped, z[:1])
+        if apart(alone, x[:1]) > 10 * SAME:
+            raise UserError(
+                "an image depends on the others in its batch (batch statistics?): give BatchNorm running statistics, or another norm"
+            )
+    layers = len(first_layers(wrapped))
+    low, high = float(x.quantile(0.001)) if x.numel() < 10**7 else float(x.min()), float(x.max())
+    dtype = str(wrapped.dtype).removeprefix("torch.")
+    gradient = _differentiable(wrapped, z[:2])
+    return Report(
+        name, wrapped.latent_dim, wrapped.prior.name, x.shape[-1], low, high, wrapped.value_range, dtype, gradient, wrapped.noise, layers
+    )
+
+
+def _images(wrapped: "Wrapped", z: Tensor) -> Tensor:
+    try:
+        x = wrapped.images(z)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the module does not take z of shape {(len(z), *wrapped.latent_shape)} ({first_line(error)}): "
+            f"give its own latent_dim or latent_shape, and its further inputs by name"
+        ) from error
+    given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+    if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != len(z) or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:
+        d = wrapped.latent_dim
+        hint = "; of a volume give the slice to look at with project=" if isinstance(x, Tensor) and x.ndim == 5 else ""
+        shape = (len(z), *wrapped.latent_shape)
+        raise UserError(f"a generator must map z (B, {d}) to images (B, 1 or 3, S, S); z {shape} gave {given}{hint}")
+    return x
+
+
+def _fixed(wrapped: "Wrapped", z: Tensor) -> Tensor:
+    """Images with fixed noise: all at once where torch can (vmap), else one by one."""
+    try:
+        return _images(wrapped, z)
+    except UserError:
+        wrapped.one_by_one = True
+        return _images(wrapped, z)
+
+
+def _differentiable(wrapped: "Wrapped", z: Tensor) -> bool:
+    z = z.clone().requires_grad_()
+    try:
+        with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
+            x = wrapped(z)
+            (gradient,) = torch.autograd.grad(x.square().sum() + x.sum(), z)
+    except RuntimeError:  # it detaches, rounds, or computes outside torch
+        return False
+    return bool(gradient.isfinite().all() and gradient.any())
+
+
+def is_differentiable(generator: nn.Module) -> bool:
+    """Whether gradients reach z; only of a wrapped module can it be otherwise."""
+    report = getattr(generator, "report", None)
+    return report().differentiable if callable(report) else True
+
+
+@torch.no_grad()
+def first_layers(generator: nn.Module) -> list[nn.Module]:
+    """Modules with weights of their own whose input is linear in z: 0, two random z, and their sum tell."""
+    v, w = torch.randn(2, 1, latent_dim_of(generator), generator=torch.Generator().manual_seed(0)).to(device_of(generator))
+    z, found = torch.cat([torch.zeros_like(v), v, w, v + w]), dict[nn.Module, None]()
+
+    def look(module: nn.Module, inputs: tuple, given: Any) -> None:
+        x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        if x is not None and isinstance(given, Tensor) and len(x) == len(z) and x.is_floating_point():
+            of_v, of_w, of_both = (x[1:] - x[0]).float()
+            if of_v.any() and torch.allclose(of_both, of_v + of_w, rtol=1e-2, atol=1e-2 * float(of_v.abs().max())):
+                found[module] = None
+
+    hooks = [module.register_forward_hook(look) for module in weighted(generator)]
+    noise, own_noise = getattr(generator, "noise", None), isinstance(getattr(generator, "noise", None), str)
+    try:
+        if own_noise:
+            generator.noise = "none"  # type: ignore[assignment]
+        with warnings.catch_warnings(action="ignore"):
+            generator(z)
+    finally:
+        if own_noise:
+            generator.noise = noise  # type: ignore[assignment]
+        for hook in hooks:
+            hook.remove()
+    return list(found)
+
+
+def weighted(generator: nn.Module) -> list[nn.Module]:
+    """Modules with weights of their own; of scripted ones nothing can be seen."""
+    scripted = torch.jit.ScriptModule
+    return [m for m in generator.modules() if not isinstance(m, scripted) and any(p is not None for p in m._parameters.values())]
+
+
+def _share(mask: Tensor) -> str:
+    return f"{float(mask.float().mean()):.0%}"
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

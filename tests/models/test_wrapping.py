@@ -1,0 +1,347 @@
+"""What people bring: each module works, or is refused in a line that says what to do; none gives wrong directions in silence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lpdirs as lp
+from lpdirs.base.errors import UserError
+from lpdirs.discovery.objective import DiscoverySettings
+from lpdirs.models.frozen import faster
+from lpdirs.models.generators import draw_z, generate, typicality
+from lpdirs.models.trial import first_layers
+from lpdirs.models.wrapping import as_generator
+
+D = 8
+QUICK = DiscoverySettings(batch=4, steps=2)
+
+
+class Plain(nn.Module):
+    def __init__(self, px=32, d=D):
+        super().__init__()
+        torch.manual_seed(0)
+        self.px, self.linear = px, nn.Linear(d, px * px)
+
+    def forward(self, z):
+        return torch.tanh(self.linear(z)).view(-1, 1, self.px, self.px)
+
+
+class Made(nn.Module):
+    """Whatever `make` does with Plain's images."""
+
+    def __init__(self, make, px=32):
+        super().__init__()
+        self.plain, self.make = Plain(px), make
+
+    def forward(self, z):
+        return self.make(self.plain(z))
+
+
+@dataclass
+class Output:
+    latents: torch.Tensor
+    sample: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda x: {"sample": x}, {}),
+        (lambda x: {"sample": x, "mask": x}, {"output": "sample"}),
+        (lambda x: Output(x.flatten(1), x), {}),
+        (lambda x: Output(x, x), {"output": "sample"}),
+        (lambda x: (x, [x.flatten(1)]), {}),
+        (lambda x: [x.flatten(1), x, x], {"output": 1}),
+        (lambda x: x[:, :, None].expand(-1, -1, 5, -1, -1), {"project": lambda v: v[:, :, 2]}),
+        (lambda x: {"volume": x[:, :, None]}, {"project": lambda out: out["volume"][:, :, 0]}),
+    ],
+)
+def test_images_are_found_in_what_a_module_returns(make, options):
+    generator = as_generator(Made(make), D, **options)
+    z = torch.randn(3, D)
+    assert torch.allclose(generate(generator, z), Plain()(z), atol=1e-6)
+    assert len(lp.discover(generator, "jacobian", 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: {"a": x, "b": x}, r"several image tensors \(a, b\).*output="),
+        (lambda x: {"a": x.flatten(1)}, "no image tensor"),
+        (lambda x: x[:, :, None], r"gave \(8, 1, 1, 32, 32\).*project="),
+        (lambda x: x * float("nan"), "not finite: 100% of their pixels"),
+        (lambda x: x + torch.randn_like(x), "draws noise.*noise='fix'"),
+        (lambda x: nn.functional.dropout(x, 0.5, training=True), "draws noise"),
+        (lambda x: x - x.mean(0), "depends on the others in its batch"),
+        (lambda x: x[..., :16], r"images \(B, 1 or 3, S, S\)"),
+        (lambda x: x + torch.from_numpy(np.random.default_rng().normal(size=x.shape)).to(x), "noise"),
+    ],
+)
+def test_what_would_go_wrong_in_silence_is_refused(make, message):
+    with pytest.raises(UserError, match=message) as caught:
+        as_generator(Made(make), D)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda x: x + 0.3 * torch.randn_like(x),
+        lambda x: x + 0.3 * x.new_empty(len(x), 1, 32, 32).normal_(),
+        lambda x: nn.functional.dropout(x, 0.5, training=True),
+        lambda x: x + 0.3 * torch.randn(1, 1, 32, 32),
+    ],
+)
+def test_fixed_noise_is_the_same_for_every_z_and_all_who_look(noise):
+    generator = as_generator(Made(noise), D, noise="fix")
+    z = torch.randn(5, D)
+    before = torch.get_rng_state()
+    once = generate(generator, z)
+    assert torch.equal(before, torch.get_rng_state()), "torch's own random state is left alone"
+    assert torch.equal(once, generate(generator, z)) and torch.allclose(once[3:4], generate(generator, z[3:4]), atol=1e-6)
+    assert torch.allclose(faster(generator, "cpu")(z), once, atol=1e-6), "nothing is traced into a constant"
+    assert "noise, held fixed" in str(generator.report())
+    for method in ("jacobian", "sefa", "pca", "reconstructor"):
+        assert len(lp.discover(generator, method, 2, settings=QUICK)) == 2
+
+
+def test_noise_that_is_not_torch_s_is_refused_also_when_it_is_to_be_fixed():
+    def noisy(x):
+        return x + torch.from_numpy(np.random.default_rng().normal(size=tuple(x.shape[-2:]))).to(x)
+
+    with pytest.raises(UserError, match="not torch's"):
+        as_generator(Made(noisy), D, noise="fix")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: ((x + 1) * 127.5).round().to(torch.uint8), lambda x: x.detach(), lambda x: torch.from_numpy(x.detach().numpy())]
+)
+def test_methods_that_need_a_gradient_refuse_where_there_is_none_and_the_others_work(make):
+    value_range = (0, 255) if make(torch.zeros(1)).dtype == torch.uint8 else (-1, 1)
+    generator = as_generator(Made(make), D, value_range=value_range)
+    assert not generator.report().differentiable
+    for method in ("reconstructor", "jacobian"):
+        with pytest.raises(UserError, match=f"{method} needs gradients"):
+            lp.discover(generator, method, 2, settings=QUICK)
+    for method in ("pca", "sefa", "random", "coordinate"):
+        assert len(lp.discover(generator, method, 2)) == 2
+    assert len(lp.discover(generator, "reconstructor", 2, settings=QUICK.but(freeze=True))) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_work_with_every_method_and_measure(dtype):
+    generator = as_generator(Plain().to(dtype), D)
+    assert generate(generator, torch.randn(2, D)).dtype == torch.float32
+    for method in ("jacobian", "sefa", "pca", "reconstructor"):
+        found = lp.discover(generator, method, 2, settings=QUICK)
+    measures = lp.Measures(lambda x: {"mean": x.mean((1, 2, 3)).numpy()}, {"mean": ""})
+    assert lp.respond(generator, found, measures, samples=4).table().notna().any(axis=None)
+
+
+def test_weights_without_values_are_refused():
+    with torch.device("meta"):
+        module = Plain()
+    with pytest.raises(UserError, match="meta device"):
+        as_generator(module, D)
+
+
+def test_a_range_that_is_not_the_images_is_said(capsys):
+    as_generator(Made(lambda x: (x + 1) * 127.5), D, value_range=(0, 1), name="mine")
+    said = capsys.readouterr().out
+    assert (
+        said.startswith("mine: z (8, normal) to images of 32 px")
+        and "Its images leave value_range (0, 1)" in said
+        and said.count("\n") == 1
+    )
+    as_generator(Made(lambda x: x), D, value_range=(0, 255))
+    assert "value_range (0, 255)" in capsys.readouterr().out
+    as_generator(Made(lambda x: 10 + x), D, value_range=(0, 255))
+    assert "fill little of value_range" in capsys.readouterr().out
+    as_generator(Plain(), D)
+    assert "value_range" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("px", [16, 20, 28])
+def test_small_images_have_reconstructors(px):
+    generator = as_generator(Plain(px), D)
+    assert len(lp.discover(generator, "reconstructor", 2, settings=QUICK)) == 2
+
+
+# layers that are not torch's own
+
+
+class Own(nn.Module):
+    """A fully connected layer as StyleGAN has it."""
+
+    def __init__(self, d_in, d_out):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d_out, d_in))
+
+    def forward(self, x):
+        return x @ (self.weight / self.weight.shape[1] ** 0.5).T
+
+
+class OwnLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = Own(D, 64), Own(64, 1024)
+
+    def forward(self, z):
+        return torch.tanh(self.second(torch.relu(self.first(z)))).view(-1, 1, 32, 32)
+
+
+def test_layers_of_one_s_own_are_seen():
+    module = OwnLayers()
+    generator = as_generator(module, D)
+    assert generator.report().layers == 1 and first_layers(generator) == [generator.module.first]
+    found = lp.discover(generator, "sefa", 4).matrix
+    right = torch.linalg.svd(module.first.weight).Vh[:4]
+    assert (found @ right.T).diagonal().abs().min() > 0.999
+    assert len(lp.discover(generator, "pca", 4)) == 4
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_scripted_module_works_with_all_but_sefa():
+    generator = as_generator(torch.jit.trace(Plain().eval(), torch.zeros(2, D)), D)
+    for method in ("pca", "jacobian", "reconstructor"):
+        assert len(lp.discover(generator, method, 2, settings=QUICK)) == 2
+    with pytest.raises(UserError, match="none can be seen"):
+        lp.discover(generator, "sefa", 2)
+
+
+class FiveD(nn.Module):
+    """A volume of which one slice is shown, and weights of five dimensions as rosinality's StyleGAN2 has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(D, 8 * 32 * 32), nn.Conv3d(1, 1, 3, padding=1)
+
+    def forward(self, z):
+        return self.conv(self.linear(z).view(-1, 1, 8, 32, 32))[:, :, 4].tanh()
+
+
+def test_weights_of_five_dimensions_are_no_obstacle():
+    generator = as_generator(FiveD(), D)
+    for method in ("reconstructor", "jacobian", "pca", "sefa"):
+        assert len(lp.discover(generator, method, 2, settings=QUICK)) == 2
+
+
+def test_sefa_does_not_run_what_comes_after_the_first_layers():
+    """A generator of 512 dimensions: what comes after them sees the trial's handful of images and no more."""
+    seen = []
+
+    class Rest(nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return x.view(-1, 1, 32, 32).tanh()
+
+    generator = as_generator(nn.Sequential(nn.Linear(512, 1024), Rest()), 512)
+    seen.clear()
+    assert lp.discover(generator, "sefa", 4).latent_dim == 512
+    assert sum(seen) <= 4
+
+
+@pytest.mark.parametrize("d", [32, 1024])
+def test_pca_finds_planted_directions_in_many_dimensions(d):
+    class Planted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            weight = torch.randn(1024, d) / 32 * 0.3
+            weight[:, :4] = torch.linalg.qr(torch.randn(1024, 4))[0] * torch.tensor([6.0, 5.0, 4.0, 3.0])
+            self.linear = nn.Linear(d, 1024, bias=False)
+            self.linear.weight.data = weight * 0.02
+
+        def forward(self, z):
+            return self.linear(z).tanh().view(-1, 1, 32, 32)
+
+    found = lp.discover(as_generator(Planted(), d), "pca", 4).matrix
+    assert found[:, :4].diagonal().abs().min() > 0.85
+
+
+# priors
+
+
+def test_priors_give_samples_a_unit_and_how_typical_a_z_is():
+    torch.manual_seed(0)
+    samples = 3 + 0.2 * torch.randn(500, D)
+    mapping = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, D))
+    priors = {
+        "normal": (lp.Prior.normal(), 1.0),
+        "uniform": (lp.Prior.uniform(-1, 1), 3**-0.5),
+        "sphere": (lp.Prior.sphere(), 1.0),
+        "samples": (lp.Prior.from_samples(samples), 0.2),
+        "mapped": (lp.Prior.mapped(mapping, 4), None),
+    }
+    prints = set()
+    for name, (prior, unit) in priors.items():
+        generator = as_generator(Plain(), D, prior=prior, value_range=(-1, 1))
+        z = draw_z(generator, 2000, 0)
+        assert torch.equal(z, draw_z(generator, 2000, 0)) and not torch.equal(z, draw_z(generator, 2000, 1))
+        assert z.std(0).mean() == pytest.approx(1, abs=0.05), "z is counted in the prior's unit"
+        assert unit is None or prior.unit(D) == pytest.approx(unit, rel=0.05)
+        assert typicality(z, generator).mean() == pytest.approx(0.5, abs=0.05)
+        assert typicality(z.mean(0) + 20 * torch.ones(4, D), generator).max() < 0.01, "far out"
+        raw = prior.draw(3, D, torch.Generator().manual_seed(5))
+        own = raw / prior.unit(D)
+        assert torch.allclose(generate(generator, own), Plain()(raw), atol=1e-5)
+        assert name in str(generator.report())
+        assert len(lp.discover(generator, "jacobian", 2)) == len(lp.discover(generator, "reconstructor", 2, settings=QUICK)) == 2
+        prints.add(generator.info.fingerprint)
+    assert len(prints) == len(priors), "another prior is another generator"
+
+
+def test_w_plus_repeats_one_w_and_sefa_sees_it():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 64), nn.Linear(4, 64)
+
+        def forward(self, w):
+            return torch.tanh(torch.relu(self.a(w[:, 0])) + self.b(w[:, 1])).view(-1, 1, 8, 8).repeat(1, 1, 4, 4)
+
+    mapping = nn.Linear(3, 4)
+    generator = as_generator(Layers(), 8, latent_shape=(2, 4), prior=lp.Prior.mapped(mapping, 3))
+    z = draw_z(generator, 10, 0)
+    assert torch.equal(z[:, :4], z[:, 4:]) and generator.report().layers == 2
+    assert len(lp.discover(generator, "sefa", 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": "normal"}, "prior must be a Prior"),
+        ({"noise": "yes"}, "noise must be 'refuse' or 'fix'"),
+        ({"prior": lp.Prior.from_samples(torch.zeros(4, 3))}, "gives latents of 3 numbers, and the generator takes 8"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(options, message):
+    with pytest.raises(UserError, match=message):
+        as_generator(Plain(), D, **options)
+
+
+def test_no_factor_is_named_where_it_could_hardly_be_measured():
+    """A generator of bright discs, measured with a function that fails on three of four of them."""
+
+    class Discs(nn.Module):
+        def forward(self, z):
+            y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+            at = lambda i: z[:, i, None, None]
+            return torch.exp(-((x - 0.1 * at(0)) ** 2 + (y - 0.1 * at(1)) ** 2) / 0.1)[:, None]
+
+    def where(x, share):
+        place = (x[:, 0].sum(1) * torch.arange(32.0)).sum(1) / x[:, 0].sum((1, 2))
+        known = torch.rand(len(x), generator=torch.Generator().manual_seed(0)) < share
+        return {"x": np.where(known, place, np.nan)}
+
+    generator = as_generator(Discs(), 3, value_range=(0, 1))
+    found = lp.discover(generator, "coordinate", 3)
+    names = []
+    for share in (1.0, 0.1):
+        measures = lp.Measures(lambda x, share=share: where((x + 1) / 2, share), {"x": "px"})
+        names.append(lp.name(generator, found, lp.respond(generator, found, measures, samples=64), measures).info.names)
+    assert names[0] == {0: "x"} and not names[1]
