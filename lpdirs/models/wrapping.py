@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -120,7 +122,7 @@ def as_generator(
     output, project = options.pop("output", None), options.pop("project", None)
     shape, value_range = _checked(module, latent_dim, latent_shape, value_range, prior, noise)
     try:
-        copied = copy.deepcopy(module)
+        copied = _copied(module)
     except Exception as error:  # a user's own module may hold anything
         raise UserError(
             f"the module cannot be copied ({first_line(error)}): remove old weight_norm or spectral_norm, and detach tensors that it holds"
@@ -140,6 +142,17 @@ def as_generator(
     wrapped.info = GeneratorInfo(str(name), print_of.hexdigest()[:16])  # type: ignore[assignment]
     print(wrapped.report())
     return wrapped
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy of one's own; of a scripted module by way of its file, since copies in memory hold no weights that can be frozen."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return copy.deepcopy(module)
+    file = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(module, file)
+        file.seek(0)
+        return torch.jit.load(file)
 
 
 def _checked(
