@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from lpdirs.base.errors import SettingsDiffer, UserError
@@ -39,6 +40,24 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path} cannot be written: {reason}; what was there before is as it was") from error
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An array as .npy, whole or not at all."""
+
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            np.save(file, array)
+
+    write_atomic(path, save)
+
+
+def read_array(path: Path) -> np.ndarray | None:
+    """The array in a .npy file; None where it is torn."""
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError):
+        return None
+
+
 def why_not_written(folder: Path, error: BaseException) -> str | None:
     """What keeps files from being written, with what to do; None where the error is about something else."""
     number = getattr(error, "errno", None)
@@ -65,7 +84,7 @@ def read_json(path: Path) -> dict:
     """The mapping in a JSON file; UserError, in one line, where it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): it is damaged; delete it to have it written again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no mapping: it is damaged; delete it to have it written again")

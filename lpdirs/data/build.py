@@ -20,9 +20,9 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, check_settings, read_json, write_atomic
 from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import Header, read_headers
-from lpdirs.data.folder import list_files
+from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
-from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
+from lpdirs.data.private import KNOWN, private_folder, pseudonym, salt, write_key
 from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
@@ -55,6 +55,11 @@ def build_dataset(
     appear under pseudonyms, but for those of synthetic data and of the public collection in data_manifests; what pseudonyms stand for
     is written to the private folder (`lpdirs.data.private`). Raises NoSlices when nothing can be used.
     """
+    source, folder = Path(source).resolve(), Path(folder).resolve()
+    if folder == source or folder == private_folder().resolve():
+        raise UserError("the data set needs a folder of its own, which is neither the data folder nor the private one")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder.name} is a file: choose another folder for the data set")
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
         return _build(source, folder, settings, report, workers, scheduler)
@@ -65,12 +70,17 @@ def _build(
 ) -> dict:
     described, parts, stamped = folder / "dataset.json", folder / "parts", folder / STAMP
     inside = source in folder.parents  # then what is written there is no input
-    own = source.is_relative_to(folder)
+    own = source == folder / "dicom"  # where a cohort is written
     secret = KNOWN if own else salt()
     wanted = settings.model_dump() | {"code": fingerprint_of_code("import lpdirs.data.build")}
-    wanted["source"] = source.relative_to(folder).as_posix() if own else pseudonym(str(source.resolve()), secret, "folder-")
+    wanted["source"] = "dicom" if own else pseudonym(str(source), secret, "folder-")
     before: dict[str, Any] = read_json(described) if described.exists() else {}
+    if before and not isinstance(before.get("settings"), dict):
+        raise UserError(f"{folder.parent.name}/{folder.name}/dataset.json is damaged: delete it to have the data set built again")
     current = bool(before) and before["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
+    if before and "window" in before["settings"]:  # as versions before 0.3 wrote them
+        low, high = before["settings"].pop("window")
+        before["settings"] |= {"salt": None, "source": wanted["source"], "window_low": low, "window_high": high}
     if before:
         check_settings(before["settings"] | {"code": wanted["code"]}, wanted, folder)
     if not source.is_dir():
@@ -81,7 +91,8 @@ def _build(
     if inside:
         files = [path for path in files if folder not in path.parents]
         refused = [(path, why) for path, why in refused if folder not in path.parents]
-    inventory, stamp = _inventory(source, files, secret), _inventory(source, files, secret, times=True)
+    every = [*files, *(path for path, _ in refused)]
+    inventory, stamp = inventory_of(source, every, secret), inventory_of(source, every, secret, times=True)
     if current and before["inventory"] == inventory and stamped.exists() and stamped.read_text() == stamp and _whole(folder, before):
         report(before["slices"], before["slices"])
         return before
@@ -95,7 +106,7 @@ def _build(
         series, left_out = arrange(headers)
         rejected += left_out
         extra = json.dumps(wanted)
-        names = {uid: _inventory(source, [h.path for h in members], secret, extra, True) for uid, members in series.items()}
+        names = {uid: inventory_of(source, [h.path for h in members], secret, extra, True) for uid, members in series.items()}
         total = sum(map(len, series.values()))
         missing = [uid for uid in series if not is_finished(parts / f"{names[uid]}.json")]
         done = total - sum(len(series[uid]) for uid in missing)
@@ -106,8 +117,9 @@ def _build(
     if synthetic:
         rejected = [(path, why) for path, why in rejected if not (path.name in OWN and path.parent == source)]
     public = {} if synthetic else written_splits()  # identifiers that are no secret
-    open_names = all(header.patient in public for header in headers) or synthetic
-    secret, key = KNOWN if open_names else salt(), dict[str, str]()
+    proven = {header.path for header in headers if synthetic or header.patient in public}
+    open_names = bool(headers) and len(proven) == len(headers)
+    secret, key = salt(), dict[str, str]()
 
     def shown(identifier: str, prefix: str, known: bool) -> str:
         if known:
@@ -121,11 +133,11 @@ def _build(
     rejected += doubled
     for row in table:
         row["patient"] = shown(row["patient"], "patient-", synthetic or row["patient"] in public)
-        row["series"] = shown(row["series"], "series-", False)
-    listed = [(shown(path.relative_to(source).as_posix(), "file-", open_names), why) for path, why in sorted(rejected)]
+        row["series"] = pseudonym(row["series"], KNOWN, "series-") if open_names else shown(row["series"], "series-", False)
+    listed = [(shown(path.relative_to(source).as_posix(), "file-", path in proven), why) for path, why in sorted(rejected)]
     reasons = Counter(why for _, why in rejected)
-    if not open_names:
-        write_key(pseudonym(str(source.resolve()), secret, "folder-"), sorted(key.items()))
+    if any(name.startswith(("patient-", "file-")) for name in key):
+        write_key(pseudonym(str(source), salt(), "folder-"), sorted(key.items()))
     if not table:
         if not before:
             _write_rejected(folder / "rejected.csv", listed)
@@ -151,7 +163,7 @@ def _build(
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
-        "notes": notes_on(frame, len(studies), reasons),
+        "notes": notes_on(frame, len(studies), _shared(series), reasons),
         "inventory": inventory,
         "array": pixels,
         "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on
@@ -163,6 +175,14 @@ def _build(
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
+
+
+def _shared(series: dict[str, list[Header]]) -> int:
+    """How many series UIDs stand for more than one patient: an anonymiser's constant, or one person under two names."""
+    patients: dict[str, set[str]] = {}
+    for members in series.values():
+        patients.setdefault(members[0].series, set()).add(members[0].patient)
+    return sum(len(names) > 1 for names in patients.values())
 
 
 def _whole(folder: Path, description: dict) -> bool:
@@ -217,19 +237,6 @@ def read_slices(
         build_dataset(Path(source), target, settings, Progress("reading slices"))
         slices = open_dataset(target)
         return slices if folder else replace(slices, hu=np.array(slices.hu))
-
-
-def _inventory(source: Path, files: list[Path], secret: bytes, extra: str = "", times: bool = False) -> str:
-    """A fingerprint of names and sizes of files and, with `times`, of when they were last changed; keyed, since names can be guessed."""
-    digest = hashlib.blake2b(extra.encode(), key=secret[:64], digest_size=12)
-    for path in files:
-        try:
-            stat = path.stat()
-        except OSError:
-            stat = path.lstat()  # a broken link
-        changed = f"\0{stat.st_mtime_ns} {stat.st_ctime_ns}" if times else ""
-        digest.update(f"{path.relative_to(source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def _table(

@@ -2,23 +2,23 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
 )
-from scipy import ndimage
 
 from lpdirs.data.folder import check_kind
 from lpdirs.data.reasons import Unusable, unreadable
@@ -36,16 +36,27 @@ MARKS = {  # tags that tell the stacks of one series apart, in the order in whic
     "AcquisitionNumber": "acquisition",
     "SliceThickness": "thickness",
     "ContrastBolusAgent": "contrast",
+    "KVP": "tube voltage",
+    "FrameOfReferenceUID": "frame of reference",
+    "StudyDate": "date",
 }
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality", "Manufacturer"),
     *("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel", "SyntheticData"),
-    *("NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "BitsStored", "PixelRepresentation"),
+    *(
+        "NumberOfFrames",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "RescaleType",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+        "BitsStored",
+        "PixelRepresentation",
+    ),
     *("PatientName", "PatientBirthDate", "PatientSex", "AcquisitionTime", "SeriesDescription", *MARKS),
 ]
-IMPOSSIBLE = 31_000.0  # HU beyond which no scanner writes: the extended scale ends at 30,710
-AIR, TISSUE = (-1200.0, -600.0), (-250.0, 350.0)  # HU of which a slice must hold at least ENOUGH each
-ENOUGH = 0.01
+_TAGS: list = [Tag(tag_for_keyword(tag)) for tag in TAGS]  # type: ignore[arg-type]
+PIXELS = 0x7FE00010
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Header:
     spacing: tuple[float, float]  # between rows, between columns
     slope: float
     intercept: float
-    padding: int | None
+    padding: tuple[int, int] | None
     shape: tuple[int, int]
     person: tuple[str, ...] = ()  # name, date of birth, sex: they contradict each other in series of several people
     marks: tuple[str, ...] = ()  # values of MARKS
@@ -101,7 +112,8 @@ def read_header(path: Path) -> Header:
 
 
 def _read_header(path: Path) -> Header:
-    ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=TAGS)
+    with open(path, "rb") as file:
+        ds = read_partial(file, in_order(PIXELS), force=True, specific_tags=_TAGS)
     text = lambda tag: str(ds.get(tag) or "").strip()
     _check_class(ds, text("Modality"))
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
@@ -116,7 +128,7 @@ def _read_header(path: Path) -> Header:
     orientation = _numbers(ds, "ImageOrientationPatient", 6, "no geometry")
     position = _numbers(ds, "ImagePositionPatient", 3, "no geometry")
     rows_mm, columns_mm = _numbers(ds, "PixelSpacing", 2, "no geometry")
-    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10:
+    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10 or not 1 / 4 <= rows_mm / columns_mm <= 4:
         raise Unusable("no geometry")
     slope, intercept = _numbers(ds, "RescaleSlope", 1, "no rescale")[0], _numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
     if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
@@ -125,7 +137,7 @@ def _read_header(path: Path) -> Header:
     if "LOCALIZER" in text("ImageType").upper():
         raise Unusable("not axial")
     series = text("SeriesInstanceUID") or text("StudyInstanceUID") or str(path.parent)
-    padding = ds.get("PixelPaddingValue")
+    padding, limit = (ds.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     number = text("InstanceNumber")
     return Header(
         path=path,
@@ -139,7 +151,7 @@ def _read_header(path: Path) -> Header:
         spacing=(rows_mm, columns_mm),
         slope=slope,
         intercept=intercept,
-        padding=padding if isinstance(padding, int) else None,
+        padding=(padding, limit if isinstance(limit, int) else padding) if isinstance(padding, int) else None,
         shape=(rows, columns),
         person=(text("PatientName").strip("^ ").lower(), text("PatientBirthDate"), text("PatientSex")),
         marks=tuple(text(tag) for tag in MARKS),
@@ -195,72 +207,17 @@ def turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:
     return transpose, bool(y[1] < 0), bool(x[0] < 0)
 
 
-def read_hu(header: Header) -> np.ndarray:
-    """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
-    return read_slice(header)[0]
+def in_order(end: int) -> Callable[..., bool]:
+    """Stops the parser at the tag `end`, and where tags no longer grow: zeros after a file's end parse as elements for hours."""
+    last = -1
 
+    def stop(tag: int, *_: object) -> bool:
+        nonlocal last
+        stopped = int(tag) >= end or int(tag) <= last
+        last = int(tag)
+        return stopped
 
-def read_slice(header: Header) -> tuple[np.ndarray, np.ndarray]:
-    """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            raw = _pixels(header.path)
-    except Exception as error:
-        raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
-    if raw.ndim != 2:
-        raise Unusable("colour" if raw.ndim == 3 and raw.shape[-1] in (3, 4) else "several frames")
-    if raw.shape != header.shape:
-        raise Unusable("damaged pixels")
-    hu = raw.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
-    unseen = hu < -1024  # outside the field of view scanners write anything
-    if header.padding is not None:
-        unseen |= _tagged_padding(raw, hu, header.padding)
-    unseen |= _untagged_padding(raw, hu)
-    hu[unseen] = -1000
-    _check_plausible(hu)
-    transpose, flip_rows, flip_columns = turn(header.orientation)
-    upright = lambda a: np.ascontiguousarray((a.T if transpose else a)[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
-    return upright(hu), upright(unseen)
-
-
-def _tagged_padding(raw: np.ndarray, hu: np.ndarray, value: int) -> np.ndarray:
-    """Pixels of the padding value, in either reading of its 16 bits; of a value that tissue has too, those at the frame's border alone."""
-    padding = (raw.astype(np.int64) & 0xFFFF) == (value & 0xFFFF)
-    if not padding.any() or hu[padding][0] < -900:
-        return padding
-    labels, _ = ndimage.label(padding)
-    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    return np.isin(labels, border[border > 0])
-
-
-def _untagged_padding(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
-    """Pixels with a value that no scanner writes for tissue, where it is a single value that reaches the frame's border: padding.
-
-    Several such values, or inside the frame alone, come of pixels that were decoded with the wrong sign: Unusable.
-    """
-    impossible = np.abs(hu) > IMPOSSIBLE
-    if impossible.any():
-        border = np.concatenate([impossible[0], impossible[-1], impossible[:, 0], impossible[:, -1]])
-        if len(np.unique(raw[impossible])) > 1 or not border.any():
-            raise Unusable("implausible HU")
-    return impossible
-
-
-def _check_plausible(hu: np.ndarray) -> None:
-    """Unusable unless the slice holds air (or lung) and soft tissue: those of a body in air."""
-    step = max(1, min(hu.shape) // 128)  # a sixteenth of the pixels of a usual frame tells as much
-    some = hu[::step, ::step]
-    for low, high in (AIR, TISSUE):
-        if ((some > low) & (some < high)).mean() < ENOUGH:
-            raise Unusable("implausible HU")
-
-
-def _pixels(path: Path) -> np.ndarray:
-    ds = pydicom.dcmread(path, force=True)
-    if "TransferSyntaxUID" not in ds.file_meta:  # no preamble: what the parser found must have been uncompressed
-        implicit, little = ds.original_encoding
-        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    return ds.pixel_array
+    return stop
 
 
 def read_headers(paths: list[Path]) -> tuple[list[Header], list[tuple[Path, str]]]:

@@ -1,13 +1,16 @@
 """All files below a folder, each once: those to look into, and those that are not, with the reason."""
 
+import hashlib
 import os
 import zlib
 from pathlib import Path
 
+from pydicom import filereader
+
 from lpdirs.data.reasons import ARCHIVES, FORMATS, Unusable
 
-LARGEST = 512 * 2**20  # bytes of a deflated file once it is inflated
-DEFLATED = b"1.2.840.10008.1.2.1.99"
+LARGEST = 128 * 2**20  # bytes of a file with one slice, once it is inflated
+BARE = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # groups that a DICOM file without a preamble begins with, in either byte order
 
 
 def list_files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -53,8 +56,22 @@ def _identity(path: Path) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
+def inventory_of(source: Path, files: list[Path], secret: bytes, extra: str = "", times: bool = False) -> str:
+    """A fingerprint of names and sizes of files and, with `times`, of when they were last changed; keyed, since names can be guessed."""
+    digest = hashlib.blake2b(extra.encode(), key=secret[:64], digest_size=12)
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError:
+            digest.update(f"{path.relative_to(source)}\0gone\n".encode(errors="surrogateescape"))
+            continue
+        changed = f"\0{stat.st_mtime_ns} {stat.st_ctime_ns}" if times else ""
+        digest.update(f"{path.relative_to(source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def check_kind(path: Path) -> None:
-    """Raise Unusable for what is no regular file, is of another format by its name, or inflates beyond all measure."""
+    """Raise Unusable for what is no regular file, or is of another format by its name or its first bytes."""
     if not path.exists():
         raise Unusable("cannot be read")
     if not path.is_file():
@@ -65,16 +82,26 @@ def check_kind(path: Path) -> None:
     if name.endswith(ARCHIVES):
         raise Unusable("archive")
     with open(path, "rb") as file:
-        head = file.read(1024)
-        if head.startswith(b"PK\x03\x04"):
-            raise Unusable("archive")
-        if DEFLATED not in head or head[128:132] != b"DICM":
-            return
-        file.seek(144 + int.from_bytes(head[140:144], "little"))
-        stream, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while (block := file.read(1 << 16)) and not stream.eof:
-            while block:
-                inflated += len(stream.decompress(block, 1 << 20))
-                block = stream.unconsumed_tail
-                if inflated > LARGEST:
-                    raise Unusable("damaged pixels")
+        head = file.read(132)
+    if head.startswith(b"PK\x03\x04"):
+        raise Unusable("archive")
+    if head[128:] != b"DICM" and head[:2] not in BARE:
+        raise Unusable("not DICOM")
+
+
+class Inflate:
+    """zlib for pydicom, which inflates a deflated file without a limit."""
+
+    MAX_WBITS = zlib.MAX_WBITS
+
+    @staticmethod
+    def decompress(data: bytes, wbits: int) -> bytes:
+        """As zlib.decompress; ValueError beyond LARGEST bytes."""
+        stream = zlib.decompressobj(wbits)
+        inflated = stream.decompress(data, LARGEST)
+        if stream.unconsumed_tail:
+            raise ValueError("inflates beyond all measure")
+        return inflated + stream.flush()
+
+
+filereader.zlib = Inflate  # type: ignore

@@ -33,7 +33,10 @@ def salt() -> bytes:
     with alone(path.parent):
         if not path.exists():
             write_private(path, secrets.token_hex(32))
-    text = path.read_text(encoding="utf-8").strip()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as text: put your copy of it back, or delete it to have a new one made") from error
     if len(text) < SHORTEST:
         raise UserError(f"{path} holds fewer than {SHORTEST} characters, which can be guessed: delete it to have a random one made")
     return hashlib.blake2b(text.encode(), digest_size=64).digest()
@@ -59,7 +62,7 @@ def where(folder: str) -> Path:
     """The folder that is meant: a path, or the pseudonym of one that was hidden here."""
     path = private_folder() / "folders.json"
     known = read_json(path) if folder.startswith("folder-") and path.exists() else {}
-    return Path(known.get(folder, folder))
+    return Path(str(known.get(folder, folder)).replace("\0", ""))
 
 
 def write_key(name: str, rows: Iterable[tuple[str, str]]) -> Path:

@@ -13,7 +13,7 @@ REASONS = {
     "several frames": "an enhanced CT, or another file of several frames: convert it to single frames",
     "colour": "more than one sample a pixel",
     "no pixels": "there is no pixel data",
-    "implausible size": "fewer than 32 or more than 4096 rows or columns",
+    "implausible size": "fewer than 32 or more than 4096 rows or columns, or a file of more than 128 MB",
     "no geometry": "orientation, position or pixel spacing is missing or not a number",
     "no rescale": "slope or intercept is missing or not a number, or the values are said to be no HU",
     "not axial": "the slice is tilted by more than 20 degrees from the axial plane (a reformat, or a scout)",

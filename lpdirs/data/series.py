@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image
 from pydantic import model_validator
 
-from lpdirs.base.files import write_atomic
+from lpdirs.base.files import write_array, write_atomic
 from lpdirs.base.settings import Settings, setting
-from lpdirs.data.dicom import Header, read_slice
+from lpdirs.data.dicom import Header
 from lpdirs.data.lungs import SIZE, lung_fractions
+from lpdirs.data.pixels import read_slice
 from lpdirs.data.reasons import TRANSIENT, Unusable
 
+LARGEST = 8192  # px along a side of a frame before it is made smaller
 LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
 
 
@@ -60,6 +62,11 @@ def resample(
     The field is square in mm. What lies outside the frame is air (`beyond`): so are the sides of frames that are not square, and of a
     field wider than the frame. `spacing` is mm between rows and between columns, of which the field's side is a whole number.
     """
+    coarse = max(1, *(-(-round((fov_mm or n * mm) / mm) // LARGEST) for n, mm in zip(hu.shape, spacing, strict=True)))
+    if coarse > 1:  # a field of very small pixels: blocks of them, so that what is padded stays small
+        rows, columns = (n // coarse * coarse for n in hu.shape)
+        hu = hu[:rows, :columns].reshape(rows // coarse, coarse, columns // coarse, coarse).mean((1, 3), dtype=np.float32)
+        spacing = (spacing[0] * coarse, spacing[1] * coarse)
     side = fov_mm or max(n * mm for n, mm in zip(hu.shape, spacing, strict=True))
     rows, columns = (max(1, round(side / mm)) for mm in spacing)
     picture = Image.fromarray(_centred(hu, rows, columns, beyond))
@@ -91,13 +98,14 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
     for index, header in enumerate(headers):
         try:
             hu, beyond = read_slice(header)
-        except Unusable as reason:
-            rejected.append((index, str(reason)))
+            small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
+            look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
+            outside = resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0
+        except (Unusable, MemoryError) as reason:
+            rejected.append((index, str(reason) if isinstance(reason, Unusable) else "cannot be read"))
             continue
-        small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
-        look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
         looked.append(look)
-        unseen.append(resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0)
+        unseen.append(outside)
         pixels.append(np.clip(small, *settings.window).astype("<i2"))
         digest = hashlib.blake2b(hu.tobytes(), digest_size=16).hexdigest()
         rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": pixel_mm})
@@ -109,12 +117,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
         rejected += [(rows[i]["index"], "no lung") for i in sorted(few)]
         rows, pixels = [rows[i] for i in range(len(rows)) if i not in few], [pixels[i] for i in range(len(rows)) if i not in few]
     stack = np.stack(pixels) if pixels else np.empty((0, settings.size, settings.size), "<i2")
-
-    def save(partial: Path) -> None:
-        with open(partial, "wb") as file:
-            np.save(file, stack)
-
-    write_atomic(folder / f"{name}.npy", save)
+    write_array(folder / f"{name}.npy", stack)
     part = json.dumps({"rows": rows, "rejected": rejected})
     write_atomic(folder / f"{name}.json", lambda partial: partial.write_text(part))
     return name, len(headers)
@@ -123,6 +126,8 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
 def is_finished(part: Path) -> bool:
     """Whether the part of a series is there, and nothing in it failed for a reason that may be mended."""
     try:
-        return all(reason not in TRANSIENT for _, reason in json.loads(part.read_text())["rejected"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(part.read_text())
+        whole = len(np.load(part.with_suffix(".npy"), mmap_mode="r")) == len(content["rows"])
+        return whole and all(reason not in TRANSIENT for _, reason in content["rejected"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return False

@@ -41,7 +41,7 @@ def _place(patient: str) -> float:
     return int.from_bytes(hashlib.blake2b(patient.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def notes_on(table: pd.DataFrame, studies: int, reasons: Counter) -> list[str]:
+def notes_on(table: pd.DataFrame, studies: int, shared: int, reasons: Counter) -> list[str]:
     """What to know about a data set before its numbers are believed, a sentence each; nothing where all is well."""
     patients, counts = table["patient"].nunique(), table["split"].value_counts()
     notes = []
@@ -54,6 +54,8 @@ def notes_on(table: pd.DataFrame, studies: int, reasons: Counter) -> list[str]:
                 notes.append(f"No patient is left for {split}: {patients} patients are too few. Add patients.")
     if counts.get("train", 0) < FEW_SLICES:
         notes.append(f"There are {counts.get('train', 0)} slices to train on. A model will learn them by heart: add patients or slices.")
+    if shared:
+        notes.append(f"{shared} series UIDs stand for several patients. If these are one person under several IDs, splits do not hold.")
     if reasons["cannot be read"]:
         notes.append(f"{reasons['cannot be read']} files or folders could not be opened: see rejected.csv; the next build tries again.")
     return notes

@@ -1,24 +1,28 @@
 """Which slices belong together: series, the stacks within a series, and the series of a study that show the same."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 from pathlib import Path
+
+import numpy as np
 
 from lpdirs.data.dicom import MARKS, Header, turn
 
 SAME_MM = 0.01  # positions that are closer are the same
 FEW = 0.1  # share of positions that may repeat in a series without its being several stacks
 SECONDS = 5.0  # between the acquisitions of two series from which they are not two reconstructions of one
-INTERLEAVED = ("ConvolutionKernel", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase")  # differ within one stack never
+ALWAYS = ("ConvolutionKernel", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase")  # are one within a stack
+FOLDERS = 6  # so many folders of a series may be people's; more are how an archive stores files
 
 
 def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]:
     """One stack of each series, ordered from head to feet, patient by patient; and those left out, with the reason.
 
     A series is what patient, study and series UID say together. One that shows several people is refused. Of several stacks in
-    one series the one with most slices is taken, of equal ones the first by its marks (`MARKS`), and the others are named. Of the
-    series of a study that show most of the same positions the longest stays, a supine one before a prone one.
+    one series the one with most slices is taken, of equal ones the first by its marks (`MARKS`), with those that lie wholly beyond
+    it as series of their own; the others are named. Of the series of a study that show most of the same positions the longest stays,
+    a supine one before a prone one.
     """
     series: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
@@ -26,29 +30,45 @@ def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[
     ordered: dict[str, list[Header]] = {}
     rejected: list[tuple[Path, str]] = []
     for group, members in sorted(series.items()):
-        if any(len({h.person[i] for h in members if h.person and h.person[i]}) > 1 for i in range(3)):
+        if _several_people(members):
             rejected += [(h.path, "contradiction") for h in members]
             continue
         once, doubled = _once(members)
-        stack, others, why = _choose(_stacks(once))
-        kept, repeated = _in_order(stack)
-        if kept:
-            ordered[group] = kept
-        rejected += [(h.path, "repeated position") for h in doubled + repeated] + [(h.path, why) for h in others]
+        chosen, others, why = _choose(_stacks(once))
+        for number, stack in enumerate(chosen):
+            kept, repeated = _in_order(stack)
+            ordered[f"{group}\0{number}" if number else group] = kept
+            doubled = doubled + repeated
+        rejected += [(h.path, "repeated position") for h in doubled] + [(h.path, why) for h in others]
     for group, why in _repeated(ordered):
         rejected += [(header.path, why) for header in ordered.pop(group)]
     return ordered, rejected
 
 
+def _several_people(members: list[Header]) -> bool:
+    """Whether names, dates of birth or sexes contradict each other; a name that goes on where another ends does not."""
+    name, *others = (sorted({h.person[i] for h in members if h.person and h.person[i]}) for i in range(3))
+    letters = [re.sub(r"\W+", "", one) for one in name]
+    return any(len(values) > 1 for values in others) or any(not b.startswith(a) for a, b in zip(letters, letters[1:], strict=False))
+
+
 def _once(members: list[Header]) -> tuple[list[Header], list[Header]]:
-    """Slices, and those that are copies of others: the same instance at the same position."""
+    """Slices, and those that are copies of others: the same instance in all that is known of it, where instances are told apart at all."""
+    places: dict[str, set[int]] = defaultdict(set)
+    for header in members:
+        places[header.instance].add(_place(header))
     first: dict[Hashable, Header] = {}
     copies = []
     for header in sorted(members, key=lambda h: h.path):
-        key = (header.instance, header.marks, round(header.z_mm / SAME_MM)) if header.instance else header.path
+        known = header.instance and len(places[header.instance]) == 1
+        key = (header.instance, header.number, header.time, header.marks, header.orientation, header.shape) if known else header.path
         if first.setdefault(key, header) is not header:
             copies.append(header)
     return list(first.values()), copies
+
+
+def _place(header: Header) -> int:
+    return round(header.z_mm / SAME_MM)
 
 
 def _in_order(stack: list[Header]) -> tuple[list[Header], list[Header]]:
@@ -61,7 +81,7 @@ def _in_order(stack: list[Header]) -> tuple[list[Header], list[Header]]:
 
 
 def _places(stack: list[Header]) -> int:
-    return len({round(h.z_mm / SAME_MM) for h in stack})
+    return len({_place(h) for h in stack})
 
 
 def _many(stack: list[Header]) -> bool:
@@ -70,23 +90,15 @@ def _many(stack: list[Header]) -> bool:
 
 
 def _stacks(members: list[Header]) -> list[list[Header]]:
-    """The stacks of a series: divided by what tells them apart, as long as positions repeat."""
-    stacks = [members]
-    for divide in (
-        lambda h: (turn(h.orientation), h.shape, tuple(round(mm, 2) for mm in h.spacing)),
-        *_by_marks(),
-        lambda h: h.path.parent,
-    ):
-        stacks = [part for stack in stacks for part in _divided(stack, divide)]
-    for i, tag in enumerate(MARKS):
-        if tag in INTERLEAVED:
-            stacks = [part for stack in stacks for part in _apart(stack, lambda h, i=i: h.marks[i] if h.marks else "")]  # type: ignore[misc]
-    stacks = [part for stack in stacks for part in _by_number(stack)]
-    return [part for stack in stacks for part in _by_restart(stack)]
-
-
-def _by_marks() -> list[Callable[[Header], Hashable]]:
-    return [lambda h, i=i: h.marks[i] if h.marks else "" for i in range(len(MARKS))]  # type: ignore[misc]
+    """The stacks of a series: divided by geometry, kernel and phase, and by all else that tells apart what repeats or alternates."""
+    geometry = lambda h: (turn(h.orientation), h.shape, tuple(round(mm, 2) for mm in h.spacing), tuple(round(v, 2) for v in h.orientation))
+    stacks = _grouped(members, geometry)
+    for tag in (*ALWAYS, *(tag for tag in MARKS if tag not in ALWAYS)):
+        place, divide = list(MARKS).index(tag), _grouped if tag in ALWAYS else _divided
+        value: Callable[[Header], Hashable] = lambda h, i=place: h.marks[i] if h.marks else ""  # type: ignore[misc]
+        stacks = [part for stack in stacks for part in divide(stack, value)]
+    stacks = [part for stack in stacks for part in _by_folder(stack)]
+    return [part for stack in stacks for part in _by_number(stack)]
 
 
 def _grouped(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:
@@ -97,70 +109,91 @@ def _grouped(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list
 
 
 def _divided(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:
-    """The parts of a stack, where it repeats positions, its largest part repeats fewer, and shows at least half of all positions."""
+    """The parts of a stack, where they show the same positions again, or alternate along z; [stack] where they follow each other."""
     parts, places = _grouped(stack, by), _places(stack)
-    largest = _places(parts[0])
-    if len(parts) > 1 and len(stack) > places and largest >= places / 2 and len(parts[0]) / largest < len(stack) / places:
-        return parts
-    return [stack]
-
-
-def _apart(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:
-    """The parts of a stack, where the two largest ones cover much of the same stretch, at positions between each other's."""
-    parts = _grouped(stack, by)
-    if len(parts) < 2 or len(parts[1]) < 5:
+    if len(parts) == 1:
         return [stack]
-    (low, high), (low2, high2) = ((min(h.z_mm for h in part), max(h.z_mm for h in part)) for part in parts[:2])
-    return parts if min(high, high2) - max(low, low2) > min(high - low, high2 - low2) / 2 else [stack]
+    largest = _places(parts[0])
+    repeats = len(stack) > places and largest >= places / 2 and len(parts[0]) / largest < len(stack) / places
+    along = [by(h) for h in sorted(stack, key=lambda h: -h.z_mm)]
+    changes = sum(a != b for a, b in zip(along, along[1:], strict=False))
+    return parts if repeats or changes - (len(parts) - 1) > max(2, FEW * len(stack)) else [stack]
+
+
+def _by_folder(stack: list[Header]) -> list[list[Header]]:
+    """By folders, where few of them show the same stretch: people whom an anonymiser gave one name, each in a folder."""
+    folders = len({h.path.parent for h in stack})
+    return _divided(stack, lambda h: h.path.parent) if 1 < folders <= FOLDERS else [stack]
 
 
 def _by_number(stack: list[Header]) -> list[list[Header]]:
-    """The stacks of slices that only their numbers tell apart: one after the other, or in turn at each position; else [stack]."""
-    if not _many(stack):
-        return [stack]
-    runs: list[list[Header]] = [[]]
-    seen: set[int] = set()
+    """The stacks of slices that only their numbers tell apart; [stack] where numbers are missing, or follow no order."""
     at: dict[int, list[Header]] = defaultdict(list)
     for header in sorted(stack, key=lambda h: (h.number, h.path)):
-        place = round(header.z_mm / SAME_MM)
-        if place in seen:
-            runs, seen = [*runs, []], set()
-        runs[-1].append(header)
-        seen.add(place)
-        at[place].append(header)
-    if any(len({h.number for h in here}) < len(here) for here in at.values()):
+        at[_place(header)].append(header)
+    numbers = Counter(h.number for h in stack)
+    if len(numbers) < 3 or any(len({h.number for h in here}) < len(here) for here in at.values()):
         return [stack]
+    if len(numbers) < len(stack):  # each begins to count anew: of each number the first from the head, the second, ...
+        seen: Counter = Counter()
+        parts: dict[int, list[Header]] = defaultdict(list)
+        for header in sorted(stack, key=lambda h: -h.z_mm):
+            parts[seen[header.number]].append(header)
+            seen[header.number] += 1
+        return _joined(list(parts.values()))
+    runs = _runs(sorted(stack, key=lambda h: h.number))
+    if len(runs) <= max(2, len(stack) / 4):
+        return _joined(runs)
     depth = max(map(len, at.values()))
-    if len(runs) == depth:
-        return runs
-    return [list(turn) for turn in zip(*at.values(), strict=True)] if all(len(here) == depth for here in at.values()) else [stack]
+    even = depth > 1 and all(len(here) == depth for here in at.values())  # in turn at each position
+    return [list(part) for part in zip(*at.values(), strict=True)] if even else [stack]
 
 
-def _by_restart(stack: list[Header]) -> list[list[Header]]:
-    """The stacks of slices at different positions whose numbers begin again: people whom an anonymiser gave one name.
-
-    One stack where numbers are unique, all the same, or missing; single slices, which nobody will take, where they make no sense.
-    """
-    numbers = [h.number for h in sorted(stack, key=lambda h: -h.z_mm)]
-    if _many(stack) or len(numbers) - len(set(numbers)) <= max(1, FEW * len(numbers)) or len(set(numbers)) < 3:
-        return [stack]
-    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
-    way = 1 if sum(step > 0 for step in steps) >= sum(step < 0 for step in steps) else -1
+def _runs(stack: list[Header]) -> list[list[Header]]:
+    """Stretches of slices, in the order of their numbers, along which z goes one way, or stays."""
     runs: list[list[Header]] = [[]]
-    for header, step in zip(sorted(stack, key=lambda h: -h.z_mm), [way, *steps], strict=True):
-        if step * way <= 0:
+    for header in stack:
+        run = runs[-1]
+        step = header.z_mm - run[-1].z_mm if run else 0.0
+        way = run[1].z_mm - run[0].z_mm if len(run) > 1 else step
+        if run and np.sign(step) != np.sign(way):
             runs.append([])
         runs[-1].append(header)
     return runs
 
 
-def _choose(stacks: list[list[Header]]) -> tuple[list[Header], list[Header], str]:
-    """The stack that is taken, the slices of the others, and why they are not."""
+def _joined(parts: list[list[Header]]) -> list[list[Header]]:
+    """Parts, with those made one that lie end to end, a step or so apart: blocks of one acquisition."""
+    joined: list[list[Header]] = []
+    for part in sorted(parts, key=lambda p: -max(h.z_mm for h in p)):
+        before = joined[-1] if joined else None
+        if before is not None and 0 < min(h.z_mm for h in before) - max(h.z_mm for h in part) < 2 * max(_step(before), _step(part)):
+            before += part
+        else:
+            joined.append(list(part))
+    return joined
+
+
+def _step(stack: list[Header]) -> float:
+    z = sorted(h.z_mm for h in stack)
+    return max((b - a for a, b in zip(z, z[1:], strict=False)), default=10.0)
+
+
+def _choose(stacks: list[list[Header]]) -> tuple[list[list[Header]], list[Header], str]:
+    """The stacks that are taken, the slices of the others, and why they are not: the longest, and what lies beyond it."""
     stacks = sorted(stacks, key=lambda s: (-_places(s), min((h.marks, h.number, h.path) for h in s)))
-    best = stacks[0]
-    if _many(best) or (len(stacks) > 3 and _places(best) < 3):  # or crumbs, of slices that do not follow each other
+    crumbs = len(stacks) > 3 and _places(stacks[0]) < 3
+    if _many(stacks[0]) or crumbs:
         return [], [h for stack in stacks for h in stack], "mixed stacks"
-    return best, [h for stack in stacks[1:] for h in stack], "another stack"
+    taken, others = [stacks[0]], []
+    for stack in stacks[1:]:
+        low, high = min(h.z_mm for h in stack), max(h.z_mm for h in stack)
+        beyond = all(high < min(h.z_mm for h in own) or low > max(h.z_mm for h in own) for own in taken)
+        if beyond and _places(stack) > 4 and not _many(stack):
+            taken.append(stack)
+        else:
+            others += stack
+    return taken, others, "another stack"
 
 
 def _repeated(series: dict[str, list[Header]]) -> list[tuple[str, str]]:

@@ -123,7 +123,7 @@ class Directions:
             info = DirectionsInfo(**(_from_first_format(content) if number == "1" else content))
             with safe_open(path, "pt") as file:
                 return cls(file.get_tensor("directions"), info)
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{name} does not hold the directions that it should ({error}): write it again") from error
 
 

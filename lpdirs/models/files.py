@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -48,9 +49,22 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
             model = KINDS[header["kind"]](**architecture)
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
         metadata = json.loads(header["metadata"])
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        _check_metadata(metadata)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} does not hold the model that it describes ({str(error).splitlines()[0]}): train it again") from error
     return model.to(device).eval().requires_grad_(False), metadata
+
+
+def _check_metadata(metadata: object) -> None:
+    """ValueError unless a file's window and mm a pixel make sense: every HU and every length stands on them."""
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata is no mapping")
+    window, pixel_mm = metadata.get("window"), metadata.get("pixel_mm")
+    number = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+    if window is not None and not (isinstance(window, list) and len(window) == 2 and all(map(number, window)) and window[0] < window[1]):
+        raise ValueError(f"its window is {str(window)[:40]}")
+    if pixel_mm is not None and not (number(pixel_mm) and pixel_mm > 0):
+        raise ValueError(f"its mm a pixel are {str(pixel_mm)[:40]}")
 
 
 def _check_fits(kind: type[nn.Module], architecture: dict, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -44,10 +44,14 @@ def main(words: list[str] | None = None) -> int:
     try:
         return {"run": _run, "fetch": _fetch, "sweep": _sweep, "settings": _settings, "verify": _verify}[args.command](args) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or 'see above'}", file=sys.stderr)
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    except (ImportError, MemoryError) as error:
+        line = " ".join(str(error).split()) or "no more is to be had"
+        print(f"error: a library cannot be loaded, or memory is short ({line[:160]}): see to the installation, or limits", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: what was done is kept, and the same command goes on", file=sys.stderr)
@@ -121,17 +125,14 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
-    import yaml
+    from lpdirs.runs.settings import parse_yaml
 
     given: dict[str, Any] = {}
     for word in args.set:
         name, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, not {word!r}")
-        try:
-            given[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {word}: the value cannot be read ({' '.join(str(error).split())[:120]})") from error
+        given[name] = parse_yaml(value, f"--set {word}: the value cannot be read")
     if args.data is not None:
         if not args.data.is_dir():
             raise UserError(f"data folder {args.data} does not exist: give the folder that holds your DICOM files")

@@ -1,6 +1,5 @@
 """Scores of a whole sweep: collected, and compared over seeds."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,9 @@ import pandas as pd
 from scipy import stats
 
 from lpdirs.base.errors import MissingInput
+from lpdirs.base.files import read_json
 from lpdirs.runs.models import sets_of
+from lpdirs.runs.scoring import read_scores
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -21,7 +22,7 @@ def collect(folder: Path) -> pd.DataFrame:
         if (folder / "scores.csv").exists():
             return pd.read_csv(folder / "scores.csv")
         raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_demo.yaml makes one")
-    grid = json.loads((folder / "grid.json").read_text())
+    grid = read_json(folder / "grid.json")
     runs = [(g, name, seed) for g in grid["generators"] for name in grid["configurations"] for seed in grid["seeds"]]
     scored = []
     for generator, name, seed in runs:
@@ -30,9 +31,7 @@ def collect(folder: Path) -> pd.DataFrame:
             path = folder / run / "directions" / name_of_set / "scores.json"
             if path.exists():
                 scored.append(
-                    {"configuration": name, "generator": generator, "seed": seed, "run": run}
-                    | {"set": name_of_set}
-                    | json.loads(path.read_text())
+                    {"configuration": name, "generator": generator, "seed": seed, "run": run} | {"set": name_of_set} | read_scores(path)
                 )
     if not scored:
         raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lpdirs.base.errors import MissingInput, UserError
-from lpdirs.base.files import check_name
-from lpdirs.runs.settings import RunSettings, check_inputs, load_profile, read_yaml, resolve, with_hidden_paths
+from lpdirs.base.files import check_name, write_atomic
+from lpdirs.runs.settings import PLACES, RunSettings, check_inputs, load_profile, read_yaml, resolve, with_hidden_paths
 
 DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
 TRAINS = {"gan": GAN, "vae": VAE}
 TRAIN = ("once", "each seed")
 LEAST_FREE = 2**28  # bytes: a sweep that begins with less ends in torn files
+
+ANYWAY = ("precision", "compile")  # of which a search has its own
+OF_ALL = {"source", "data", "gan", "vae"}  # groups of settings that the configurations share
+SHARED = {name for name, places in PLACES.items() if name not in ANYWAY and {group for group, _ in places} & OF_ALL}
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,31 @@ class Grid:
         load_profile(self.profile)
         if self.train not in TRAIN:
             raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, not {self.train!r}")
-        if not isinstance(self.generators, list) or not self.generators or not all(g in TRAINS for g in map(str, self.generators)):
+        names = list(map(str, self.generators)) if isinstance(self.generators, list) else []
+        if not names or not all(name in TRAINS for name in names) or len(set(names)) < len(names):
             raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, not {self.generators}")
-        whole = isinstance(self.seeds, list) and all(type(seed) is int and seed >= 0 for seed in self.seeds)
+        whole = isinstance(self.seeds, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in self.seeds)
         if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{where}: seeds must be different whole numbers, not {self.seeds}")
         if type(self.threads) is not int or self.threads < 1:
             raise UserError(f"{where}: threads must be a whole number of at least 1, not {self.threads!r}")
         if not self.configurations:
             raise UserError(f"{where}: configurations must hold at least one")
-        if len({str(name) for name in self.configurations}) < len(self.configurations):
+        if len({str(name).casefold() for name in self.configurations}) < len(self.configurations):
             raise UserError(f"{where}: two configurations have the same name")
         for name, settings in self.configurations.items():
+            if not isinstance(name, str | int) or isinstance(name, bool):
+                raise UserError(f"{where}: the name of a configuration must be text, not {name!r}: put it in quotes")
             check_name(name, f"{where}: the name of a configuration")
             if not isinstance(settings, dict):
                 raise UserError(f"{where}: configuration {name} must be a mapping of settings, such as {{method: sefa}}")
+            wanted = settings.get("generators")
+            if wanted is not None and (not isinstance(wanted, list) or not all(isinstance(g, str) for g in wanted)):
+                raise UserError(f"{where}: configuration {name}: generators must be a list of names, not {wanted!r}")
+            shared = sorted(set(map(str, settings)) & SHARED)
+            if shared:
+                what = f"{', '.join(shared)} cannot differ between configurations, which share data and generators"
+                raise UserError(f"{where}: {what}: set it under settings")
         for job in self.jobs():
             check_inputs(job.settings)
 
@@ -118,20 +132,25 @@ class Grid:
                     jobs[job.name] = job
         return list(jobs.values())
 
+    def links(self) -> dict[str, str]:
+        """Links below the sweep's folder, to the shared data and generators."""
+        first, links = self.base(self.seeds[0]), dict[str, str]()
+        for job in self.jobs():
+            if job.notebook == DISCOVER:
+                links |= {f"{job.run}/{part}": f"../{self.base(job.seed)}/{part}" for part in self.generators}
+            if job.run != first:
+                links[f"{job.run}/data"] = f"../{first}/data"
+        return links
+
     def lay_out(self, folder: Path) -> None:
         """The runs' folders, those of configurations with links to the shared data and generators; and grid.json, which says all."""
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < LEAST_FREE:
             raise UserError(f"less than {LEAST_FREE >> 20} MiB are free in {folder.parent}: free some, or choose another --outputs")
-        first, links = self.base(self.seeds[0]), dict[Path, str]()
         for job in self.jobs():
-            home = folder / job.run
-            home.mkdir(exist_ok=True)
-            if job.notebook == DISCOVER:
-                links |= {home / part: f"../{self.base(job.seed)}/{part}" for part in self.generators} | {home / "data": f"../{first}/data"}
-            elif job.run != first:
-                links[home / "data"] = f"../{first}/data"
-        for link, target in links.items():
+            (folder / job.run).mkdir(exist_ok=True)
+        for name, target in self.links().items():
+            link = folder / name
             if link.is_symlink() and link.readlink() != Path(target):
                 link.unlink()  # of a sweep with other seeds, or other `train`
             if link.exists() and not link.is_symlink():
@@ -141,5 +160,5 @@ class Grid:
                     link.symlink_to(target, target_is_directory=True)
             except OSError as error:
                 raise UserError(f"{link} cannot link to {target} ({error}): use a disk, and rights, that know links") from error
-        content = {**self.__dict__, "configurations": {k: dict(v) for k, v in self.configurations.items()}}
-        (folder / "grid.json").write_text(json.dumps(content, indent=1))
+        content = json.dumps({**self.__dict__, "configurations": {k: dict(v) for k, v in self.configurations.items()}}, indent=1)
+        write_atomic(folder / "grid.json", lambda partial: partial.write_text(content))

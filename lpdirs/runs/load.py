@@ -18,6 +18,8 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     A file of directions gives Directions, one of weights a generator, and a run's folder {label: (generator, directions)}. Checkpoints
     of the original code (.pt, .pth) give its generator or its directions. UserError, in one line, for anything else.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"load takes a file or a folder, not {type(path).__name__}")
     path = Path(path)
     if path.is_dir():
         return open_models(open_run(path.resolve()))

@@ -17,13 +17,13 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import KEEP_MEMORY
 from lpdirs.base.errors import UserError, optional
-from lpdirs.base.files import only_one, write_atomic
+from lpdirs.base.files import only_one, why_not_written, write_atomic
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
-from lpdirs.runs.records import changed_files, read_log
+from lpdirs.runs.records import changed_files, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, check_inputs, resolve, with_hidden_paths
-from lpdirs.runs.stage import NOTEBOOKS, READS, SINGLE, run_folder
+from lpdirs.runs.stage import READS, SINGLE, run_folder
 
 HUGE = 10**9  # bytes of a file beyond which its digest is not worth waiting for at each call; the notebooks look at it
 HOW = ("workers", "scheduler")  # settings that no result depends on
@@ -98,14 +98,22 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
             raise KeyboardInterrupt from None
         line = " ".join(str(error.evalue).split())
         raise NotebookFailed(f"{name}, cell {error.exec_count}: {error.ename}: {line} (executed so far: {target})") from None
-    except DeadKernelError:
+    except (OSError, nbformat.validator.NotebookValidationError) as error:
+        reason = why_not_written(target.parent, error)
+        raise NotebookFailed(f"{name}: {target} cannot be written: {reason}" if reason else f"{name}: {error}") from None
+    except (DeadKernelError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("Kernel died"):
+            raise
         raise NotebookFailed(
             f"{name}: its kernel was ended from outside, most likely since memory ran out (executed so far: {target}); what was saved is "
             f"kept, and the same command goes on: give it more memory, or set batch sizes down"
         ) from None
     notebook = nbformat.read(target, 4)
     notebook.metadata["lpdirs_key"] = stamp
-    write_atomic(target, lambda partial: partial.write_text(nbformat.writes(notebook), encoding="utf-8"))
+    notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
+    where = json.dumps(str(folder.resolve().parent))[1:-1]  # may be named after anyone, as home folders are
+    text = nbformat.writes(notebook).replace(where, "outputs").replace(json.dumps(where)[1:-1], "outputs")
+    write_atomic(target, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
@@ -148,12 +156,9 @@ def interrupt_kernels() -> None:
 def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int = 0) -> bool:
     """Whether the notebook finished in that run, and nothing that its results depend on has changed since."""
     executed = folder / "notebooks" / f"{name}.ipynb"
-    try:
-        stamp = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("lpdirs_key")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # what cannot be read is not done
+    stamp = read_notebook(executed).get("metadata", {}).get("lpdirs_key")  # what cannot be read is not done
     entry = read_log(folder).get(name, {})
-    there = (folder / NOTEBOOKS[name]).exists() and not changed_files(folder, entry, HUGE)
+    there = bool(entry.get("files")) and not changed_files(folder, entry, HUGE)
     return stamp is not None and there and stamp == key(name, profile, folder, given, seed)
 
 

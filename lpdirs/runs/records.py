@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from lpdirs.base.errors import UserError
 from lpdirs.base.files import read_json
 from lpdirs.base.places import workspace
 from lpdirs.models.files import fingerprint
@@ -22,7 +23,32 @@ PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydic
 
 def read_log(folder: Path) -> dict:
     """run.json of a run's folder, or {} where there is none yet; UserError where it is damaged."""
-    return read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    log = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    for name, entry in log.items():
+        if not _is_entry(entry):
+            raise UserError(f"{folder.name}/run.json is damaged (its entry {name[:40]!r}): delete it, and run the notebooks again")
+    return log
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether a notebook's entry has the shape that `Stage.done` writes."""
+    if not isinstance(entry, dict):
+        return False
+    files, computed = entry.get("files", {}), entry.get("provenance", {})
+    of_text = lambda mapping: isinstance(mapping, dict) and all(isinstance(v, str) and len(k) < 250 for k, v in mapping.items())
+    packages = computed.get("packages", {}) if isinstance(computed, dict) else None
+    return of_text(files) and isinstance(packages, dict) and isinstance(entry.get("results", {}), dict)
+
+
+def read_notebook(path: Path) -> dict:
+    """An executed notebook, {} where there is none or it is none: it holds cells, all of them mappings."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    cells, metadata = content.get("cells"), content.get("metadata")
+    whole = isinstance(cells, list) and cells and all(isinstance(cell, dict) and "cell_type" in cell and "source" in cell for cell in cells)
+    return content if whole and isinstance(metadata, dict) and content.get("nbformat") == 4 else {}
 
 
 def provenance() -> dict:

@@ -4,10 +4,11 @@ import json
 from functools import partial
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
-from lpdirs.base.errors import optional
+from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import write_atomic
-from lpdirs.runs.records import read_log
+from lpdirs.runs.records import read_log, read_notebook
 from lpdirs.runs.stage import SINGLE
 
 PAGE = """<!doctype html>
@@ -39,7 +40,10 @@ def write_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     log, rows = read_log(folder), []
     for name in SINGLE:
-        notebook = nbformat.read(folder / "notebooks" / f"{name}.ipynb", 4)
+        path = folder / "notebooks" / f"{name}.ipynb"
+        if not read_notebook(path):
+            raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")
+        notebook = nbformat.read(path, 4)
         notebook.metadata.pop("widgets", None)  # live widgets need a kernel; the static picture beside them stays
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
         write_atomic(report / f"{name}.html", partial(_write, html))
@@ -49,7 +53,7 @@ def write_report(folder: Path) -> Path:
         time = f"{entry['seconds']:.0f} s" if entry else ""
         rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{escape(results)}</td></tr>')
     pictures = "".join(
-        f'<h2>{escape(path.stem.removeprefix("best_"))}</h2><img src="../analysis/{path.name}" alt="{escape(path.stem)}">'
+        f'<h2>{escape(path.stem.removeprefix("best_"))}</h2><img src="../analysis/{escape(quote(path.name))}" alt="{escape(path.stem)}">'
         for path in sorted((folder / "analysis").glob("best_*.png"))
     )
     last = log.get("06_quantitative_analysis", {})

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from lpdirs.base.code import fingerprint_of_code
-from lpdirs.base.errors import MissingInput
+from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import read_json, write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
@@ -38,7 +38,10 @@ def _score(path: Path, steps: int, seed: int) -> Path:
              "directions_fingerprint": fingerprint(path), "K": len(directions), "seed": seed, "score_steps": steps,
              "responses": _hash(path.with_name("responses.csv")), "slices": _hash(run / "data" / "slices.csv"),
              "code": fingerprint_of_code("import lpdirs.runs.scoring")}  # fmt: skip
-    before = read_json(target) if target.exists() else {}
+    try:
+        before = read_scores(target) if target.exists() else {}
+    except UserError:  # torn, or changed by hand: computed again
+        before = {}
     if {key: before.get(key) for key in which} != which:
         generator, measures, sample = _subject(run.resolve(), name, (which["weights"], which["slices"]), seed)
         check_belongs(path, directions, generator)
@@ -48,9 +51,24 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed)
         row = score(generator, directions, measures, responses, steps, seed, sample)
         known = {"rca_cotrained": directions.info.cotrained_accuracy}
-        text = json.dumps(which | known | row, indent=1)
+        content = which | known | row
+        text = json.dumps(content | {"digest": _digest(content)}, indent=1)
         write_atomic(target, lambda partial: partial.write_text(text))
     return target
+
+
+def read_scores(path: Path) -> dict:
+    """What a scores.json says; UserError where it is not what was written."""
+    content = read_json(path)
+    digest = content.pop("digest", None)
+    if digest != _digest(content):
+        where = f"{path.parent.parent.parent.name}/directions/{path.parent.name}"
+        raise UserError(f"{where}/scores.json is not as it was written: the same sweep makes it again")
+    return content
+
+
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _hash(path: Path) -> str | None:

@@ -5,10 +5,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.places import home
@@ -72,7 +72,7 @@ class AnalysisSettings(Settings):
     response_samples: int = setting(256, "starting slices for each direction", ge=2)
     response_shifts: tuple[float, ...] = setting((-4, -2, 0, 2, 4), "shifts at which factors are measured", min_length=3)
     score_steps: int = setting(300, "of a fresh reconstructor", ge=1)
-    score_seeds: tuple[int, ...] = setting((0, 1, 2), "of fresh reconstructors", min_length=1)
+    score_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = setting((0, 1, 2), "of fresh reconstructors", min_length=1)
 
     @field_validator("strip_columns")
     @classmethod
@@ -195,12 +195,21 @@ def load_profile(name: str) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; UserError, in one line, where it holds none."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is not YAML ({' '.join(str(error).split())[:160]})") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} cannot be read ({' '.join(str(error).split())[:160]})") from error
+    values = parse_yaml(text, f"{path.name} is not YAML")
     if not isinstance(values, dict):
         raise UserError(f"{path.name} must hold a mapping of names to values")
     return values
+
+
+def parse_yaml(text: str, complaint: str) -> Any:
+    """What a text says in YAML; UserError that begins with `complaint`, whatever the parser makes of it."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"{complaint} ({' '.join(str(error).split())[:160]})") from error
 
 
 def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:

@@ -18,7 +18,7 @@ from lpdirs.base.files import alone, check_name, write_atomic
 from lpdirs.base.places import workspace
 from lpdirs.base.progress import note, note_to
 from lpdirs.runs.records import changed_files, entry_of, read_log
-from lpdirs.runs.settings import COMMON, PLACES, RunSettings, help_of, in_yaml, load_profile, resolve
+from lpdirs.runs.settings import COMMON, PLACES, RunSettings, check_inputs, help_of, in_yaml, load_profile, resolve, with_hidden_paths
 
 NOTEBOOKS = {  # notebook: the folder of a run that it writes
     "01_data_preparation": "data",
@@ -106,8 +106,12 @@ class Stage:
 def start(notebook: str, names: dict[str, Any]) -> Stage:
     """Begin a notebook: `names` is its locals(), of which the parameters are read. Settings that are None are the profile's."""
     _refuse_unknown(names)
-    given = {k: names[k] for k in PLACES if k in names}
+    given = with_hidden_paths({k: names[k] for k in PLACES if k in names})
     settings, seed = resolve(names["profile"], given), check_seed(names["seed"])
+    if settings.source.data_dir is not None:  # a profile's too: what is written down names no folder
+        settings = settings.but(source=settings.source.but(**with_hidden_paths({"data_dir": settings.source.data_dir})))
+    if notebook == "01_data_preparation":
+        check_inputs(settings)
     folder = run_folder(names["outputs"], names["run"])
     folder.mkdir(parents=True, exist_ok=True)
     check_whole(folder, notebook, settings)
@@ -119,9 +123,20 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
 def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
     """UserError where a file that a notebook reads is not what an earlier one wrote: what is damaged is never built upon."""
     parts = {part for part in READS.get(notebook, ()) if part not in ("gan", "vae") or part in settings.choice.generators}
-    for name, entry in read_log(folder).items():
-        if NOTEBOOKS.get(name) in parts and name != notebook:
-            bad = [path for path in changed_files(folder, entry) if (folder / path).exists()]  # what is missing is said by `need`
+    if notebook == "07_compare_runs":
+        return
+    for part in sorted(parts):
+        where = (folder / part).resolve().parent  # in a sweep data and generators are links to the run that made them
+        writers = [name for name, its in NOTEBOOKS.items() if its == part]
+        log = read_log(where)
+        if (folder / part).exists() and not any(name in log for name in writers) and not _is_old(log):
+            raise UserError(
+                f"{folder.name}/run.json says nothing of {part}/, so that nobody knows whether it is whole: run "
+                f"notebooks/{writers[0]}.ipynb to its end, with run = {folder.name!r}"
+            )
+        for name in writers:
+            entry = log.get(name, {})
+            bad = [path for path in changed_files(where, entry) if (where / path).exists()]  # what is missing is said by `need`
             if bad:
                 raise UserError(
                     f"{folder.name}/{bad[0]} is not what {name} wrote (damaged, or changed since): run notebooks/{name}.ipynb to its end "
@@ -129,8 +144,15 @@ def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
                 )
 
 
+def _is_old(log: dict) -> bool:
+    """Whether a run is of a version that kept no digests."""
+    return any(not str(value).startswith("sha256:") for entry in log.values() for value in entry.get("files", {}).values())
+
+
 def run_folder(outputs: str | Path, run: object) -> Path:
     """Where a run lies: in `outputs`, which is relative to the clone; UserError unless `run` is a plain name."""
+    if not isinstance(outputs, str | Path) or "\0" in str(outputs):
+        raise UserError(f"outputs must be a folder's name, not {outputs!r}")
     return workspace() / outputs / check_name(run)  # an absolute path stays as it is
 
 

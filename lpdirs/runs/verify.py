@@ -7,9 +7,13 @@ from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import read_json
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.files import load_generator
+from lpdirs.runs.grid import Grid
 from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of
-from lpdirs.runs.records import changed_files, provenance, read_log
+from lpdirs.runs.records import changed_files, provenance, read_log, read_notebook
+from lpdirs.runs.scoring import read_scores
 from lpdirs.runs.stage import NOTEBOOKS
+
+WRITES = ("01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions")  # notebooks without which there is nothing
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,35 @@ def verify(folder: Path) -> list[Line]:
     each set of directions is compared with the generator that lies there. Other versions, another revision or a dirty tree are said,
     and break nothing.
     """
-    runs = [folder] if (folder / "run.json").exists() and not (folder / "grid.json").exists() else []
-    runs = runs or sorted(path.parent for path in folder.glob("*/run.json"))
+    if (folder / "grid.json").exists():
+        return [*_verify_sweep(folder), *(_verify_run(folder) if (folder / "run.json").exists() else [])]
+    if (folder / "run.json").exists():
+        return _verify_run(folder)
+    runs = sorted(path.parent for path in folder.glob("*/run.json"))
     if not runs:
         raise MissingInput(f"{folder} holds no run.json: give the folder of a run or of a sweep, such as outputs/demo")
     return [line for run in runs for line in _verify_run(run)]
+
+
+def _verify_sweep(folder: Path) -> list[Line]:
+    """Findings on every run that grid.json speaks of, the links between them, and their scores."""
+    try:
+        grid = Grid(name=folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
+        jobs, links = grid.jobs(), grid.links()
+    except (UserError, TypeError, ValueError, AttributeError, KeyError) as error:
+        return [Line(folder.name, f"grid.json is damaged ({' '.join(str(error).split())[:120]}): run the sweep again", True)]
+    lines = []
+    for run in dict.fromkeys(job.run for job in jobs):
+        lines += _verify_run(folder / run) if (folder / run / "run.json").exists() else [Line(run, "run.json is missing", True)]
+    for link, target in links.items():
+        if not (folder / link).is_symlink() or (folder / link).readlink() != Path(target) or not (folder / link).exists():
+            lines.append(Line(folder.name, f"{link} is not the link to {target} that the sweep made", True))
+    for path in sorted(folder.glob("*/directions/*/scores.json")):
+        try:
+            read_scores(path)
+        except UserError as error:
+            lines.append(Line(path.parent.parent.parent.name, str(error), True))
+    return lines
 
 
 def _verify_run(run: Path) -> list[Line]:
@@ -54,8 +82,13 @@ def _verify_run(run: Path) -> list[Line]:
             what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
             lines.append(Line(run.name, f"{path} {what}", True))
         executed = run / "notebooks" / f"{notebook}.ipynb"
-        if executed.exists() and not _is_notebook(executed):
+        if executed.exists() and not read_notebook(executed):
             lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
+        if not entry.get("files") and notebook in WRITES:
+            lines.append(Line(run.name, f"run.json names no files of notebook {notebook}: run it again", True))
+    for executed in sorted((run / "notebooks").glob("*.ipynb")):
+        if executed.stem in NOTEBOOKS and executed.stem not in log:
+            lines.append(Line(run.name, f"notebooks/{executed.name} is there, and run.json says nothing of it: run it again", True))
     for file in directions_files(run):
         try:
             directions = Directions.load(file)
@@ -70,18 +103,11 @@ def _verify_run(run: Path) -> list[Line]:
     return [Line(run.name, head), *lines]
 
 
-def _is_notebook(path: Path) -> bool:
-    try:
-        return isinstance(read_json(path).get("cells"), list)
-    except UserError:
-        return False
-
-
 def _otherwise(run: Path, log: dict) -> list[Line]:
     """What is different here from where the run was computed."""
     here, lines = provenance(), dict[str, None]()
     for entry in (entry for entry in log.values() if isinstance(entry, dict)):
-        computed = entry.get("provenance", {"packages": {}, "git": here["git"], "git_dirty": False})
+        computed = {"packages": {}, "git": here["git"], "git_dirty": False} | entry.get("provenance", {})
         for name, version in computed["packages"].items():
             if here["packages"].get(name) != version:
                 lines[f"computed with {name} {version}, here is {here['packages'].get(name)}"] = None

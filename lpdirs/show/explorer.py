@@ -260,7 +260,7 @@ def _close(widget: widgets.Widget) -> None:
 
 def sparkline(values: list[float] | None, title: str) -> str:
     """Values along a direction as a small SVG curve; empty where there are none."""
-    if not values or not np.isfinite(values).all():
+    if not values or len(values) < 2 or not np.isfinite(values).all():
         return ""
     y = 9 - 8 * np.array(values) / max(2.0, float(np.abs(values).max()))
     points = " ".join(f"{4 + 52 * i / (len(y) - 1):.1f},{v:.1f}" for i, v in enumerate(y))

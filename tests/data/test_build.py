@@ -89,7 +89,7 @@ def test_every_file_is_used_or_rejected(dicom_folder, tmp_path):
     rejected = pd.read_csv(tmp_path / "data" / "rejected.csv")
     assert data["slices"] + len(rejected) == len(find_files(source))
     assert set(rejected["reason"]) <= set(REASONS)
-    assert dict(zip(rejected["file"], rejected["reason"], strict=True))["notes.txt"] == "not DICOM"
+    assert data["rejected"]["not DICOM"] == 1 and "notes.txt" not in set(rejected["file"]), "it may be named after anyone"
 
 
 def test_identifiers_of_a_clinic_are_not_copied(dicom_folder, tmp_path):

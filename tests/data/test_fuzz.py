@@ -16,8 +16,9 @@ from pydicom.uid import RLELossless
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
-from lpdirs.data.dicom import read_header, read_headers, read_hu
+from lpdirs.data.dicom import read_header, read_headers
 from lpdirs.data.folder import find_files, list_files
+from lpdirs.data.pixels import read_hu
 from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.series import DataSettings
 from lpdirs.data.stacks import arrange
@@ -134,7 +135,7 @@ def test_a_folder_of_mutants_is_built_and_accounted_for(originals, tmp_path):
         folder = source.joinpath(*["nested"] * (i % 3 + 1), str(i % 4))
         folder.mkdir(parents=True, exist_ok=True)
         mutate(rng, data, plain, folder / f"{i}.dcm")
-    shutil.copy(plain, source / "good.dcm")
+    write(source / "good.dcm", chest(0.5), 0)
     (source / "loop").symlink_to(source, target_is_directory=True)
     (source / "dangling").symlink_to(source / "nowhere")
     described = build_dataset(source, tmp_path / "data", DataSettings(size=32))

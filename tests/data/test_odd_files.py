@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedCTImageStorage, MediaStorageDirectoryStorage
 
+from lpdirs.data import dicom, pixels
 from lpdirs.data.build import NoSlices, build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
@@ -250,18 +251,18 @@ def test_links_hidden_files_and_foreign_files_are_all_listed(tmp_path):
 def test_what_could_not_be_opened_is_read_when_it_can_be(tmp_path, monkeypatch):
     """Rights and memory come back; only what lies in the file itself is remembered."""
     series(tmp_path / "in")
-    read = pydicom.dcmread
-    for trouble, part in ((PermissionError(errno.EACCES, "denied"), {}), (MemoryError(), {"stop_before_pixels": True})):
+    for trouble, module in ((PermissionError(errno.EACCES, "denied"), dicom), (MemoryError(), pixels)):
+        read = module.read_partial
 
-        def refuse(path, *args, trouble=trouble, part=part, **kwargs):
-            if str(path).endswith("005.dcm") and part.items() <= kwargs.items():
+        def refuse(file, *args, trouble=trouble, read=read, **kwargs):
+            if file.name.endswith("005.dcm"):
                 raise trouble
-            return read(path, *args, **kwargs)
+            return read(file, *args, **kwargs)
 
-        monkeypatch.setattr(pydicom, "dcmread", refuse)
-        data, _ = build(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "read_partial", refuse)
+            data, _ = build(tmp_path)
         assert data["slices"] == 11 and data["rejected"] == {"cannot be read": 1}
-        monkeypatch.setattr(pydicom, "dcmread", read)
         data, _ = build(tmp_path)
         assert data["slices"] == 12 and not data["rejected"]
         os.utime(tmp_path / "in" / "005.dcm")  # so that the next build looks again
@@ -295,7 +296,7 @@ def test_a_deflate_bomb_is_refused_before_it_is_inflated(tmp_path):
     bomb = packer.compress(body) + b"".join(packer.compress(bytes(2**24)) for _ in range(40)) + packer.flush()
     (tmp_path / "in" / "bomb").write_bytes(data[:start] + bomb)
     write(tmp_path / "in" / "good", chest(0.5), 0)
-    assert build(tmp_path)[0]["rejected"] == {"damaged pixels": 1}
+    assert build(tmp_path)[0]["rejected"] == {"not DICOM": 1}
 
 
 # who is left?

@@ -82,7 +82,7 @@ def test_a_salt_is_random_and_a_weak_one_is_refused(tmp_path, monkeypatch):
 
 def test_a_file_s_name_is_no_formula(dicom_folder, tmp_path):
     shutil.copytree(dicom_folder / "P0001", tmp_path / "in")
-    (tmp_path / "in" / "=HYPERLINK(1)").write_text("x")
+    shutil.copy(tmp_path / "in" / "000.dcm", tmp_path / "in" / "=HYPERLINK(1)")
     build_dataset(tmp_path / "in", tmp_path / "out", SETTINGS)
     assert pd.read_csv(tmp_path / "out" / "rejected.csv")["file"][0] == "'=HYPERLINK(1)"
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["names"] == "as in the files"

@@ -24,8 +24,9 @@ from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs import notebooks
 from lpdirs.runs.models import open_models
 from lpdirs.runs.notebooks import is_done, key
+from lpdirs.runs.records import files_of
 from lpdirs.runs.scoring import score_run
-from lpdirs.runs.stage import open_run
+from lpdirs.runs.stage import NOTEBOOKS, open_run
 from lpdirs.runs.verify import verify
 from lpdirs.scores.response import respond
 from tests.conftest import ROOT, SETTINGS
@@ -41,7 +42,7 @@ def folder(tmp_path):
         ("data", "dataset.json"),
         ("gan", "generator.safetensors"),
         ("vae", "vae.safetensors"),
-        ("directions", "x"),
+        ("directions", "directions.safetensors"),
         ("notebooks", "x"),
     ):
         (run / part).mkdir(parents=True)
@@ -50,7 +51,11 @@ def folder(tmp_path):
 
 
 def stamp(name, folder, given=None, seed=0):
-    notebook = nbformat.v4.new_notebook()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    log = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
+    part = NOTEBOOKS[name]
+    log[name] = {"files": files_of(folder, name, part, {})}
+    (folder / "run.json").write_text(json.dumps(log))
     notebook.metadata["lpdirs_key"] = key(name, "smoke", folder, given or {}, seed)
     nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     assert is_done(name, "smoke", folder, given or {}, seed)
@@ -131,7 +136,6 @@ def test_a_gan_s_configuration_does_not_wait_for_the_vae(folder):
 
 
 def test_weights_that_were_deleted_are_made_again(folder):
-    (folder / "run.json").write_text(json.dumps({"02_train_gan": {"files": {"gan/generator.safetensors": "x"}}}))
     stamp("02_train_gan", folder)
     (folder / "gan" / "generator.safetensors").unlink()
     assert (folder / "gan").is_dir() and not is_done("02_train_gan", "smoke", folder, {})
@@ -143,6 +147,7 @@ def test_outputs_below_the_data_folder_are_no_input(tmp_path):
     (run / "notebooks").mkdir()
     (tmp_path / "a.dcm").write_text("x")
     given = {"data_dir": str(tmp_path)}
+    (run / "data" / "dataset.json").write_text("made by it")
     stamp("01_data_preparation", run, given)
     (run / "data" / "slices.npy").write_text("made by it")
     (tmp_path / ".DS_Store").write_text("hidden")
@@ -175,7 +180,7 @@ def test_an_unmounted_folder_leaves_the_data_set(dicom_folder, tmp_path):
     made = build_dataset(source, tmp_path / "data", SETTINGS)
     shutil.rmtree(source)
     source.mkdir()
-    with pytest.raises(UserError, match="it holds no files"):
+    with pytest.raises(UserError, match="holds no files"):
         build_dataset(source, tmp_path / "data", SETTINGS)
     assert json.loads((tmp_path / "data" / "dataset.json").read_text()) == made
 

@@ -23,6 +23,7 @@ from lpdirs.runs.comparison import collect
 from lpdirs.runs.grid import DISCOVER, Grid
 from lpdirs.runs.notebooks import is_done
 from lpdirs.runs.records import read_log
+from lpdirs.runs.scoring import _digest
 from lpdirs.runs.sweep import Outcome, do
 from tests.conftest import ROOT
 
@@ -194,10 +195,11 @@ def test_one_that_fails_keeps_its_red_cell_and_stops_no_other(serial, tmp_path, 
     for part in ("data", "gan"):  # what the sweep above has made
         (tmp_path / "grid_tiny" / "seed-0").mkdir(exist_ok=True)
         (tmp_path / "grid_tiny" / "seed-0" / part).symlink_to(undisturbed / "seed-0" / part)
-    (tmp_path / "grid_tiny" / "seed-0" / "notebooks").symlink_to(undisturbed / "seed-0" / "notebooks")
+    for name in ("notebooks", "run.json"):
+        (tmp_path / "grid_tiny" / "seed-0" / name).symlink_to(undisturbed / "seed-0" / name)
     assert main(["sweep", str(write(tmp_path, content)), "--outputs", str(tmp_path), "--workers", "2"]) == 1
     captured = capsys.readouterr()
-    assert "seed-0/02_train_gan: done before" in captured.out and "fewer than n_directions 3000" in captured.out
+    assert "seed-0/02_train_gan: done before" in captured.out and "fewer than the 3000 directions asked for" in captured.out
     last = captured.err.strip().splitlines()[-1]
     assert last.startswith("error: 1 of 4 notebooks did not end well: gan-bad-seed0/04_discover_directions;")
     red = nbformat.read(tmp_path / "grid_tiny" / "gan-bad-seed0" / "notebooks" / f"{DISCOVER}.ipynb", 4)
@@ -222,7 +224,7 @@ def test_only_what_notebook_04_last_wrote_is_compared(tmp_path):
     for name, kappa in (("gan-unit32", 0.2), ("gan-unit16", 0.8)):
         (run / "directions" / name).mkdir(parents=True)
         (run / "directions" / name / "directions.safetensors").write_text("")
-        (run / "directions" / name / "scores.json").write_text(json.dumps({"kappa": kappa}))
+        (run / "directions" / name / "scores.json").write_text(json.dumps({"kappa": kappa, "digest": _digest({"kappa": kappa})}))
     (run / "run.json").write_text(json.dumps({DISCOVER: {"results": {"sets": ["gan-unit16"]}}}))
     (tmp_path / "grid.json").write_text(json.dumps({"generators": ["gan"], "configurations": {"a": {}}, "seeds": [0]}))
     assert collect(tmp_path)["kappa"].tolist() == [0.8]

@@ -1,0 +1,120 @@
+"""The pixels of a CT file as an upright slice in HU, or the reason why they are none."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from pydicom.filereader import read_partial
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000TransferSyntaxes, RLELossless
+from scipy import ndimage
+
+from lpdirs.data.decoder import decode
+from lpdirs.data.dicom import PIXELS, Header, in_order, turn
+from lpdirs.data.folder import LARGEST
+from lpdirs.data.reasons import Unusable, unreadable
+
+IMPOSSIBLE = 31_000.0  # HU beyond which no scanner writes: the extended scale ends at 30,710
+AIR, TISSUE = (-1200.0, -600.0), (-250.0, 350.0)  # HU of which a slice must hold at least ENOUGH each
+ENOUGH = 0.01
+
+
+def read_hu(header: Header) -> np.ndarray:
+    """The slice in HU, float32 (rows, columns), the patient's left at the right and front at the top; Unusable if damaged."""
+    return read_slice(header)[0]
+
+
+def read_slice(header: Header) -> tuple[np.ndarray, np.ndarray]:
+    """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            raw = _pixels(header.path)
+    except Unusable:
+        raise
+    except Exception as error:
+        raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
+    if raw.ndim != 2:
+        raise Unusable("colour" if raw.ndim == 3 and raw.shape[-1] in (3, 4) else "several frames")
+    if raw.shape != header.shape:
+        raise Unusable("damaged pixels")
+    hu = raw.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept)
+    _check_once(hu)
+    unseen = hu < -1024  # outside the field of view scanners write anything
+    if header.padding is not None:
+        unseen |= _tagged_padding(raw, hu, *header.padding)
+    unseen |= _untagged_padding(raw, hu) | _corners(raw, hu)
+    hu[unseen] = -1000
+    _check_plausible(hu, unseen)
+    transpose, flip_rows, flip_columns = turn(header.orientation)
+    upright = lambda a: np.ascontiguousarray((a.T if transpose else a)[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
+    return upright(hu), upright(unseen)
+
+
+def _tagged_padding(raw: np.ndarray, hu: np.ndarray, value: int, limit: int) -> np.ndarray:
+    """Pixels from the padding value to its limit, in either reading of the 16 bits; of values that tissue has too, those that reach the
+    frame's border alone."""
+    low, high = sorted((value & 0xFFFF, limit & 0xFFFF))
+    bits = raw.astype(np.int64) & 0xFFFF
+    padding = (bits >= low) & (bits <= high)
+    return padding if not padding.any() or hu[padding].max() < -900 else _from_border(padding)
+
+
+def _from_border(mask: np.ndarray) -> np.ndarray:
+    labels, _ = ndimage.label(mask)
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return np.isin(labels, border[border > 0])
+
+
+def _corners(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Untagged padding of a value that tissue has too: the same in all four corners, unlike air, and far into the frame from there."""
+    corners = raw[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if (corners != corners[0]).any() or hu[0, 0] < -900:
+        return np.zeros(raw.shape, bool)
+    padding = _from_border(raw == corners[0])
+    return padding if padding.mean() > 0.05 else np.zeros(raw.shape, bool)
+
+
+def _check_once(hu: np.ndarray) -> None:
+    """Unusable where the intercept was taken off twice: much of the frame is about -2024, and not the one value that padding has."""
+    twice = hu[(hu > -2200) & (hu < -1850)]
+    if len(twice) > 0.05 * hu.size and len(np.unique(twice)) > 8:
+        raise Unusable("implausible HU")
+
+
+def _untagged_padding(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
+    """Pixels with a value that no scanner writes for tissue, where it is a single value that reaches the frame's border: padding.
+
+    Several such values, or inside the frame alone, come of pixels that were decoded with the wrong sign: Unusable.
+    """
+    impossible = np.abs(hu) > IMPOSSIBLE
+    if impossible.any():
+        border = np.concatenate([impossible[0], impossible[-1], impossible[:, 0], impossible[:, -1]])
+        if len(np.unique(raw[impossible])) > 1 or not border.any():
+            raise Unusable("implausible HU")
+    return impossible
+
+
+def _check_plausible(hu: np.ndarray, unseen: np.ndarray) -> None:
+    """Unusable unless what was seen holds air (or lung) and soft tissue: those of a body in air."""
+    step = max(1, min(hu.shape) // 128)  # a sixteenth of the pixels of a usual frame tells as much
+    some = hu[::step, ::step][~unseen[::step, ::step]]
+    if not len(some):
+        raise Unusable("implausible HU")
+    for low, high in (AIR, TISSUE):
+        if ((some > low) & (some < high)).mean() < ENOUGH:
+            raise Unusable("implausible HU")
+
+
+def _pixels(path: Path) -> np.ndarray:
+    if path.stat().st_size > LARGEST:
+        raise Unusable("implausible size")
+    with open(path, "rb") as file:
+        ds = read_partial(file, in_order(PIXELS + 1), force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:  # no preamble: what the parser found must have been uncompressed
+        implicit, little = ds.original_encoding
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    syntax = ds.file_meta.TransferSyntaxUID
+    if syntax in JPEG2000TransferSyntaxes:
+        ds.pixel_array_options(decoding_plugin="pylibjpeg")
+    elif syntax.is_encapsulated and syntax != RLELossless:
+        return decode(path)
+    return ds.pixel_array
