@@ -1,5 +1,6 @@
 """What happens to runs: kernels that are killed, terminals that are closed, files that are damaged, two commands at once."""
 
+import json
 import os
 import resource
 import shutil
@@ -178,3 +179,62 @@ def test_a_gan_is_trained_further(finished, tmp_path):
     more = GIVEN | {"gan_steps": 5}
     run_notebooks("smoke", "tiny", more, outputs=tmp_path, names=("02_train_gan",))
     assert len(load_checkpoint(tmp_path / "tiny" / "gan")["history"]) == 5
+
+
+def test_what_run_json_does_not_speak_of_is_not_done_and_not_built_upon(finished, tmp_path, capsys):
+    run = tmp_path / "tiny"
+    shutil.copytree(finished, run)
+    log = read_log(run)
+    for change in ({"files": {}}, None):
+        changed = {name: entry for name, entry in log.items() if name != "02_train_gan" or change is not None}
+        if change is not None:
+            changed["02_train_gan"] = log["02_train_gan"] | change
+        (run / "run.json").write_text(json.dumps(changed))
+        assert not is_done("02_train_gan", "smoke", run, GIVEN) and is_done("03_train_vae", "smoke", run, GIVEN)
+        capsys.readouterr()
+        assert main(["verify", str(run)]) == 1 and "02_train_gan" in capsys.readouterr().out
+    with pytest.raises(UserError, match="run.json says nothing of gan/.*run notebooks/02_train_gan.ipynb"):
+        start("04_discover_directions", {"profile": "smoke", "run": "tiny", "outputs": str(tmp_path), "seed": 0})
+    (run / "run.json").unlink()
+    assert not any(is_done(name, "smoke", run, GIVEN) for name in SINGLE)
+
+
+@pytest.mark.parametrize(
+    "entry", [5, None, [], {"files": None}, {"files": {"a": 5}}, {"files": {"a" * 400: "x"}}, {"provenance": None}, {"results": 5}]
+)
+def test_a_run_json_of_an_odd_shape_is_a_line(entry, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "tiny")
+    (tmp_path / "tiny" / "run.json").write_text(json.dumps({"02_train_gan": entry}))
+    assert main(["verify", str(tmp_path / "tiny")]) == 1
+    said = capsys.readouterr()
+    assert "BROKEN tiny: " in said.out and "run.json is damaged" in said.out and not said.err
+    with pytest.raises(UserError, match="run.json is damaged"):
+        start("04_discover_directions", {"profile": "smoke", "run": "tiny", "outputs": str(tmp_path), "seed": 0})
+
+
+@pytest.mark.parametrize("content", ['{"cells": []}', '{"cells": 3}', '{"cells": [5], "metadata": {}, "nbformat": 4}', "[" * 100_000])
+def test_a_damaged_executed_notebook_is_not_done(content, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "tiny")
+    (tmp_path / "tiny" / "notebooks" / "03_train_vae.ipynb").write_text(content)
+    assert not is_done("03_train_vae", "smoke", tmp_path / "tiny", GIVEN)
+    assert main(["verify", str(tmp_path / "tiny")]) == 1
+    assert "BROKEN tiny: notebooks/03_train_vae.ipynb cannot be read: run it again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["2024-13-45", "!!int abc", "!!float x", "0x_", "!!timestamp foo", "[" * 3000, "[1"])
+def test_values_that_no_parser_takes_are_a_line(value, tmp_path, capsys):
+    assert main(["run", "--profile", "smoke", "--outputs", str(tmp_path), "--set", f"gan_steps={value}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: --set gan_steps=") and said.count("\n") == 1
+
+
+def test_no_folder_is_named_in_what_a_run_writes(finished, tmp_path):
+    """Of the data, however it is given; and of the outputs, which may lie in a patient's folder or a user's home."""
+    patient = tmp_path / "DOE^Jane"
+    patient.mkdir()
+    stage = start("01_data_preparation", {"profile": "smoke", "run": "r", "outputs": str(tmp_path), "seed": 0, "data_dir": str(patient)})
+    assert stage.settings.source.data_dir.startswith("folder-") and "DOE" not in stage._repr_html_()
+    written = [path for path in finished.rglob("*") if path.is_file() and path.suffix in (".json", ".ipynb", ".html", ".csv")]
+    assert len(written) > 20
+    named = [path for path in written if str(finished.parent) in path.read_text(encoding="utf-8", errors="replace")]
+    assert not named

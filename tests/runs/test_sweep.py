@@ -315,3 +315,33 @@ def test_profiles_and_grids_do_not_mix():
 
     with pytest.raises(UserError, match="choose one of chest, demo, paper, smoke, or"):
         load_profile("grid_demo")
+
+
+@pytest.mark.parametrize("damage", ["link gone", "link elsewhere", "run gone", "scores torn", "scores forged", "grid torn", "table"])
+def test_verify_finds_what_is_damaged_in_a_sweep(damage, serial, tmp_path, capsys):
+    _, folder, _ = serial
+    copy = tmp_path / folder.name
+    subprocess.run(["cp", "-a", folder, copy], check=True)
+    run = next(path for path in sorted(copy.iterdir()) if path.name.startswith("gan-"))
+    scores = next(run.glob("directions/*/scores.json"))
+    if damage.startswith("link"):
+        (run / "gan").unlink()
+        if damage == "link elsewhere":
+            (run / "gan").symlink_to("../seed-0/data", target_is_directory=True)
+    elif damage == "run gone":
+        subprocess.run(["rm", "-r", run], check=True)
+    elif damage == "scores torn":
+        scores.write_text("{")
+    elif damage == "scores forged":
+        scores.write_text(json.dumps(json.loads(scores.read_text()) | {"kappa": 0.99}))
+    elif damage == "grid torn":
+        (copy / "grid.json").write_text("[]")
+    else:
+        table = copy / "comparison" / "scores.csv"
+        table.write_text(table.read_text().replace("unit", "Unit", 1))
+    assert main(["verify", str(copy)]) == 1
+    said = capsys.readouterr()
+    assert "BROKEN" in said.out and not said.err
+    if damage.startswith("scores"):
+        with pytest.raises(UserError, match="scores.json"):
+            collect(copy)
