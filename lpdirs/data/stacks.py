@@ -142,6 +142,8 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
             seen[header.number] += 1
         return _joined(list(parts.values()))
     runs = _runs(sorted(stack, key=lambda h: h.number))
+    if sum(len(run) > 2 for run in runs) < 2 and not _many(stack):
+        return [stack]  # one, but for a slice or two that are numbered out of turn
     if len(runs) <= max(2, len(stack) / 4):
         return _joined(runs)
     depth = max(map(len, at.values()))
