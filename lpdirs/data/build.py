@@ -78,7 +78,7 @@ def _build(
     if before and not isinstance(before.get("settings"), dict):
         raise UserError(f"{folder.parent.name}/{folder.name}/dataset.json is damaged: delete it to have the data set built again")
     current = bool(before) and before["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
-    if before and "window" in before["settings"]:  # as versions before 0.3 wrote them
+    if before and "window" in before["settings"]:  # as earlier versions wrote them
         low, high = before["settings"].pop("window")
         before["settings"] |= {"salt": None, "source": wanted["source"], "window_low": low, "window_high": high}
     if before:

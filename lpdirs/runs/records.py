@@ -100,7 +100,7 @@ def digest_of(path: Path) -> str:
 
 
 def is_as_written(path: Path, was: str) -> bool:
-    """Whether a file has the digest that run.json has; versions before 0.3 kept a hash of tensors, or of bytes without a prefix."""
+    """Whether a file has the digest that run.json has; earlier versions kept a hash of tensors, or of bytes without a prefix."""
     if was.startswith("sha256:"):
         return digest_of(path) == was
     try:
