@@ -22,7 +22,7 @@ from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import Header, read_headers
 from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
-from lpdirs.data.private import KNOWN, private_folder, pseudonym, salt, write_key
+from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
 from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
@@ -56,7 +56,7 @@ def build_dataset(
     is written to the private folder (`lpdirs.data.private`). Raises NoSlices when nothing can be used.
     """
     source, folder = Path(source).resolve(), Path(folder).resolve()
-    if folder == source or folder == private_folder().resolve():
+    if folder == source or (folder / "salt").is_file():
         raise UserError("the data set needs a folder of its own, which is neither the data folder nor the private one")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder.name} is a file: choose another folder for the data set")
@@ -119,12 +119,12 @@ def _build(
     public = {} if synthetic else written_splits()  # identifiers that are no secret
     proven = {header.path for header in headers if synthetic or header.patient in public}
     open_names = bool(headers) and len(proven) == len(headers)
-    secret, key = salt(), dict[str, str]()
+    key: dict[str, str] = {}
 
     def shown(identifier: str, prefix: str, known: bool) -> str:
         if known:
             return identifier
-        name = pseudonym(identifier, secret, prefix)
+        name = pseudonym(identifier, salt(), prefix)  # made at the first need: synthetic data has nothing to hide
         key[name] = identifier
         return name
 

@@ -86,3 +86,11 @@ def test_a_file_s_name_is_no_formula(dicom_folder, tmp_path):
     build_dataset(tmp_path / "in", tmp_path / "out", SETTINGS)
     assert pd.read_csv(tmp_path / "out" / "rejected.csv")["file"][0] == "'=HYPERLINK(1)"
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["names"] == "as in the files"
+
+
+def test_synthetic_data_needs_no_private_folder(dicom_folder, tmp_path, monkeypatch):
+    """A home that cannot be written is no obstacle to the phantom."""
+    shutil.copytree(dicom_folder, tmp_path / "data" / "dicom")
+    monkeypatch.setenv("LPDIRS_PRIVATE", str(tmp_path / "private"))
+    build_dataset(tmp_path / "data" / "dicom", tmp_path / "data", SETTINGS)
+    assert not (tmp_path / "private").exists()
