@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpdirs.base.errors import UserError
 from lpdirs.models.generators import device_of, draw_z, latent_dim_of
@@ -122,24 +123,36 @@ def pca_encoded(encoded: Tensor) -> Tensor:
     return _sorted_eigenvectors(torch.cov(encoded.double().T))
 
 
-def jacobian(generator: nn.Module, samples: int = 64, batch: int = 16, seed: int = 0) -> Tensor:
+def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batch: int = 16, seed: int = 0) -> Tensor:
     """Eigenvectors of E[J^T J] over random z, largest first, (d, d): what changes most pixels most (as Ramesh et al. 2019).
 
-    By products J^T (J e_i), so that no Jacobian is ever held.
+    By products J^T (J v), so that no Jacobian is ever held. The first `k` alone, (k, d), are found with 4 (k + 8) products in place of d
+    where that is fewer: subspace iteration from random vectors (Halko et al. 2011, algorithm 4.4).
     """
     d, device = latent_dim_of(generator), device_of(generator)
     z = draw_z(generator, samples, seed).to(device)
-    gram = torch.zeros(d, d, dtype=torch.float64)
-    for part in z.split(batch):
-        with torch.enable_grad():
-            _, pull = vjp(generator, part)  # type: ignore[misc]
-        for i in range(d):
-            tangent = torch.zeros_like(part)
-            tangent[:, i] = 1
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch's own, when it first loads forward mode
-                _, pushed = jvp(generator, (part,), (tangent,))  # type: ignore[misc]
-            gram[i] += pull(pushed)[0].sum(0).double().cpu()
-    return _sorted_eigenvectors((gram + gram.T) / 2)
+
+    def products(vectors: Tensor) -> Tensor:
+        """E[J^T J] v for each row v of (m, d)."""
+        found = torch.zeros(len(vectors), d, dtype=torch.float64)
+        # attention has forward derivatives in its plain form alone; the warning is torch's own, when it first loads forward mode
+        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings(action="ignore", category=FutureWarning):
+            for part in z.split(batch):
+                with torch.enable_grad():
+                    _, pull = vjp(generator, part)  # type: ignore[misc]
+                for i, vector in enumerate(vectors.to(part)):
+                    _, pushed = jvp(generator, (part,), (vector.expand_as(part),))  # type: ignore[misc]
+                    found[i] += pull(pushed)[0].sum(0).double().cpu()
+        return found
+
+    if k is None or 4 * (k + 8) >= d:
+        gram = products(torch.eye(d))
+        return _sorted_eigenvectors((gram + gram.T) / 2)[:k]
+    vectors = torch.randn(k + 8, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for _ in range(3):
+        vectors = torch.linalg.qr(products(vectors).T)[0].T
+    small = products(vectors) @ vectors.T
+    return (_sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
 
 
 def oracle(z: Tensor, factors: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def discover(
     elif method == "sefa":
         matrix = closed_form.sefa(generator)[:k]
     elif method == "jacobian":
-        matrix = closed_form.jacobian(generator, seed=seed)[:k]
+        matrix = closed_form.jacobian(generator, k, seed=seed)
     elif method == "random":
         matrix = closed_form.random(k, d, seed, orthonormal=k <= d)
     elif method == "coordinate":

@@ -15,7 +15,7 @@ from lpdirs.base.settings import Settings, setting
 from lpdirs.discovery.directions import DirectionMatrix, Directions, DirectionsInfo
 from lpdirs.discovery.reconstructor import make_reconstructor
 from lpdirs.models.frozen import faster
-from lpdirs.models.generators import device_of, draw_z, info_of, latent_dim_of
+from lpdirs.models.generators import channels_of, device_of, draw_z, info_of, latent_dim_of
 
 
 class DiscoverySettings(Settings):
@@ -65,7 +65,7 @@ class Discovery:
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start).to(device)
-            self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions).to(device)
+            self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions, channels_of(generator)).to(device)
         self._begun_at = None if start is None else hashlib.sha256(start.matrix.float().cpu().numpy().tobytes()).hexdigest()[:16]
         self._reconstruct = compiled(self.reconstructor, s.compile)
         groups = [{"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor}]

@@ -12,11 +12,11 @@ LEAST = 32  # px that LeNet's three convolutions need; smaller images are enlarg
 class LeNet(nn.Module):
     """LeNet-like R with BatchNorm and mean pooling: 74.6 k parameters at K = 32, 80.4 k at K = 100."""
 
-    def __init__(self, k: int, width: int = 2):
+    def __init__(self, k: int, width: int = 2, channels: int = 1):
         super().__init__()
         c1, c2, c3, hidden = 3 * width, 8 * width, 60 * width, 42 * width
         self.features = nn.Sequential(
-            *(nn.Conv2d(2, c1, 5), nn.BatchNorm2d(c1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(2 * channels, c1, 5), nn.BatchNorm2d(c1), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(c1, c2, 5), nn.BatchNorm2d(c2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(c2, c3, 5), nn.BatchNorm2d(c3), nn.ReLU()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
@@ -25,7 +25,7 @@ class LeNet(nn.Module):
         self.which, self.how_far = head(k), head(1)
 
     def forward(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (B, 1, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
+        """Both (B, C, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
         pair = torch.cat([x, shifted], 1)
         if pair.shape[-1] < LEAST:
             pair = F.interpolate(pair, (LEAST, LEAST), mode="bilinear", align_corners=False)
@@ -34,21 +34,21 @@ class LeNet(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """torchvision's ResNet-18 on the two slices as channels, enlarged to `upsample` px (224 in the paper; 0: as they are)."""
+    """torchvision's ResNet-18 on the two slices' channels, enlarged to `upsample` px (224 in the paper; 0: as they are)."""
 
-    def __init__(self, k: int, upsample: int = 224):
+    def __init__(self, k: int, upsample: int = 224, channels: int = 1):
         super().__init__()
         resnet18 = optional("torchvision.models", "features").resnet18  # here, since it takes seconds to import and LeNet does without
 
         self.upsample = upsample
         self.features = resnet18(weights=None)
-        self.features.conv1 = nn.Conv2d(2, 64, 7, 2, 3, bias=False)
+        self.features.conv1 = nn.Conv2d(2 * channels, 64, 7, 2, 3, bias=False)
         nn.init.kaiming_normal_(self.features.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.features.fc = nn.Identity()
         self.which, self.how_far = nn.Linear(512, k), nn.Linear(512, 1)
 
     def forward(self, x: Tensor, shifted: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (B, 1, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
+        """Both (B, C, S, S) in [-1, 1]; logits of k (B, K) and eps (B,)."""
         pair = torch.cat([x, shifted], 1)
         pair = ((pair + 1) / 2 - 0.456) / 0.224
         if self.upsample:
@@ -57,11 +57,11 @@ class ResNet18(nn.Module):
         return self.which(h), self.how_far(h).squeeze(1)
 
 
-def make_reconstructor(kind: str, k: int) -> nn.Module:
-    """R for k directions: "lenet", "resnet18" (at 224 px, as published) or "resnet18-native" (at the slices' own size)."""
+def make_reconstructor(kind: str, k: int, channels: int = 1) -> nn.Module:
+    """R for k directions of images with `channels`: "lenet", "resnet18" (at 224 px, as published) or "resnet18-native" (at the slices' own size)."""
     if kind == "lenet":
-        return LeNet(k)
+        return LeNet(k, channels=channels)
     if kind in ("resnet18", "resnet18-native"):
         # channels last: a step takes 5 to 10 percent less on CPUs too
-        return ResNet18(k, upsample=224 if kind == "resnet18" else 0).to(memory_format=torch.channels_last)
+        return ResNet18(k, 224 if kind == "resnet18" else 0, channels).to(memory_format=torch.channels_last)
     raise UserError(f"reconstructor must be 'lenet', 'resnet18' or 'resnet18-native', not {kind!r}")

@@ -57,8 +57,13 @@ class Display:
         low, high = self.window
         return (x + 1) * ((high - low) / 2) + low
 
+    def pictures(self, x: Any) -> np.ndarray:
+        """Images (N, C, S, S) in [-1, 1] as values, (N, S, S), or (N, S, S, 3) of colour."""
+        values = np.asarray(self.value(x))
+        return values[:, 0] if values.shape[1] == 1 else np.moveaxis(values, 1, -1)
+
     def to_grey(self, values: np.ndarray, preset: str = "full") -> np.ndarray:
-        """Values as 8-bit grey."""
+        """Values as 8 bits: grey, or colour where they are."""
         low, high = self.greys[preset]
         return (np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
@@ -69,6 +74,9 @@ def ct(window: tuple[float, float]) -> Display:
 
 
 def display_of(generator: nn.Module, display: Display | None = None) -> Display:
-    """The display that is given, else that of a generator of CT, else plain grey from -1 to 1."""
+    """The display that is given, else the generator's own, else that of a generator of CT, else plain grey from -1 to 1."""
+    own = getattr(generator, "display", None)
+    if display is None and isinstance(own, Display):
+        return own
     window = info_of(generator).window
     return display or (ct(window) if window else Display())

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lpdirs.base.compute import compiled
-from lpdirs.models.generators import prior_of
+from lpdirs.models.generators import channels_of, prior_of
 
 
 def fold_batchnorm(generator: nn.Module) -> nn.Module:
@@ -41,6 +41,7 @@ def fold_batchnorm(generator: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     traced.latent_dim = generator.latent_dim
+    traced.channels = channels_of(generator)  # type: ignore[assignment]
     traced.prior = prior_of(generator)  # type: ignore[assignment]
     return traced
 

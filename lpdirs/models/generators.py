@@ -1,4 +1,4 @@
-"""A generator is anything that maps z (B, d) to slices (B, 1, S, S): what is known of it, and drawing from it."""
+"""A generator is anything that maps z (B, d) to slices (B, C, S, S), C being 1, or 3 where colour is kept: what is known of it, and drawing from it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -75,9 +75,14 @@ def typicality(z: Tensor, generator: nn.Module | None = None) -> np.ndarray:
     return prior.typicality(z * prior.unit(z.shape[1]))
 
 
+def channels_of(generator: nn.Module) -> int:
+    """Channels of its images: 1, or 3 where it was wrapped to keep colour."""
+    return int(getattr(generator, "channels", 1))
+
+
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch: int = 128) -> Tensor:
-    """Slices (N, 1, S, S) in [-1, 1] for z (N, d), on the CPU."""
+    """Slices (N, C, S, S) in [-1, 1] for z (N, d), on the CPU."""
     latent_dim_of(generator)
     device = device_of(generator)
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])

@@ -33,6 +33,7 @@ class Report:
     differentiable: bool
     noise: str
     layers: int
+    channels: int = 1  # 0: of colour, averaged to grey
 
     @property
     def in_range(self) -> bool:
@@ -44,7 +45,8 @@ class Report:
     def __str__(self) -> str:
         gradient = "differentiable" if self.differentiable else "without gradients: reconstructor and jacobian cannot work on it"
         noise = {"none": "no noise", "fix": "noise, held fixed"}[self.noise]
-        line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px, {self.lowest:.3g} to {self.highest:.3g}, "
+        colour = {0: " in colour, averaged to grey", 3: " in colour"}.get(self.channels, "")
+        line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px{colour}, {self.lowest:.3g} to {self.highest:.3g}, "
         line += f"{self.dtype}; {gradient}; {noise}; z enters at {self.layers} layers"
         low, high = self.value_range
         if not self.in_range:
@@ -54,7 +56,7 @@ class Report:
         return line
 
 
-def try_out(wrapped: "Wrapped", name: str, noise: str) -> Report:
+def try_out(wrapped: "Wrapped", name: str, noise: str, keep: bool) -> Report:
     """Draw a few images, in all the ways in which they will be drawn."""
     z = draw_z(wrapped, TRIAL, 0).to(device_of(wrapped))
     width = wrapped.value_range[1] - wrapped.value_range[0]
@@ -73,6 +75,7 @@ def try_out(wrapped: "Wrapped", name: str, noise: str) -> Report:
             x = _fixed(wrapped, z)
             if apart(x, _images(wrapped, z)) > SAME:
                 raise UserError("the same z gives different images also with noise='fix': its noise is not torch's; switch it off")
+        wrapped.channels = x.shape[1] if keep else 1
         alone = _images(wrapped, z[:1])
         if apart(alone, x[:1]) > 10 * SAME:
             raise UserError(
@@ -83,8 +86,9 @@ def try_out(wrapped: "Wrapped", name: str, noise: str) -> Report:
     dtype = str(wrapped.dtype).removeprefix("torch.")
     gradient = _differentiable(wrapped, z[:2])
     return Report(
-        name, wrapped.latent_dim, wrapped.prior.name, x.shape[-1], low, high, wrapped.value_range, dtype, gradient, wrapped.noise, layers
-    )
+        name, wrapped.latent_dim, wrapped.prior.name, x.shape[-1], low, high, wrapped.value_range, dtype, gradient, wrapped.noise, layers,
+        x.shape[1] if keep or x.shape[1] == 1 else 0,
+    )  # fmt: skip
 
 
 def _images(wrapped: "Wrapped", z: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ class Wrapped(nn.Module):
         self.unit = prior.unit(self.latent_dim)
         self.output: str | int | None = None
         self.project: Callable[[Any], Tensor] | None = None
-        self.noise, self.one_by_one = "none", False
+        self.noise, self.one_by_one, self.channels = "none", False, 1
+        self.measures: Any = None
+        self.display: Any = None
         self._report: Report | None = None
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
@@ -61,7 +63,7 @@ class Wrapped(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.images(z)
-        x = x.mean(1, keepdim=True) if x.shape[1] == 3 else x
+        x = x.mean(1, keepdim=True) if x.shape[1] > self.channels else x
         low, high = self.value_range
         return x if (low, high) == (-1, 1) else (x - low) * (2 / (high - low)) - 1
 
@@ -105,21 +107,25 @@ def as_generator(
     name: str = "own",
     **options: Any,
 ) -> nn.Module:
-    """Any torch module that maps z to images as a generator of slices (B, 1, S, S) in [-1, 1], on the module's device.
+    """Any torch module that maps z to images as a generator of images (B, 1, S, S) in [-1, 1], on the module's device.
 
     It holds a frozen copy in eval mode: the module itself stays as it is. `latent_shape` is the shape of one z where it is not
     (latent_dim,), such as (8, 4, 4) for a spatial latent of 128. `value_range` is that of the module's images; colour is averaged
-    to grey. Options: `prior`, what its latents are drawn from (`Prior`; default normal; z is counted in the prior's unit);
+    to grey unless `channels="keep"`. Options: `prior`, what its latents are drawn from (`Prior`; default normal; z is counted in the prior's unit);
     `noise="fix"` for a module that draws noise of its own, which is then the same for every z; `output`, the key, attribute or index of
     the images where a module returns several things; `project`, a function from what it returns to images (B, 1 or 3, S, S), such as
-    the middle slice of a volume. All others are further inputs of the module, by name; tensors with a first dimension of 1 are
+    the middle slice of a volume; `measures` (`Measures`) and `display` (`Display`), with which its images are then measured and shown
+    wherever none are given. All others are further inputs of the module, by name; tensors with a first dimension of 1 are
     expanded to the batch.
 
     The module is tried on a few z; what was found is printed in a line and kept (`generator.report()`). UserError, in one line, where
     it does not take such z, draws noise, or its images are not finite, depend on the others in a batch, or have another shape.
     """
     prior, noise = options.pop("prior", None) or NORMAL, options.pop("noise", "refuse")
-    output, project = options.pop("output", None), options.pop("project", None)
+    output, project, channels = options.pop("output", None), options.pop("project", None), options.pop("channels", "grey")
+    measures, display = options.pop("measures", None), options.pop("display", None)
+    if channels not in ("grey", "keep"):
+        raise UserError(f"channels must be 'grey' or 'keep', not {channels!r}")
     shape, value_range = _checked(module, latent_dim, latent_shape, value_range, prior, noise)
     try:
         copied = _copied(module)
@@ -131,12 +137,14 @@ def as_generator(
         wrapped = Wrapped(copied, shape, value_range, options, prior).eval().requires_grad_(False)
     except RuntimeError as error:
         raise UserError(f"the module cannot be frozen ({first_line(error)}): give it before it is traced") from error
-    wrapped.output, wrapped.project = output, project
-    wrapped._report = try_out(wrapped, str(name), noise)
+    wrapped.output, wrapped.project, wrapped.measures, wrapped.display = output, project, measures, display
+    wrapped._report = try_out(wrapped, str(name), noise, keep=channels == "keep")
     print_of = hashlib.sha256(f"{type(module).__qualname__} {shape} {value_range} {fingerprint_of_weights(copied)}".encode())
     for key, value in sorted(options.items()):
         print_of.update(f"{key} {value.tolist() if isinstance(value, Tensor) else value!r}".encode())
-    for what, value, usual in (("prior", prior.about, "normal"), ("noise", wrapped.noise, "none"), ("output", output, None)):
+    for what, value, usual in (
+        ("prior", prior.about, "normal"), ("noise", wrapped.noise, "none"), ("output", output, None), ("channels", wrapped.channels, 1)
+    ):
         if value != usual:
             print_of.update(f"{what} {value}".encode())
     wrapped.info = GeneratorInfo(str(name), print_of.hexdigest()[:16])  # type: ignore[assignment]

@@ -183,7 +183,8 @@ class Explorer(widgets.VBox):
         before, after = self.scene.values(both)
         self.images["before"].value = to_png(self.scene.grey(before))
         self.images["after"].value = to_png(self.scene.grey(after))
-        colours = colormaps["RdBu_r"]((after - before) / (2 * self.scene.display.difference) + 0.5, bytes=True)
+        change = after - before if after.ndim == 2 else (after - before).mean(-1)
+        colours = colormaps["RdBu_r"](change / (2 * self.scene.display.difference) + 0.5, bytes=True)
         self.images["change"].value = to_png(colours[..., :3])
         moved = [f"{self.titles[k]} {eps:+.1f}" for k, eps in sorted(self.scene.shifts.items())]
         self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"

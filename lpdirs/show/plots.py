@@ -32,18 +32,18 @@ def set_style() -> None:
 def show_slice(ax: plt.Axes, values: np.ndarray, title: str = "", display: Display = CT) -> None:
     """One image (S, S) in the display's unit, without axes."""
     low, high = display.grey
-    ax.imshow(values, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.imshow(values if values.ndim == 2 else display.to_grey(values), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_title(title, fontsize=9)
     ax.axis("off")
 
 
 def mosaic(values: np.ndarray, columns: int, display: Display = CT) -> np.ndarray:
     """Images (N, S, S) as one picture, `columns` wide, filled up with black."""
-    n, size = len(values), values.shape[-1]
+    n, shape = len(values), values.shape[1:]
     rows = -(-n // columns)
-    filled = np.full((rows * columns, size, size), display.grey[0], np.float32)
+    filled = np.full((rows * columns, *shape), display.grey[0], np.float32)
     filled[:n] = values
-    return filled.reshape(rows, columns, size, size).swapaxes(1, 2).reshape(rows * size, columns * size)
+    return filled.reshape(rows, columns, *shape).swapaxes(1, 2).reshape(rows * shape[0], columns * shape[1], *shape[2:])
 
 
 def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", display: Display = CT) -> Figure:
@@ -52,7 +52,8 @@ def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", displa
     low, high = display.grey
     width = 11
     fig, ax = plt.subplots(figsize=(width, width * picture.shape[0] / picture.shape[1] + 0.5), layout="constrained")
-    image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    seen = picture if picture.ndim == 2 else display.to_grey(picture)
+    image = ax.imshow(seen, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
     fig.colorbar(image, ax=ax, label=display.unit, shrink=0.9, pad=0.01, aspect=30)
@@ -62,9 +63,9 @@ def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", displa
 def strip(
     generator: nn.Module, directions: Directions, z: Tensor, k: int, shifts: Sequence[float] | np.ndarray, display: Display | None = None
 ) -> np.ndarray:
-    """Values (n shifts, S, S) along direction k from one z (d,)."""
+    """Values (n shifts, S, S), of colour (n shifts, S, S, 3), along direction k from one z (d,)."""
     moved = torch.cat([directions.shift(z[None], k, eps) for eps in shifts])
-    return display_of(generator, display).value(generate(generator, moved)[:, 0].numpy())
+    return display_of(generator, display).pictures(generate(generator, moved))
 
 
 def strips(
@@ -122,11 +123,12 @@ def difference_maps(
     """Values at the last shift minus those at the first, for images (K, n shifts, S, S); red is larger at the last shift."""
     columns = 8
     rows = -(-len(pictures) // columns)
+    grey = lambda values: values if values.ndim == 2 else values.mean(-1)
     fig, axes = plt.subplots(rows, columns, figsize=(11, rows * 1.45 + 0.6), squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for ax, row, label in zip(axes.flat, pictures, labels, strict=False):
-        image = ax.imshow(row[-1] - row[0], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        image = ax.imshow(grey(row[-1]) - grey(row[0]), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_title(label, fontsize=8)
     fig.colorbar(
         image, ax=axes, label=f"{display.unit} at {shifts[-1]:+.3g} minus {display.unit} at {shifts[0]:+.3g}", shrink=0.8, aspect=30

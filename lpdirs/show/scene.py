@@ -79,12 +79,12 @@ class Scene:
         return z
 
     def draw(self, z: Tensor) -> Tensor:
-        """Images (N, 1, S, S) in [-1, 1] for z (N, d)."""
+        """Images (N, C, S, S) in [-1, 1] for z (N, d)."""
         return generate(self.generator, z)
 
     def values(self, images: Tensor) -> np.ndarray:
-        """Images as values (N, S, S) in the display's unit."""
-        return self.display.value(images[:, 0].numpy())
+        """Images as values in the display's unit, (N, S, S), of colour (N, S, S, 3)."""
+        return self.display.pictures(images)
 
     def both(self) -> Tensor:
         """The image before and after the shifts, (2, 1, S, S) in [-1, 1]; the first is drawn once for a model and seed."""

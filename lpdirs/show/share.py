@@ -52,9 +52,9 @@ def share(
                 continue
             k = directions.in_order()[rank]
             strips = [strip(generator, directions, z, k, shifts, how) for z in starts[label]]
-            if size and size != strips[0].shape[-1]:
-                raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[-1]} px, others {size}; share them apart")
-            size = strips[0].shape[-1]
+            if size and size != strips[0].shape[1]:
+                raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[1]} px, others {size}; share them apart")
+            size = strips[0].shape[1]
             sprites = [_sprite(x, how) for x in strips]
             room -= sum(map(len, sprites)) + len(directions.words(k)) + 200
             if room > 0:
