@@ -31,7 +31,6 @@ WHERE = {  # public name: its module
     "discover": "lpdirs.discovery.methods",
     "Directions": "lpdirs.discovery.directions",
     "Measures": "lpdirs.measures.measures",
-    "moments": "lpdirs.measures.moments",
     "thorax": "lpdirs.measures.thorax",
     "Display": "lpdirs.measures.display",
     "respond": "lpdirs.scores.response",
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from lpdirs.discovery.methods import discover as discover
     from lpdirs.measures.display import Display as Display
     from lpdirs.measures.measures import Measures as Measures
-    from lpdirs.measures.moments import moments as moments
     from lpdirs.measures.thorax import thorax as thorax
     from lpdirs.models.priors import Prior as Prior
     from lpdirs.models.wrapping import as_generator as as_generator

@@ -15,11 +15,12 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from lpdirs.base.places import clone
-from lpdirs.data.dicom import Header, read_headers
+from lpdirs.data.dicom import Header
 from lpdirs.data.folder import find_files
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.lungs import lung_fractions
 from lpdirs.data.pixels import read_slice
+from lpdirs.data.reading import read_headers
 from lpdirs.data.split import split_of
 from lpdirs.data.stacks import arrange
 

@@ -118,7 +118,7 @@ WRONG = {
     "no range": (lambda: lp.as_generator(Sheet(), 6, value_range=(1, 0)), "value_range must be (lowest, highest)"),
     "not wrapped, discover": (lambda: lp.discover(Sheet(), "sefa", 2), "Sheet is not a generator yet: wrap it with lp.as_generator"),
     "not wrapped, strips": (lambda: lp.strips(Sheet(), lp.Directions(torch.eye(6))), "Sheet is not a generator yet"),
-    "no measures": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), None), "measures must be lp.Measures"),
+    "no measures": (lambda: lp.respond(lp.as_generator(Sheet(), 6), lp.Directions(torch.eye(6)), print), "measures must be lp.Measures"),
     "two shifts": (
         lambda: lp.respond(lp.as_generator(Sheet(), 6), EYE, MEASURES, (0, 1)),
         "at least 3 different shifts",

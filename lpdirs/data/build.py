@@ -3,10 +3,12 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +21,11 @@ from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, check_settings, read_json, write_atomic
 from lpdirs.base.progress import Progress
-from lpdirs.data.dicom import Header, read_headers
+from lpdirs.data.dicom import Header
 from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
-from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
+from lpdirs.data.private import KNOWN, private_folder, pseudonym, salt, write_key
+from lpdirs.data.reading import read_headers, unpack, whose
 from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
@@ -97,16 +100,18 @@ def _build(
         report(before["slices"], before["slices"])
         return before
     parts.mkdir(exist_ok=True)
-    rejected = list(refused)
-    with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
-        headers: list[Header] = []
-        for read, others in each(client, read_headers, ((files[i : i + 500],) for i in range(0, len(files), 500))):
+    with _unpacked(files, source) as (loose, below, others), cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
+        rejected, headers = [*refused, *others], list[Header]()
+        for read, others in each(client, read_headers, ((loose[i : i + 500],) for i in range(0, len(loose), 500))):
             headers += read
             rejected += others
+        name_of = lambda path: path.relative_to(below if below in path.parents else source).as_posix()
+        headers, left_out = _one_unit(whose(headers, name_of, settings.patients))
+        rejected += left_out
         series, left_out = arrange(headers)
         rejected += left_out
         extra = json.dumps(wanted)
-        names = {uid: inventory_of(source, [h.path for h in members], secret, extra, True) for uid, members in series.items()}
+        names = {uid: inventory_of(source, [h.path for h in members], secret, extra + uid, True) for uid, members in series.items()}
         total = sum(map(len, series.values()))
         missing = [uid for uid in series if not is_finished(parts / f"{names[uid]}.json")]
         done = total - sum(len(series[uid]) for uid in missing)
@@ -134,7 +139,7 @@ def _build(
     for row in table:
         row["patient"] = shown(row["patient"], "patient-", synthetic or row["patient"] in public)
         row["series"] = pseudonym(row["series"], KNOWN, "series-") if open_names else shown(row["series"], "series-", False)
-    listed = [(shown(path.relative_to(source).as_posix(), "file-", path in proven), why) for path, why in sorted(rejected)]
+    listed = [(shown(name_of(path), "file-", path in proven), why) for path, why in sorted(rejected)]
     reasons = Counter(why for _, why in rejected)
     if any(name.startswith(("patient-", "file-")) for name in key):
         write_key(pseudonym(str(source), salt(), "folder-"), sorted(key.items()))
@@ -153,8 +158,9 @@ def _build(
     description = {
         "settings": wanted,
         "window": list(settings.window),
+        "unit": "HU" if all(header.in_hu for header in headers) else "",
         "size": settings.size,
-        "pixel_mm": float(frame["pixel_mm"].median()),
+        "pixel_mm": float(frame["pixel_mm"].median()) if frame["pixel_mm"].notna().any() else None,
         "z_length_mm": _z_length(frame),
         "synthetic": synthetic,
         "names": "as in the files" if open_names else "pseudonyms",
@@ -163,7 +169,7 @@ def _build(
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
-        "notes": notes_on(frame, len(studies), _shared(series), reasons),
+        "notes": [*notes_on(frame, len(studies), _shared(series), reasons), *_notes_on_kinds(headers, settings)],
         "inventory": inventory,
         "array": pixels,
         "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on
@@ -175,6 +181,37 @@ def _build(
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
+
+
+@contextmanager
+def _unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path, list[tuple[Path, str]]]]:
+    """The files with those in zip files, which are unpacked below a private folder for as long; that folder; and what cannot be used."""
+    archives = [path for path in files if path.name.lower().endswith(".zip") and path.is_file()]
+    if not archives:
+        yield files, Path(os.devnull), []
+        return
+    with tempfile.TemporaryDirectory(dir=private_folder(), prefix="unpacked-") as below:
+        inner, rejected = unpack(archives, source, Path(below))
+        yield [path for path in files if path not in set(archives)] + inner, Path(below), rejected
+
+
+def _one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:
+    """The slices in HU, where there are any, and the others as rejected; else all."""
+    if not any(header.in_hu for header in headers):
+        return headers, []
+    return [h for h in headers if h.in_hu], [(h.listed, "no HU") for h in headers if not h.in_hu]
+
+
+def _notes_on_kinds(headers: list[Header], settings: DataSettings) -> list[str]:
+    """What to know of volumes and pictures: whose they are, and what their values stand for."""
+    notes, kinds = [], {header.kind for header in headers} - {"dicom"}
+    if kinds:
+        patients = len({header.patient for header in headers if header.kind != "dicom"})
+        files = len({header.path for header in headers if header.kind != "dicom"})
+        notes.append(f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {settings.patients})")
+    if headers and not all(header.in_hu for header in headers):
+        notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window")
+    return notes
 
 
 def _shared(series: dict[str, list[Header]]) -> int:
@@ -249,12 +286,12 @@ def _table(
     seen: set[str] = set()
     for uid, headers in series.items():
         part = read_json(parts[uid])
-        rejected += [(headers[index].path, reason) for index, reason in part["rejected"]]
+        rejected += [(headers[index].listed, reason) for index, reason in part["rejected"]]
         kept[uid] = []
         for index, row in enumerate(part["rows"]):
             header = headers[row["index"]]
             if row["digest"] in seen:
-                rejected.append((header.path, "same pixels"))
+                rejected.append((header.listed, "same pixels"))
                 continue
             seen.add(row["digest"])
             kept[uid].append(index)
@@ -265,8 +302,8 @@ def _table(
                     "series": uid,
                     "z_mm": round(row["z_mm"], 3),
                     "z_fraction": None if row["fraction"] is None else round(row["fraction"], 5),
-                    "pixel_mm": round(row["pixel_mm"], 5),
-                    "lung_fraction": round(row["lung"], 4),
+                    "pixel_mm": None if row["pixel_mm"] is None else round(row["pixel_mm"], 5),
+                    "lung_fraction": None if row["lung"] is None else round(row["lung"], 4),
                     **truth.get(header.instance, {}),
                 }
             )

@@ -3,9 +3,10 @@
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -81,6 +82,14 @@ class Header:
     time: float | None = None  # of the acquisition, s since midnight
     about: str = ""  # the series' description
     synthetic: bool = False
+    frame: int | None = None  # of a file that holds several
+    kind: str = "dicom"  # or volume, or picture
+    in_hu: bool = True
+
+    @property
+    def listed(self) -> Path:
+        """The file, with the number of the frame: as it stands in lists."""
+        return self.path if self.frame is None else self.path.with_name(f"{self.path.name}#{self.frame}")
 
     @property
     def group(self) -> str:
@@ -116,24 +125,31 @@ def _read_header(path: Path) -> Header:
         ds = read_partial(file, in_order(PIXELS), force=True, specific_tags=_TAGS)
     text = lambda tag: str(ds.get(tag) or "").strip()
     _check_class(ds, text("Modality"))
+    if int(ds.get("NumberOfFrames") or 1) != 1:
+        raise Unusable("several frames")
+    orientation = numbers(ds, "ImageOrientationPatient", 6, "no geometry")
+    position = numbers(ds, "ImagePositionPatient", 3, "no geometry")
+    rows_mm, columns_mm = numbers(ds, "PixelSpacing", 2, "no geometry")
+    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10 or not 1 / 4 <= rows_mm / columns_mm <= 4:
+        raise Unusable("no geometry")
+    slope, intercept = numbers(ds, "RescaleSlope", 1, "no rescale")[0], numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
+    if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
+        raise Unusable("no rescale")
+    turn(orientation)
+    where = {"orientation": orientation, "position": position, "spacing": (rows_mm, columns_mm), "slope": slope, "intercept": intercept}
+    return replace(header_of(path, ds), **where)
+
+
+def header_of(path: Path, ds: pydicom.Dataset) -> Header:
+    """What a file says of all that is in it; where a slice lies, and what its values mean, is still to be said."""
+    text = lambda tag: str(ds.get(tag) or "").strip()
     rows, columns = int(ds.get("Rows") or 0), int(ds.get("Columns") or 0)
     if rows == 0 or columns == 0:
         raise Unusable("no pixels")
-    if int(ds.get("NumberOfFrames") or 1) != 1:
-        raise Unusable("several frames")
     if int(ds.get("SamplesPerPixel") or 1) != 1:
         raise Unusable("colour")
     if not (32 <= rows <= 4096 and 32 <= columns <= 4096):
         raise Unusable("implausible size")
-    orientation = _numbers(ds, "ImageOrientationPatient", 6, "no geometry")
-    position = _numbers(ds, "ImagePositionPatient", 3, "no geometry")
-    rows_mm, columns_mm = _numbers(ds, "PixelSpacing", 2, "no geometry")
-    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10 or not 1 / 4 <= rows_mm / columns_mm <= 4:
-        raise Unusable("no geometry")
-    slope, intercept = _numbers(ds, "RescaleSlope", 1, "no rescale")[0], _numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
-    if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
-        raise Unusable("no rescale")
-    turn(orientation)
     if "LOCALIZER" in text("ImageType").upper():
         raise Unusable("not axial")
     series = text("SeriesInstanceUID") or text("StudyInstanceUID") or str(path.parent)
@@ -146,11 +162,11 @@ def _read_header(path: Path) -> Header:
         series=series,
         instance=text("SOPInstanceUID"),
         number=int(number) if number.lstrip("-").isdigit() else 0,
-        orientation=orientation,
-        position=position,
-        spacing=(rows_mm, columns_mm),
-        slope=slope,
-        intercept=intercept,
+        orientation=(),
+        position=(),
+        spacing=(0.0, 0.0),
+        slope=1.0,
+        intercept=0.0,
         padding=(padding, limit if isinstance(limit, int) else padding) if isinstance(padding, int) else None,
         shape=(rows, columns),
         person=(text("PatientName").strip("^ ").lower(), text("PatientBirthDate"), text("PatientSex")),
@@ -183,7 +199,8 @@ def _seconds(time: str) -> float | None:
     return int(digits[:2]) * 3600 + int(digits[2:4]) * 60 + float(digits[4:6])
 
 
-def _numbers(ds: pydicom.Dataset, tag: str, n: int, reason: str) -> tuple[float, ...]:
+def numbers(ds: Any, tag: str, n: int, reason: str) -> tuple[Any, ...]:
+    """n finite numbers of a tag; Unusable with the reason where they are none."""
     try:
         value = ds.get(tag)
         values = tuple(float(v) for v in (value if n > 1 else [value]))
@@ -218,14 +235,3 @@ def in_order(end: int) -> Callable[..., bool]:
         return stopped
 
     return stop
-
-
-def read_headers(paths: list[Path]) -> tuple[list[Header], list[tuple[Path, str]]]:
-    """Headers of the files that are CT slices, and the others with their reasons."""
-    headers, rejected = [], []
-    for path in paths:
-        try:
-            headers.append(read_header(path))
-        except Unusable as reason:
-            rejected.append((path, str(reason)))
-    return headers, rejected

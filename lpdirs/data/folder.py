@@ -63,10 +63,10 @@ def inventory_of(source: Path, files: list[Path], secret: bytes, extra: str = ""
         try:
             stat = path.stat()
         except OSError:
-            digest.update(f"{path.relative_to(source)}\0gone\n".encode(errors="surrogateescape"))
+            digest.update(f"{os.path.relpath(path, source)}\0gone\n".encode(errors="surrogateescape"))
             continue
         changed = f"\0{stat.st_mtime_ns} {stat.st_ctime_ns}" if times else ""
-        digest.update(f"{path.relative_to(source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
+        digest.update(f"{os.path.relpath(path, source)}\0{stat.st_size}{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

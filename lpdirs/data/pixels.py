@@ -1,6 +1,7 @@
 """The pixels of a CT file as an upright slice in HU, or the reason why they are none."""
 
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lpdirs.data.dicom import PIXELS, Header, in_order, turn
 from lpdirs.data.folder import LARGEST
 from lpdirs.data.reasons import Unusable, unreadable
 
+MOST = 2**31  # bytes of a file of several frames
 IMPOSSIBLE = 31_000.0  # HU beyond which no scanner writes: the extended scale ends at 30,710
 AIR, TISSUE = (-1200.0, -600.0), (-250.0, 350.0)  # HU of which a slice must hold at least ENOUGH each
 ENOUGH = 0.01
@@ -23,11 +25,13 @@ def read_hu(header: Header) -> np.ndarray:
     return read_slice(header)[0]
 
 
-def read_slice(header: Header) -> tuple[np.ndarray, np.ndarray]:
-    """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's."""
+def read_slice(header: Header, raw: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's. `raw`: what a volume holds."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            raw = _pixels(header.path)
+            if raw is None:
+                frame, changed = header.frame, header.path.stat().st_mtime_ns
+                raw = _pixels(header.path) if frame is None else _frames(header.path, changed)[frame]
     except Unusable:
         raise
     except Exception as error:
@@ -43,7 +47,8 @@ def read_slice(header: Header) -> tuple[np.ndarray, np.ndarray]:
         unseen |= _tagged_padding(raw, hu, *header.padding)
     unseen |= _untagged_padding(raw, hu) | _corners(raw, hu)
     hu[unseen] = -1000
-    _check_plausible(hu, unseen)
+    if not is_plausible(hu, unseen):
+        raise Unusable("implausible HU")
     transpose, flip_rows, flip_columns = turn(header.orientation)
     upright = lambda a: np.ascontiguousarray((a.T if transpose else a)[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
     return upright(hu), upright(unseen)
@@ -93,19 +98,23 @@ def _untagged_padding(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
     return impossible
 
 
-def _check_plausible(hu: np.ndarray, unseen: np.ndarray) -> None:
-    """Unusable unless what was seen holds air (or lung) and soft tissue: those of a body in air."""
+def is_plausible(hu: np.ndarray, unseen: np.ndarray) -> bool:
+    """Whether what was seen holds air (or lung) and soft tissue: those of a body in air."""
     step = max(1, min(hu.shape) // 128)  # a sixteenth of the pixels of a usual frame tells as much
     some = hu[::step, ::step][~unseen[::step, ::step]]
-    if not len(some):
-        raise Unusable("implausible HU")
-    for low, high in (AIR, TISSUE):
-        if ((some > low) & (some < high)).mean() < ENOUGH:
-            raise Unusable("implausible HU")
+    return bool(len(some)) and all(((some > low) & (some < high)).mean() >= ENOUGH for low, high in (AIR, TISSUE))
 
 
-def _pixels(path: Path) -> np.ndarray:
-    if path.stat().st_size > LARGEST:
+@lru_cache(maxsize=1)  # its frames are asked for one after the other
+def _frames(path: Path, _: int) -> np.ndarray:
+    stack = _pixels(path, MOST)
+    if stack.ndim != 3:
+        raise Unusable("damaged pixels")
+    return stack
+
+
+def _pixels(path: Path, most: int = LARGEST) -> np.ndarray:
+    if path.stat().st_size > most:
         raise Unusable("implausible size")
     with open(path, "rb") as file:
         ds = read_partial(file, in_order(PIXELS + 1), force=True)

@@ -5,12 +5,15 @@ REASONS = {
     "hidden": "its name, or that of a folder above it, begins with a dot: it was not opened; rename it to have it read",
     "not a file": "a pipe, a socket or a device",
     "linked again": "a link to a folder that is read already",
-    "archive": "a zip, tar, gzip, 7z or rar file: unpack it",
-    "another format": "a volume or picture that is not DICOM (NIfTI, MetaImage, NRRD, ...): convert it to DICOM",
+    "archive": "a tar, gzip, 7z or rar file, or a zip that is damaged, encrypted, too large or within another: unpack it",
+    "another format": "neither DICOM, nor a volume, picture or array that is read (NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG, BMP, NumPy)",
+    "read with its header": "the data of a MetaImage or NRRD header beside it, which is read",
+    "no picture": "an array that holds no images (N, H, W), or one value alone",
+    "no HU": "its values are no HU, and other files of the folder are CT in HU: give it a folder of its own",
     "DICOMDIR": "an index of DICOM files, which are read themselves",
     "not DICOM": "the file is not DICOM, or its header cannot be read",
     "not a CT image": "DICOM, but by SOP class or modality not a CT image (a segmentation, dose, report, another modality)",
-    "several frames": "an enhanced CT, or another file of several frames: convert it to single frames",
+    "several frames": "a file of several frames, or volumes, that does not say where each lies",
     "colour": "more than one sample a pixel",
     "no pixels": "there is no pixel data",
     "implausible size": "fewer than 32 or more than 4096 rows or columns, or a file of more than 128 MB",
@@ -31,8 +34,7 @@ REASONS = {
 }
 TRANSIENT = ("cannot be read",)  # lie in the machine and not in the file: never remembered
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".h5", ".mat")
-FORMATS = (*VOLUMES, ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+FORMATS = (".h5", ".hdf5", ".mat", ".hdr", ".img", ".mnc", ".mgz", ".svs", ".gif", ".pdf")
 
 
 class Unusable(Exception):

@@ -15,6 +15,7 @@ from lpdirs.data.dicom import Header
 from lpdirs.data.lungs import SIZE, lung_fractions
 from lpdirs.data.pixels import read_slice
 from lpdirs.data.reasons import TRANSIENT, Unusable
+from lpdirs.data.volumes import read_hu_of, read_values
 
 LARGEST = 8192  # px along a side of a frame before it is made smaller
 LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
@@ -29,6 +30,10 @@ class DataSettings(Settings):
     min_lung: float = setting(0.0, "leave out slices with less than this share of lung in the body", ge=0, lt=1)
     fov_mm: float | None = setting(
         None, "side of the field around the frame's centre, mm; null: the whole frame, as in the paper", gt=10, le=2000
+    )
+
+    patients: Literal["auto", "file", "folder", "image"] = setting(
+        "auto", "whose a picture without a name is: a file's, a folder's, or each its own; auto: a folder's where there are several"
     )
 
     @model_validator(mode="after")
@@ -71,7 +76,7 @@ def resample(
     rows, columns = (max(1, round(side / mm)) for mm in spacing)
     picture = Image.fromarray(_centred(hu, rows, columns, beyond))
     small = picture.resize((size, size), Image.Resampling.BILINEAR)  # widens with the reduction
-    return np.asarray(small).round().clip(-1024, 32767).astype(np.int16), spacing[1] * columns / size
+    return np.asarray(small).round().clip(min(-1024, beyond), 32767).astype(np.int16), spacing[1] * columns / size
 
 
 def _centred(hu: np.ndarray, rows: int, columns: int, beyond: float) -> np.ndarray:
@@ -97,7 +102,16 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
     rejected: list[tuple[int, str]] = []
     for index, header in enumerate(headers):
         try:
-            hu, beyond = read_slice(header)
+            if not header.in_hu:
+                values = read_values(header, settings.window)
+                fov_mm = settings.fov_mm if header.kind == "volume" else None
+                small, pixel_mm = resample(values, header.spacing, settings.size, fov_mm, settings.window_low)
+                pixels.append(np.clip(small, *settings.window).astype("<i2"))
+                digest = hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+                known = pixel_mm if header.kind == "volume" else None
+                rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": known, "lung": None, "fraction": None})
+                continue
+            hu, beyond = read_slice(header, read_hu_of(header) if header.kind == "volume" else None)
             small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
             look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
             outside = resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0
@@ -109,7 +123,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
         pixels.append(np.clip(small, *settings.window).astype("<i2"))
         digest = hashlib.blake2b(hu.tobytes(), digest_size=16).hexdigest()
         rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": pixel_mm})
-    if rows:
+    if looked:
         lung = lung_fractions(np.stack(looked).astype(np.float32), np.stack(unseen), rows[0]["pixel_mm"] * settings.size / SIZE)
         for row, share, fraction in zip(rows, lung, z_fractions(np.array([row["z_mm"] for row in rows]), lung), strict=True):
             row |= {"lung": float(share), "fraction": None if np.isnan(fraction) else float(fraction)}

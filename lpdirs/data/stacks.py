@@ -25,13 +25,13 @@ def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[
     a supine one before a prone one.
     """
     series: dict[str, list[Header]] = defaultdict(list)
+    ordered: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
-        series[header.group].append(header)
-    ordered: dict[str, list[Header]] = {}
+        (ordered if header.kind == "picture" else series)[header.group].append(header)  # pictures lie nowhere, and stay in their order
     rejected: list[tuple[Path, str]] = []
     for group, members in sorted(series.items()):
         if _several_people(members):
-            rejected += [(h.path, "contradiction") for h in members]
+            rejected += [(h.listed, "contradiction") for h in members]
             continue
         once, doubled = _once(members)
         chosen, others, why = _choose(_stacks(once))
@@ -39,10 +39,10 @@ def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[
             kept, repeated = _in_order(stack)
             ordered[f"{group}\0{number}" if number else group] = kept
             doubled = doubled + repeated
-        rejected += [(h.path, "repeated position") for h in doubled] + [(h.path, why) for h in others]
-    for group, why in _repeated(ordered):
-        rejected += [(header.path, why) for header in ordered.pop(group)]
-    return ordered, rejected
+        rejected += [(h.listed, "repeated position") for h in doubled] + [(h.listed, why) for h in others]
+    for group, why in _repeated({group: members for group, members in ordered.items() if members[0].kind != "picture"}):
+        rejected += [(header.listed, why) for header in ordered.pop(group)]
+    return dict(ordered), rejected
 
 
 def _several_people(members: list[Header]) -> bool:

@@ -58,7 +58,10 @@ class ResNet18(nn.Module):
 
 
 def make_reconstructor(kind: str, k: int, channels: int = 1) -> nn.Module:
-    """R for k directions of images with `channels`: "lenet", "resnet18" (at 224 px, as published) or "resnet18-native" (at the slices' own size)."""
+    """R for k directions of images with `channels`.
+
+    `kind` is "lenet", "resnet18" (at 224 px, as published) or "resnet18-native" (at the slices' own size).
+    """
     if kind == "lenet":
         return LeNet(k, channels=channels)
     if kind in ("resnet18", "resnet18-native"):

@@ -80,3 +80,9 @@ def display_of(generator: nn.Module, display: Display | None = None) -> Display:
         return own
     window = info_of(generator).window
     return display or (ct(window) if window else Display())
+
+
+def display_of_data(described: Mapping[str, Any]) -> Display:
+    """How the slices of a data set are shown, of which dataset.json says `described`."""
+    window = tuple(described["window"])
+    return ct(window) if described.get("unit", "HU") == "HU" else Display(window, noun="slice")

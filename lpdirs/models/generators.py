@@ -1,4 +1,4 @@
-"""A generator is anything that maps z (B, d) to slices (B, C, S, S), C being 1, or 3 where colour is kept: what is known of it, and drawing from it."""
+"""A generator is anything that maps z (B, d) to images (B, C, S, S): what is known of it, and drawing from it. C is 1, or 3 of colour."""
 
 import hashlib
 from dataclasses import dataclass

@@ -46,8 +46,8 @@ class Report:
         gradient = "differentiable" if self.differentiable else "without gradients: reconstructor and jacobian cannot work on it"
         noise = {"none": "no noise", "fix": "noise, held fixed"}[self.noise]
         colour = {0: " in colour, averaged to grey", 3: " in colour"}.get(self.channels, "")
-        line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px{colour}, {self.lowest:.3g} to {self.highest:.3g}, "
-        line += f"{self.dtype}; {gradient}; {noise}; z enters at {self.layers} layers"
+        line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px{colour}, "
+        line += f"{self.lowest:.3g} to {self.highest:.3g}, {self.dtype}; {gradient}; {noise}; z enters at {self.layers} layers"
         low, high = self.value_range
         if not self.in_range:
             line += f". Its images leave value_range ({low:g}, {high:g}): give the range that they have"

@@ -111,7 +111,7 @@ def as_generator(
 
     It holds a frozen copy in eval mode: the module itself stays as it is. `latent_shape` is the shape of one z where it is not
     (latent_dim,), such as (8, 4, 4) for a spatial latent of 128. `value_range` is that of the module's images; colour is averaged
-    to grey unless `channels="keep"`. Options: `prior`, what its latents are drawn from (`Prior`; default normal; z is counted in the prior's unit);
+    to grey unless `channels="keep"`. Options: `prior`, what its latents are drawn from (`Prior`; default normal; z is counted in its unit);
     `noise="fix"` for a module that draws noise of its own, which is then the same for every z; `output`, the key, attribute or index of
     the images where a module returns several things; `project`, a function from what it returns to images (B, 1 or 3, S, S), such as
     the middle slice of a volume; `measures` (`Measures`) and `display` (`Display`), with which its images are then measured and shown
@@ -143,7 +143,10 @@ def as_generator(
     for key, value in sorted(options.items()):
         print_of.update(f"{key} {value.tolist() if isinstance(value, Tensor) else value!r}".encode())
     for what, value, usual in (
-        ("prior", prior.about, "normal"), ("noise", wrapped.noise, "none"), ("output", output, None), ("channels", wrapped.channels, 1)
+        ("prior", prior.about, "normal"),
+        ("noise", wrapped.noise, "none"),
+        ("output", output, None),
+        ("channels", wrapped.channels, 1),
     ):
         if value != usual:
             print_of.update(f"{what} {value}".encode())
@@ -155,7 +158,8 @@ def as_generator(
 def _copied(module: nn.Module) -> nn.Module:
     """A copy of one's own; of a scripted module by way of its file, since copies in memory hold no weights that can be frozen."""
     if not isinstance(module, torch.jit.ScriptModule):
-        return copy.deepcopy(module)
+        held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
+        return copy.deepcopy(module, {id(value): value.detach().clone() for value in held})  # what old spectral_norm leaves there
     file = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         torch.jit.save(module, file)

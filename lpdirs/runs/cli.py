@@ -17,7 +17,13 @@ def main(words: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run the notebooks 01 to 06 and write the report")
     run.add_argument("--profile", default="demo", help="a file of notebooks/profiles (default: demo)")
     run.add_argument("--run", help="name of the run's folder in outputs/ (default: the profile's name)")
-    run.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's synthetic cohort)")
+    run.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's cohort)")
+    run.add_argument(
+        "--generator",
+        nargs="+",
+        help="your own, FILE.py:FUNCTION that returns lp.as_generator(...), in place of gan and vae; or beside: gan vae FILE.py:FUNCTION",
+    )
+    run.add_argument("--measures", help="thorax, moments, or FILE.py:FUNCTION that returns lp.Measures(...)")
     run.add_argument("--scheduler", help="address of a running Dask cluster that reads the data (default: processes on this machine)")
     run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs, in the clone or else here)")
@@ -78,7 +84,9 @@ def _run(args: argparse.Namespace) -> None:
     from lpdirs.runs.report import write_report
     from lpdirs.runs.stage import check_seed
 
-    seed, run = check_seed(args.seed), args.run if args.run is not None else args.profile
+    seed, run = check_seed(args.seed), args.run or ("own" if args.generator and not args.run else args.profile)
+    if args.run == "":
+        run = ""  # said to be no name, like any other
     folder = run_notebooks(args.profile, run, _given(args), seed, args.outputs, args.again)
     print(f"report: {write_report(folder)}")
 
@@ -139,4 +147,8 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         given["data_dir"] = str(args.data.resolve())
     if args.scheduler is not None:
         given["scheduler"] = args.scheduler
+    for name in ("generators", "measures"):
+        value = getattr(args, name.replace("generators", "generator"), None)
+        if value is not None:
+            given[name] = value
     return given

@@ -8,6 +8,7 @@ from scipy import stats
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.base.files import read_json
+from lpdirs.runs.grid import label_of
 from lpdirs.runs.models import sets_of
 from lpdirs.runs.scoring import read_scores
 
@@ -23,7 +24,7 @@ def collect(folder: Path) -> pd.DataFrame:
             return pd.read_csv(folder / "scores.csv")
         raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_demo.yaml makes one")
     grid = read_json(folder / "grid.json")
-    runs = [(g, name, seed) for g in grid["generators"] for name in grid["configurations"] for seed in grid["seeds"]]
+    runs = [(label_of(g), name, seed) for g in grid["generators"] for name in grid["configurations"] for seed in grid["seeds"]]
     scored = []
     for generator, name, seed in runs:
         run = f"{generator}-{name}-seed{seed}"

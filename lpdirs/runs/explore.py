@@ -29,4 +29,7 @@ def explore(
     if isinstance(what, dict):
         return Explorer(what, measures, display, reach)
     stage = open_run(what, outputs)
-    return Explorer(open_models(stage), measures or measures_of(stage), display, reach, folder=stage.folder / "exports")
+    models = open_models(stage)
+    for generator, _ in models.values():
+        generator.measures = measures or measures_of(stage, generator)  # type: ignore[assignment]
+    return Explorer(models, measures, display, reach, folder=stage.folder / "exports")

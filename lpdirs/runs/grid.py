@@ -8,6 +8,7 @@ from typing import Any
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import check_name, write_atomic
+from lpdirs.runs.own import is_factory
 from lpdirs.runs.settings import PLACES, RunSettings, check_inputs, load_profile, read_yaml, resolve, with_hidden_paths
 
 DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
@@ -18,6 +19,12 @@ LEAST_FREE = 2**28  # bytes: a sweep that begins with less ends in torn files
 ANYWAY = ("precision", "compile")  # of which a search has its own
 OF_ALL = {"source", "data", "gan", "vae"}  # groups of settings that the configurations share
 SHARED = {name for name, places in PLACES.items() if name not in ANYWAY and {group for group, _ in places} & OF_ALL}
+
+
+def label_of(generator: str) -> str:
+    """What a generator is called in the names of runs: gan, vae, or the file or module, and function, that makes the user's own."""
+    place, _, function = generator.rpartition(":")
+    return generator if not place else f"{place.rpartition('/')[2].removesuffix('.py')}.{function}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,13 @@ class Grid:
         if not isinstance(content.get("settings", {}), dict):
             raise UserError(f"{path.name}: settings must be a mapping of names to values, not {content['settings']!r}")
         grid = cls(name=check_name(path.stem, "the grid's name"), **content)
-        grid = cls(**{**grid.__dict__, "settings": with_hidden_paths(grid.settings | (given or {}))})
+        given = grid.settings | (given or {})
+        asked = with_hidden_paths({"generators": given.pop("generators", None) or grid.generators})["generators"]
+        hidden = {"settings": with_hidden_paths(given), "generators": asked}
+        if isinstance(grid.configurations, dict):
+            of = lambda settings: with_hidden_paths(settings) if isinstance(settings, dict) else settings
+            hidden["configurations"] = {name: of(settings) for name, settings in grid.configurations.items()}
+        grid = cls(**{**grid.__dict__, **hidden})
         grid.check(path.name)
         return grid
 
@@ -82,8 +95,9 @@ class Grid:
         if self.train not in TRAIN:
             raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, not {self.train!r}")
         names = list(map(str, self.generators)) if isinstance(self.generators, list) else []
-        if not names or not all(name in TRAINS for name in names) or len(set(names)) < len(names):
-            raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, not {self.generators}")
+        labels = {label_of(name) for name in names}
+        if not names or not all(name in TRAINS or is_factory(name) for name in names) or len(labels) < len(names):
+            raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, or file.py:function, not {self.generators}")
         whole = isinstance(self.seeds, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in self.seeds)
         if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{where}: seeds must be different whole numbers, not {self.seeds}")
@@ -109,6 +123,11 @@ class Grid:
         for job in self.jobs():
             check_inputs(job.settings)
 
+    @property
+    def trains(self) -> list[str]:
+        """The generators that are trained; the others are the user's own."""
+        return [name for name in self.generators if name in TRAINS]
+
     def base(self, seed: int) -> str:
         """The run that holds the generators of a seed."""
         return f"seed-{seed if self.train == 'each seed' else self.seeds[0]}"
@@ -116,19 +135,20 @@ class Grid:
     def jobs(self) -> list[Job]:
         """Data, generators, then configurations, seed by seed; every job after those that it needs."""
         data = Job(self.base(self.seeds[0]), DATA, self.profile, self.settings, self.seeds[0])
-        jobs, trained = {data.name: data}, {}
+        jobs, trained = {data.name: data} if self.trains else {}, {}
         for seed in self.seeds:
-            for generator in self.generators:
+            for generator in self.trains:
                 run = self.base(seed)
                 job = Job(run, TRAINS[generator], self.profile, self.settings, int(run[5:]), (data.name,))
                 trained[seed, generator] = jobs[job.name] = job
             for name, settings in self.configurations.items():
                 own = {k: v for k, v in settings.items() if k != "generators"}
                 for generator in settings.get("generators") or self.generators:
-                    if (seed, generator) not in trained:
+                    if generator not in self.generators:
                         raise UserError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {generator!r}")
-                    given, before = self.settings | own | {"generators": [generator]}, (trained[seed, generator].name,)
-                    job = Job(f"{generator}-{name}-seed{seed}", DISCOVER, self.profile, given, seed, before)
+                    given = self.settings | own | {"generators": [generator]}
+                    before = (trained[seed, generator].name,) if generator in TRAINS else ()
+                    job = Job(f"{label_of(generator)}-{name}-seed{seed}", DISCOVER, self.profile, given, seed, before)
                     jobs[job.name] = job
         return list(jobs.values())
 
@@ -137,8 +157,8 @@ class Grid:
         first, links = self.base(self.seeds[0]), dict[str, str]()
         for job in self.jobs():
             if job.notebook == DISCOVER:
-                links |= {f"{job.run}/{part}": f"../{self.base(job.seed)}/{part}" for part in self.generators}
-            if job.run != first:
+                links |= {f"{job.run}/{part}": f"../{self.base(job.seed)}/{part}" for part in self.trains}
+            if job.run != first and self.trains:
                 links[f"{job.run}/data"] = f"../{first}/data"
         return links
 

@@ -21,9 +21,10 @@ from lpdirs.base.files import only_one, why_not_written, write_atomic
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
+from lpdirs.runs.own import is_factory
 from lpdirs.runs.records import changed_files, read_log, read_notebook
-from lpdirs.runs.settings import COMMON, SAMPLE, check_inputs, resolve, with_hidden_paths
-from lpdirs.runs.stage import READS, SINGLE, run_folder
+from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
+from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
 
 HUGE = 10**9  # bytes of a file beyond which its digest is not worth waiting for at each call; the notebooks look at it
 HOW = ("workers", "scheduler")  # settings that no result depends on
@@ -45,19 +46,20 @@ def run_notebooks(
     seed: int = 0,
     outputs: str | Path = "outputs",
     again: bool = False,
-    names: Iterable[str] = SINGLE,
+    names: Iterable[str] | None = None,
 ) -> Path:
-    """Run 01 to 06, or those in `names`, into outputs/<run>/ and return that folder.
+    """Run 01 to 06 (04 to 06 where all generators are the user's own), or those in `names`, into outputs/<run>/ and return that folder.
 
     `given` overrides settings of the profile, under their flat names; all are checked before any work. A notebook of which nothing has
     changed (`key`) since it finished is not run again unless `again`. Raises NotebookFailed at the first that fails.
     """
     given = with_hidden_paths(given)
-    check_inputs(resolve(profile, given))
+    settings = resolve(profile, given)
+    check_inputs(settings)
     folder = run_folder(outputs, run).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
-        for name in names:
+        for name in names or notebooks_of(settings):
             if not again and is_done(name, profile, folder, given, seed):
                 print(f"{name}: done before")
             else:
@@ -171,8 +173,10 @@ def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: i
     source = source_of(name)
     values, cells = resolve(profile, given).flat(), code_of(source)
     content = [cells, fingerprint_of_code("\n".join(cells)), {n: values[n] for n in _settings_of(source) if n not in HOW}, profile, seed]
-    parts = [part for part in READS.get(name, ()) if part not in ("gan", "vae") or part in values["generators"]]
+    parts = [part for part in READS.get(name, ()) if part not in TRAINED or part in values["generators"]]
     content.append([_files(folder / part) for part in parts] if name in READS else _input(values, folder))
+    factories = [f for f in (*values["generators"], values["measures"]) if f is not None and is_factory(f)] if name in OWN else []
+    content.append([[f, _stat_of(f)] for f in factories]) if factories else None
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -202,6 +206,12 @@ def _files(folder: Path) -> list:
     """Names, sizes and times of what later notebooks read in a stage's folder."""
     wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
     return _rows(folder, sorted(path for pattern in wanted for path in folder.rglob(pattern) if "dicom" not in path.parts))
+
+
+def _stat_of(factory: str) -> list:
+    """Size and time of the file with a user's function, where it is a file on this machine."""
+    place = where(factory.partition("/")[0]) / factory.partition("/")[2].rpartition(":")[0]
+    return [place.stat().st_size, place.stat().st_mtime_ns] if place.is_file() else []
 
 
 def _rows(folder: Path, paths: list[Path]) -> list:

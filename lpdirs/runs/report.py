@@ -39,7 +39,8 @@ def write_report(folder: Path) -> Path:
     report = folder / "report"
     report.mkdir(exist_ok=True)
     log, rows = read_log(folder), []
-    for name in SINGLE:
+    names = [name for name in SINGLE if name in log]
+    for name in names:
         path = folder / "notebooks" / f"{name}.ipynb"
         if not read_notebook(path):
             raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")

@@ -13,8 +13,8 @@ from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import read_json, write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
-from lpdirs.models.files import fingerprint, load_generator
-from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of, measures_of
+from lpdirs.models.files import fingerprint
+from lpdirs.runs.models import check_belongs, directions_files, generator_of, measures_of, open_generator, weights_of
 from lpdirs.runs.stage import open_run
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, score
@@ -34,7 +34,7 @@ def score_run(folder: Path, steps: int, seed: int) -> list[Path]:
 def _score(path: Path, steps: int, seed: int) -> Path:
     directions, target, run = Directions.load(path), path.with_name("scores.json"), path.parent.parent.parent
     name = generator_of(path, directions)
-    which = {"directions": directions.info.method, "generator": name, "weights": fingerprint(run / GENERATORS[name]),
+    which = {"directions": directions.info.method, "generator": name, "weights": weights_of(run, name),
              "directions_fingerprint": fingerprint(path), "K": len(directions), "seed": seed, "score_steps": steps,
              "responses": _hash(path.with_name("responses.csv")), "slices": _hash(run / "data" / "slices.csv"),
              "code": fingerprint_of_code("import lpdirs.runs.scoring")}  # fmt: skip
@@ -78,5 +78,7 @@ def _hash(path: Path) -> str | None:
 @lru_cache(maxsize=2)
 def _subject(run: Path, name: str, of: tuple, seed: int) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
     """A run's generator, what its slices are measured with, and random slices of it, measured; anew where files are others (`of`)."""
-    generator, measures = load_generator(run / GENERATORS[name]), measures_of(open_run(run))
+    stage = open_run(run)
+    generator = open_generator(stage, name)
+    measures = measures_of(stage, generator)
     return generator, measures, measures.sample(generator, SAMPLES, 10_000 + seed)

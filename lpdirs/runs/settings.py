@@ -20,6 +20,7 @@ from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.models.training import GANSettings, VAESettings
 
 SAMPLE = "chest_ct"  # the real chest CT in data_manifests
+TRAINED = ("gan", "vae")  # the generators that a run trains
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
 RENAMED = {
     "response_steps": "is now called response_shifts",
@@ -45,13 +46,20 @@ class SourceSettings(Settings):
 class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
 
-    generators: tuple[Literal["gan", "vae"], ...] = setting(("gan", "vae"), "gan, vae, or both", min_length=1)
+    generators: tuple[str, ...] = setting(("gan", "vae"), "gan, vae, and functions that make your own: file.py:make", min_length=1)
     method: Method = setting("reconstructor", "reconstructor (the paper's), pca, pca-encoded, sefa, jacobian, random, coordinate or oracle")
     start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
 
+    measures: str | None = setting(
+        None, "thorax, moments, or a function that makes your own: file.py:make; null: each generator's own, else by the data", min_length=1
+    )
+
     @field_validator("generators")
     @classmethod
-    def _different(cls, values: tuple) -> tuple:
+    def _known(cls, values: tuple) -> tuple:
+        for name in values:
+            if name not in TRAINED and ":" not in name and not re.fullmatch(r"[\w][\w.-]*", name):
+                raise ValueError(f"must be gan, vae, the name of a generator that the run has, or file.py:function, not {name!r}")
         return different(values)
 
 
@@ -126,6 +134,8 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
+        if not set(self.choice.generators) & set(TRAINED):
+            return self  # what a generator of one's own can do is known when it is made
         k, d, method, start = self.discovery.n_directions, self.gan.latent_dim, self.choice.method, self.choice.start
         learned = method == "reconstructor"
         if learned and self.discovery.basis == "orthonormal" and k > d:
@@ -236,10 +246,18 @@ def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
 
 
 def with_hidden_paths(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with data_dir as a pseudonym: folders are named after patients, and what is given is written into the run."""
-    folder = given.get("data_dir")
-    known = isinstance(folder, str) and folder and where(folder).is_dir()
-    return dict(given) | ({"data_dir": hide(where(folder))} if known else {})  # type: ignore[arg-type]
+    """The same, with folders as pseudonyms: they are named after patients and people, and what is given is written into the run."""
+    from lpdirs.runs.own import hidden, is_factory  # here, since it imports torch and settings are read without
+
+    folder, hiding = given.get("data_dir"), dict(given)
+    if isinstance(folder, str) and folder and where(folder).is_dir():
+        hiding["data_dir"] = hide(where(folder))
+    names = given.get("generators")
+    if isinstance(names, list | tuple):
+        hiding["generators"] = [hidden(name) if isinstance(name, str) and is_factory(name) else name for name in names]
+    if isinstance(given.get("measures"), str) and is_factory(given["measures"]):
+        hiding["measures"] = hidden(given["measures"])
+    return hiding
 
 
 def _check_known(name: str) -> None:

@@ -18,7 +18,18 @@ from lpdirs.base.files import alone, check_name, write_atomic
 from lpdirs.base.places import workspace
 from lpdirs.base.progress import note, note_to
 from lpdirs.runs.records import changed_files, entry_of, read_log
-from lpdirs.runs.settings import COMMON, PLACES, RunSettings, check_inputs, help_of, in_yaml, load_profile, resolve, with_hidden_paths
+from lpdirs.runs.settings import (
+    COMMON,
+    PLACES,
+    TRAINED,
+    RunSettings,
+    check_inputs,
+    help_of,
+    in_yaml,
+    load_profile,
+    resolve,
+    with_hidden_paths,
+)
 
 NOTEBOOKS = {  # notebook: the folder of a run that it writes
     "01_data_preparation": "data",
@@ -28,8 +39,10 @@ NOTEBOOKS = {  # notebook: the folder of a run that it writes
     "05_qualitative_analysis": "analysis",
     "06_quantitative_analysis": "analysis",
     "07_compare_runs": "comparison",  # of a sweep's folder, which holds runs
+    "08_your_own_generator": "own",
 }
 SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
+OWN = SINGLE[3:]  # of which a run consists that trains no generator
 READS = {  # notebook: the folders of the run whose files it reads
     "02_train_gan": ("data",),
     "03_train_vae": ("data",),
@@ -103,13 +116,21 @@ class Stage:
         return f"<table><thead><tr><th>setting</th><th>value</th><th>from</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
 
 
+def notebooks_of(settings: RunSettings) -> tuple[str, ...]:
+    """What a run with these settings consists of."""
+    return SINGLE if set(settings.choice.generators) & set(TRAINED) else OWN
+
+
 def start(notebook: str, names: dict[str, Any]) -> Stage:
     """Begin a notebook: `names` is its locals(), of which the parameters are read. Settings that are None are the profile's."""
     _refuse_unknown(names)
     given = with_hidden_paths({k: names[k] for k in PLACES if k in names})
     settings, seed = resolve(names["profile"], given), check_seed(names["seed"])
-    if settings.source.data_dir is not None:  # a profile's too: what is written down names no folder
-        settings = settings.but(source=settings.source.but(**with_hidden_paths({"data_dir": settings.source.data_dir})))
+    hidden = with_hidden_paths({name: settings.flat()[name] for name in ("data_dir", "generators", "measures")})  # a profile's too
+    settings = settings.but(
+        source=settings.source.but(data_dir=hidden["data_dir"]),
+        choice=settings.choice.but(generators=tuple(hidden["generators"]), measures=hidden["measures"]),
+    )
     if notebook == "01_data_preparation":
         check_inputs(settings)
     folder = run_folder(names["outputs"], names["run"])
@@ -122,9 +143,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
 
 def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
     """UserError where a file that a notebook reads is not what an earlier one wrote: what is damaged is never built upon."""
-    parts = {part for part in READS.get(notebook, ()) if part not in ("gan", "vae") or part in settings.choice.generators}
-    if notebook == "07_compare_runs":
-        return
+    parts = {part for part in READS.get(notebook, ()) if part not in TRAINED or part in settings.choice.generators}
     for part in sorted(parts):
         where = (folder / part).resolve().parent  # in a sweep data and generators are links to the run that made them
         writers = [name for name, its in NOTEBOOKS.items() if its == part]

@@ -92,9 +92,9 @@ def _verify_run(run: Path) -> list[Line]:
     for file in directions_files(run):
         try:
             directions = Directions.load(file)
-            weights = run / GENERATORS[generator_of(file, directions)]
-            if weights.exists():
-                check_belongs(file, directions, load_generator(weights))
+            name = generator_of(file, directions)
+            if name in GENERATORS and (run / GENERATORS[name]).exists():
+                check_belongs(file, directions, load_generator(run / GENERATORS[name]))
         except UserError as error:
             lines.append(Line(run.name, str(error), True))
     broken = len(lines)

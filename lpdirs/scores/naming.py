@@ -11,6 +11,7 @@ from torch import nn
 
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
+from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z, generate
 from lpdirs.scores.response import Responses
 
@@ -53,13 +54,14 @@ def name(
     generator: nn.Module,
     directions: Directions,
     responses: Responses,
-    measures: Measures,
+    measures: Measures | None = None,
     rules: Rules | None = None,
     seed: int = 0,
 ) -> Directions:
     """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units."""
     responses.check(directions)
     directions.check(generator)
+    measures = measures_for(generator, measures)
     changes = image_changes(generator, directions, seed=seed)
     return with_names(directions, name_directions(responses.table(seed), directions, changes, measures.units, rules), responses)
 

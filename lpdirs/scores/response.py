@@ -14,6 +14,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
+from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z
 
 RESAMPLES = 1000
@@ -140,14 +141,13 @@ def _quiet() -> warnings.catch_warnings:
 def respond(
     generator: nn.Module,
     directions: Directions,
-    measures: Measures,
+    measures: Measures | None = None,
     shifts: Sequence[float] = (-4, -2, 0, 2, 4),
     samples: int = 256,
     seed: int = 0,
 ) -> Responses:
-    """Measure every factor on `samples` random images moved by `shifts` along every direction."""
-    if not isinstance(measures, Measures):
-        raise UserError("measures must be lp.Measures(function, units), or lp.thorax(window, pixel_mm) for chest CT")
+    """Measure every factor on `samples` random images moved by `shifts` along every direction; by default its own ones, or `moments`."""
+    measures = measures_for(generator, measures)
     if len(shifts) < 3 or samples < 2 or len(set(shifts)) < len(shifts) or not np.isfinite(shifts).all():
         raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {list(shifts)} and {samples}")
     directions.check(generator)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
+from lpdirs.measures.moments import measures_for
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
 from lpdirs.scores.naming import image_changes, name_directions
@@ -38,7 +39,7 @@ SCORES = {
 def score(
     generator: nn.Module,
     directions: Directions,
-    measures: Measures,
+    measures: Measures | None = None,
     responses: Responses | pd.DataFrame | None = None,
     steps: int = 300,
     seed: int = 0,
@@ -49,6 +50,7 @@ def score(
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
     given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
     """
+    measures = measures_for(generator, measures)
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
     if isinstance(table, Responses):
         table.check(directions)

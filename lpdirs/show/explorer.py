@@ -191,7 +191,7 @@ class Explorer(widgets.VBox):
         self.readout.value = self._table(both)
 
     def _table(self, both: Tensor) -> str:
-        units = self.scene.measures.units if self.scene.measures else {}
+        units = self.scene.measuring.units if self.scene.measuring else {}
         rows = "".join(
             f"<tr><td>{escape(name)}</td><td style='text-align:right'>{_number(a)}</td><td style='text-align:right'>{_number(b)}</td>"
             f"<td>{escape(units[name])}</td></tr>"

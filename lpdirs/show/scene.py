@@ -61,6 +61,12 @@ class Scene:
         return display_of(self.generator, self.how)
 
     @property
+    def measuring(self) -> Measures | None:
+        """What the chosen model's images are measured with: what was given, else the generator's own."""
+        own = getattr(self.generator, "measures", None)
+        return self.measures or (own if isinstance(own, Measures) else None)
+
+    @property
     def generator(self) -> nn.Module:
         """The chosen model's generator."""
         return self.models[self.label][0]
@@ -94,9 +100,9 @@ class Scene:
 
     def read(self, both: Tensor) -> dict[str, tuple[float, float]]:
         """What is measured before and after, NaN where an image cannot be measured; nothing without measures."""
-        if self.measures is None:
+        if self.measuring is None:
             return {}
-        table = self.measures(both)
+        table = self.measuring(both)
         return {name: (table[name][0], table[name][1]) for name in table}
 
     def typical(self) -> float:

@@ -5,9 +5,10 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lpdirs.data.dicom import read_header, read_headers
+from lpdirs.data.dicom import read_header
 from lpdirs.data.folder import find_files
 from lpdirs.data.pixels import read_hu
+from lpdirs.data.reading import read_headers
 from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.stacks import arrange
 from lpdirs.phantom.cohort import Cohort, to_dicom

@@ -126,6 +126,6 @@ def test_every_method_works_on_it(make):
         directions = lp.discover(generator, method, 4, settings=settings)
         assert directions.matrix.shape == (4, generator.latent_dim)
         assert torch.allclose(directions.matrix.norm(dim=1), torch.ones(4), atol=1e-4)
-    found = lp.respond(generator, directions, lp.moments(report.channels), samples=8).table()
+    found = lp.respond(generator, directions, samples=8).table()
     assert found["slope"].notna().all()
     lp.strips(generator, directions, k=range(2))

@@ -1,0 +1,37 @@
+"""The search that a run's settings ask for: the paper's, or directions that are computed, of which R alone is trained."""
+
+from torch import Tensor, nn
+
+from lpdirs.data.store import open_dataset
+from lpdirs.discovery.methods import discover
+from lpdirs.discovery.objective import Discovery
+from lpdirs.models.files import load_model
+from lpdirs.models.training import encode
+from lpdirs.models.vae import VAE
+from lpdirs.runs.models import GENERATORS, measures_of
+from lpdirs.runs.stage import Stage
+
+
+def search_of(stage: Stage, name: str, generator: nn.Module) -> tuple[str, Discovery]:
+    """The folder name of the set, such as gan-unit32-lenet, and the search, which `train` runs; A is frozen where it was computed."""
+    choice, settings = stage.settings.choice, stage.settings.discovery
+    learned = choice.method == "reconstructor"
+    if not learned:
+        settings = settings.but(basis="unit", freeze=True)
+    start = None
+    if not learned or choice.start != "random":
+        first = choice.start if learned else choice.method
+        start = discover(generator, first, settings.n_directions, seed=stage.seed, known=known_for(stage, name, generator, first))
+        settings = settings.but(n_directions=len(start))
+    label = f"{settings.basis}{settings.n_directions}-{settings.reconstructor}" if learned else f"{choice.method}{settings.n_directions}"
+    label += f"-from-{choice.start}" if learned and choice.start != "random" else ""
+    return f"{name}-{label}", Discovery(generator, settings, start)
+
+
+def known_for(stage: Stage, name: str, generator: nn.Module, method: str) -> Tensor | tuple | None:
+    """What some methods need besides the generator: encoded slices (of the VAE), or factors of its samples."""
+    if method == "pca-encoded":
+        vae, _ = load_model(stage.need(GENERATORS["vae"]), stage.device)
+        assert isinstance(vae, VAE)
+        return encode(vae, open_dataset(stage.need("data"), "train").tensor().to(stage.device))[0].cpu()
+    return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method == "oracle" else None

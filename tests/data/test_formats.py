@@ -1,0 +1,215 @@
+"""Volumes, pictures, arrays, zip files and enhanced CT: read as the same slices as the DICOM that they could have been."""
+
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import EnhancedCTImageStorage
+
+from lpdirs.base.errors import UserError
+from lpdirs.data.build import build_dataset
+from lpdirs.data.series import DataSettings
+from lpdirs.data.store import open_dataset
+from tests.data.files import MM, chest, series, write
+
+sitk = pytest.importorskip("SimpleITK")
+N, TOP, GAP = 12, 100.0, 5.0
+SETTINGS = DataSettings(size=64)
+
+
+def body(i):
+    """The i-th slice of a chest from head to feet that is not the same at the left and the right, the front and the back."""
+    hu = chest((i - 2) / (N - 5))
+    hu[70:90, 30:40] = 300  # bone at the patient's right, behind
+    return hu
+
+
+def built(tmp_path, settings=SETTINGS, name="data"):
+    described = build_dataset(tmp_path / "in", tmp_path / name, settings)
+    return described, open_dataset(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def of_dicom(tmp_path_factory):
+    """What the same chest gives as DICOM."""
+    folder = tmp_path_factory.mktemp("dicom")
+    for i in range(N):
+        write(folder / "in" / f"{i:03d}.dcm", body(i), TOP - GAP * i, i + 1)
+    return built(folder)
+
+
+def volume():
+    """The chest as an image with feet first, as most are: patient coordinates of left, back and head."""
+    image = sitk.GetImageFromArray(np.stack([body(i).astype(np.int16) for i in range(N)][::-1]))
+    image.SetSpacing((MM, MM, GAP))
+    image.SetOrigin((0.0, 0.0, TOP - GAP * (N - 1)))
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.mhd", "a.nrrd", "b.NII.GZ"])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "LAS", "SRP", "RPI"])
+def test_a_volume_gives_the_slices_that_its_dicom_gives(tmp_path, of_dicom, name, axes):
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.DICOMOrient(volume(), axes), str(tmp_path / "in" / name.lower()))
+    (tmp_path / "in" / name.lower()).rename(tmp_path / "in" / name)
+    described, slices = built(tmp_path)
+    expected, told = of_dicom[1], of_dicom[0]
+    assert described["unit"] == "HU" and np.array_equal(slices.hu, expected.hu)
+    assert np.allclose(slices.table["z_mm"], expected.table["z_mm"]) and slices.table["patient"].nunique() == 1
+    assert described["pixel_mm"] == pytest.approx(told["pixel_mm"])
+    assert np.allclose(slices.table["z_fraction"], expected.table["z_fraction"])
+    assert described["rejected"] == ({"read with its header": 1} if name.endswith(".mhd") else {})
+
+
+def test_an_oblique_volume_and_a_film_of_volumes_are_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    tilted = volume()
+    tilted.SetDirection((1, 0, 0, 0, np.cos(0.7), -np.sin(0.7), 0, np.sin(0.7), np.cos(0.7)))
+    sitk.WriteImage(tilted, str(tmp_path / "in" / "tilted.nii"))
+    sitk.WriteImage(sitk.JoinSeries([volume(), volume()]), str(tmp_path / "in" / "film.nii"))
+    sitk.WriteImage(volume(), str(tmp_path / "in" / "good.nii"))
+    (tmp_path / "in" / "cut.nii").write_bytes((tmp_path / "in" / "good.nii").read_bytes()[:5000])
+    described, _ = built(tmp_path)
+    assert described["slices"] == N and described["rejected"] == {"not axial": 1, "several frames": 1, "damaged pixels": 1}
+
+
+def test_another_modality_has_its_own_range_and_says_so(tmp_path):
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        image = sitk.GetImageFromArray(rng.integers(0, 900, (5, 40, 40)).astype(np.uint16) * (i + 1))
+        sitk.WriteImage(image, str(tmp_path / "in" / f"mr{i}.nii.gz"))
+    described, slices = built(tmp_path)
+    assert described["unit"] == "" and described["slices"] == 20 and described["patients"] == 4
+    assert any("no HU" in note for note in described["notes"])
+    assert np.abs(slices.hu).max() > 900  # each file fills the window, whatever its largest value is
+    assert slices.table["lung_fraction"].isna().all() and described["z_length_mm"] is None
+
+
+def test_pictures_belong_to_folders_where_there_are_several_and_else_to_files(tmp_path):
+    rng = np.random.default_rng(0)
+    for person in "abc":
+        (tmp_path / "in" / person).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (50, 40), dtype=np.uint8)).save(tmp_path / "in" / person / f"{i}.png")
+    Image.fromarray(rng.integers(0, 60000, (64, 64)).astype(np.uint16)).save(tmp_path / "in" / "a" / "x.tif")
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "in" / "b" / "colour.jpg")
+    (tmp_path / "in" / "b" / "broken.png").write_bytes(b"x" * 100)
+    described, slices = built(tmp_path)
+    assert (described["slices"], described["patients"], described["pixel_mm"]) == (11, 3, None)
+    assert described["rejected"] == {"damaged pixels": 1}
+    assert built(tmp_path, SETTINGS.but(patients="file"), "files")[0]["patients"] == 11
+    picture = np.asarray(Image.open(tmp_path / "in" / "a" / "0.png")).astype(float)
+    assert slices.hu[0].min() == -1000  # the sides of what is not square are black
+    assert abs(slices.hu[0][:, 8:56].mean() - (picture.mean() / 255 * 2000 - 1000)) < 40
+
+
+@pytest.mark.parametrize("shape", [(30, 48, 48), (30, 1, 48, 48), (30, 48, 48, 3), (48, 48)])
+def test_arrays(tmp_path, shape):
+    (tmp_path / "in").mkdir()
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    np.save(tmp_path / "in" / "x.npy", x)
+    described, _ = built(tmp_path, SETTINGS.but(patients="image"))
+    assert described["slices"] == described["patients"] == (30 if len(shape) > 2 else 1)
+
+
+def test_arrays_that_are_none_are_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "in" / "words.npy", np.array(["a", "b"]))
+    np.save(tmp_path / "in" / "nan.npy", np.full((3, 40, 40), np.nan))
+    np.save(tmp_path / "in" / "flat.npy", np.ones((3, 40, 40)))
+    np.savez(tmp_path / "in" / "two.npz", a=np.ones((3, 40, 40)), b=np.ones((3, 40, 40)))
+    with pytest.raises(UserError, match="no usable slice"):
+        built(tmp_path)
+    reasons = pd.read_csv(tmp_path / "data" / "rejected.csv")["reason"]
+    assert reasons.value_counts().to_dict() == {"no picture": 5, "damaged pixels": 2}
+
+
+def test_zipped_dicom_is_read_and_nothing_is_left_behind(tmp_path, of_dicom, monkeypatch):
+    monkeypatch.setenv("LPDIRS_PRIVATE", str(tmp_path / "private"))
+    series(tmp_path / "loose")
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "in" / "sub" / "one.zip", "w") as file:
+        for path in sorted((tmp_path / "loose").iterdir()):
+            file.write(path, f"study/{path.name}")
+        file.writestr("../../evil.txt", "x")
+        file.writestr("inner.zip", b"PK\x03\x04")
+    (tmp_path / "in" / "broken.zip").write_bytes(b"PK\x03\x04 no archive")
+    described, slices = built(tmp_path)
+    assert described["slices"] == 12 and described["rejected"] == {"archive": 2, "not DICOM": 1}
+    assert not list(tmp_path.rglob("evil.txt")) and not list((tmp_path / "private").glob("unpacked*"))
+    assert built(tmp_path)[0] == described
+
+
+def test_pictures_beside_ct_are_named(tmp_path):
+    series(tmp_path / "in")
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(tmp_path / "in" / "preview.png")
+    described, _ = built(tmp_path)
+    assert described["unit"] == "HU" and described["slices"] == 12 and described["rejected"] == {"no HU": 1}
+
+
+def enhanced(path, left_out=()):
+    """The chest as one enhanced CT, feet first, with all that differs in functional groups."""
+    write(path, body(0), 0)
+    ds = pydicom.dcmread(path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    ds.NumberOfFrames = N
+    for tag in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType"):
+        if tag in ds:
+            delattr(ds, tag)
+
+    def groups(**items):
+        out = Dataset()
+        for name, content in items.items():
+            if name not in left_out:
+                part = Dataset()
+                for tag, value in content.items():
+                    setattr(part, tag, value)
+                setattr(out, name, Sequence([part]))
+        return out
+
+    ds.SharedFunctionalGroupsSequence = Sequence(
+        [
+            groups(
+                PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+                PixelMeasuresSequence={"PixelSpacing": [MM, MM]},
+                PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"},
+            )
+        ]
+    )
+    order = list(range(N))[::-1]
+    each = [groups(PlanePositionSequence={"ImagePositionPatient": [0, 0, TOP - GAP * i]}) for i in order]
+    ds.PerFrameFunctionalGroupsSequence = Sequence(each)
+    ds.PixelRepresentation = 0
+    ds.PixelData = np.stack([(body(i) + 1024).round().astype("<u2") for i in order]).tobytes()
+    ds.save_as(path, enforce_file_format=True)
+
+
+def test_enhanced_ct_gives_the_slices_that_single_files_give(tmp_path, of_dicom):
+    enhanced(tmp_path / "in" / "all.dcm")
+    described, slices = built(tmp_path)
+    assert described["unit"] == "HU" and np.array_equal(slices.hu, of_dicom[1].hu)
+    assert np.allclose(slices.table["z_mm"], of_dicom[1].table["z_mm"])
+
+
+@pytest.mark.parametrize(
+    "left_out, why",
+    [
+        ("PlanePositionSequence", "no geometry"),
+        ("PixelMeasuresSequence", "no geometry"),
+        ("PlaneOrientationSequence", "no geometry"),
+        ("PixelValueTransformationSequence", "no rescale"),
+    ],
+)
+def test_enhanced_ct_that_does_not_say_where_it_lies_is_named(tmp_path, left_out, why):
+    enhanced(tmp_path / "in" / "all.dcm", (left_out,))
+    with pytest.raises(UserError, match=f"1 {why}"):
+        built(tmp_path)
+    assert json.loads(json.dumps(pd.read_csv(tmp_path / "data" / "rejected.csv")["reason"].tolist())) == [why]
