@@ -68,11 +68,11 @@ def fill(masks: np.ndarray) -> np.ndarray:
     return ~outside[labels]
 
 
-def body_masks(hu: np.ndarray) -> np.ndarray:
+def body_masks(hu: np.ndarray, second: float = 1.1) -> np.ndarray:
     """The patient on slices (N, S, S) of HU: the largest piece left when thin things (couch, tubes) are opened away, filled.
 
     A chest wall can be thin too: pieces that opening cut off, and dense pixels beside them, are taken back in before the
-    lungs are filled. All False where there is none.
+    lungs are filled. All False where there is none, or where a second piece has at least `second` times the largest one's area.
     """
     dense = hu > BODY_HU
     reach = max(1, round(hu.shape[-1] / 96))  # px
@@ -81,7 +81,11 @@ def body_masks(hu: np.ndarray) -> np.ndarray:
     whole = np.pad(whole, ((0, 0), (2 * reach, 2 * reach), (2 * reach, 2 * reach)))
     filled = fill(erode(dilate(whole, reach), reach))
     opened = dilate(erode(filled, 2 * reach), 2 * reach)[:, 2 * reach : -2 * reach, 2 * reach : -2 * reach]
-    return large(opened, 1)
+    largest = large(opened, 1)
+    if second <= 1:
+        beside = large(opened & ~largest, 1).sum((1, 2)) >= second * largest.sum((1, 2))
+        largest[beside] = False
+    return largest
 
 
 def body_mask(hu: np.ndarray) -> np.ndarray:

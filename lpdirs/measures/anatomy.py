@@ -4,6 +4,8 @@ Everything is taken in the body's own frame: the roll is the angle of the body m
 about its midline, so breasts and shoulders do not bias it), and extents are partial-volume areas of bands along the frame's axes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
@@ -31,33 +33,41 @@ MEASURES = {
     "sharpness": ("mean steepness at the skin", "HU/mm"),
 }
 MIN_FILLED = 0.94  # area of the body mask over that of the ellipse with its second moments
-MIN_BODY, MAX_BORDER = 0.04, 0.15  # shares of the frame's area, and of the frame's border, that the body takes
+MIN_BODY, MAX_BORDER = 0.04, 0.30  # shares of the frame's area, and of the frame's border, that the body takes
+MAX_CUT = 0.5  # pixels of what a measure reads that may lie at a side of the frame which would cut it off
+MAX_CUT_ROLL = 0.25  # share of a side of the frame that the body may take for its roll to be told: cut so far it errs by a degree
+MIN_LONG = 0.05  # (l1 - l2) / (l1 + l2) of the body's second moments, from which its axis says where it is turned to: a disc has none
+MIN_MIRROR = 0.94  # share of the body that lies on it again when it is mirrored at its midline: a body with one breast has another axis
+SECOND = 0.3  # area of a second piece over the first's, from which nobody can say which is the body
 COUCH_HU = -880.0
 GRAIN = np.array([[[1, -2, 1], [-2, 4, -2], [1, -2, 1]]]) / 6.0  # Immerkaer 1996: 0 on planes, SD 1 on white noise of SD 1
 
 
-def measure(hu: np.ndarray, pixel_mm: float) -> pd.DataFrame:
-    """MEASURES of slices (N, S, S) in HU with pixels of `pixel_mm`: N rows, NaN where there is no body or it is cut off.
+def measure(hu: np.ndarray, pixel_mm: float, names: Sequence[str] = tuple(MEASURES)) -> pd.DataFrame:
+    """Those of MEASURES in `names` on slices (N, S, S) in HU with pixels of `pixel_mm`: N rows, NaN where there is no body, or where
+    what a measure reads is cut off by the frame.
 
-    Meant for 64 px and more: at 32 px a couch can pass for a part of the body.
+    A body that is cut at one side has no measure that reads that side: cut at the left or right it keeps thickness and y, cut in
+    front or behind x and width. Roll is NaN where the body does not tell it (a disc, one breast). Meant for 64 px and more: at 32 px
+    a couch can pass for a part of the body.
     """
     hu = np.asarray(hu, np.float32)
-    parts = [_measure(hu[i : i + 64], float(pixel_mm)) for i in range(0, len(hu), 64)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(MEASURES), dtype=np.float64)
+    parts = [_measure(hu[i : i + 64], float(pixel_mm), names) for i in range(0, len(hu), 64)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(names), dtype=np.float64)
 
 
-def _measure(hu: np.ndarray, pixel: float) -> pd.DataFrame:
-    body = body_masks(hu)
+def _measure(hu: np.ndarray, pixel: float, names: Sequence[str]) -> pd.DataFrame:
+    body = body_masks(hu, SECOND)
     border = np.concatenate([body[:, 0], body[:, -1], body[:, :, 0], body[:, :, -1]], axis=1)
     here = (body.mean((1, 2)) >= MIN_BODY) & (border.mean(1) <= MAX_BORDER)
-    table = pd.DataFrame(np.nan, index=np.arange(len(hu)), columns=list(MEASURES))
+    table = pd.DataFrame(np.nan, index=np.arange(len(hu)), columns=list(names))
     if here.any():
-        table.loc[here] = pd.DataFrame(_of_bodies(hu[here], body[here], pixel))[list(MEASURES)].to_numpy()
+        table.loc[here] = pd.DataFrame(_of_bodies(hu[here], body[here], pixel, set(names)))[list(names)].to_numpy()
     return table
 
 
-def _of_bodies(hu: np.ndarray, body: np.ndarray, pixel: float) -> dict[str, np.ndarray]:
-    """MEASURES of slices on which there is a body; NaN where it is open."""
+def _of_bodies(hu: np.ndarray, body: np.ndarray, pixel: float, names: set[str]) -> dict[str, np.ndarray]:
+    """MEASURES of slices on which there is a body, at least those in `names`; NaN where it is open, or cut where it is read."""
     size = hu.shape[-1]
     axis = ((np.arange(size, dtype=np.float32) + 0.5) - size / 2) * pixel
     # soft edge: a border pixel counts by how far its HU is from air
@@ -74,33 +84,72 @@ def _of_bodies(hu: np.ndarray, body: np.ndarray, pixel: float) -> dict[str, np.n
     u, v = dx * _col(cos) + dy * _col(sin), dy * _col(cos) - dx * _col(sin)
     half = 2 * np.sqrt(_sum(weight * u * u) / total)  # about the half width
 
-    def band(distance, half_width):  # soft membership of a strip, and its width
+    def band(distance: np.ndarray, half_width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # soft membership of a strip, and its width
         return weight * np.clip((_col(half_width) - np.abs(distance)) / pixel + 0.5, 0, 1), 2 * half_width
 
+    def cut(w: np.ndarray, *sides: str) -> np.ndarray:  # whether the frame cuts a strip off at one of the sides
+        edges = {"front": w[:, 0], "back": w[:, -1], "left": w[:, :, 0], "right": w[:, :, -1]}
+        return np.max([edges[side].sum(1) for side in sides], 0) > MAX_CUT
+
+    known: dict[str, np.ndarray] = {}
     w, extent = band(u, 0.12 * half)
-    thickness = _sum(w) * pixel**2 / extent
-    v0 = _sum(w * v) / _sum(w)
+    thickness, v0 = _sum(w) * pixel**2 / extent, _sum(w * v) / _sum(w)
+    known |= dict.fromkeys(("thickness", "y_position"), ~cut(w, "front", "back"))
     w, extent = band(v - _col(v0), 0.2 * thickness)
-    width = _sum(w) * pixel**2 / extent
-    u0 = _sum(w * u) / _sum(w)
+    width, u0 = _sum(w) * pixel**2 / extent, _sum(w * u) / _sum(w)
+    known |= dict.fromkeys(("width", "x_position"), ~cut(w, "left", "right"))
     w, extent = band(np.abs(u - _col(u0)) - _col(0.40 * half), 0.16 * half)
     ahead = _sum(w * np.clip((_col(v0) - v) / pixel + 0.5, 0, 1))
-    breast = (2 * ahead - _sum(w)) * pixel**2 / (2 * extent)
-
-    lungs, cm2 = lung_mask(hu, body), (pixel / 10) ** 2
-    between = lambda low, high: _sum(body & (hu > low) & (hu < high)) * cm2
-    left = _sum(lungs & (u > _col(u0))) * cm2
+    sides = np.stack([body[:, 0].mean(1), body[:, -1].mean(1), body[:, :, 0].mean(1), body[:, :, -1].mean(1)])
+    long = np.hypot(xx - yy, 2 * xy) / (xx + yy) >= MIN_LONG
+    mirrored = _mirrored(body, u - _col(u0), v, cos, sin, cx + u0 * cos, cy + u0 * sin, pixel)
+    known["breast"] = ~cut(w, "front", "back") & (sides[2:].max(0) <= MAX_CUT_ROLL)
+    known["rotation"] = (sides.max(0) <= MAX_CUT_ROLL) & long & (mirrored >= MIN_MIRROR)
     measured = {
         "rotation": np.rad2deg(angle),
         "x_position": cx + u0 * cos - v0 * sin,
         "y_position": cy + u0 * sin + v0 * cos,
         "width": width,
         "thickness": thickness,
-        "breast": breast,
-        "body_area": total * cm2,
-        "lung_area": _sum(lungs) * cm2,
-        "left_lung_area": left,
-        "right_lung_area": _sum(lungs) * cm2 - left,
+        "breast": (2 * ahead - _sum(w)) * pixel**2 / (2 * extent),
+    }
+    if names - set(measured):
+        measured |= _of_tissue(hu, body, inner, near, u > _col(u0), cy, axis, pixel)
+    closed = filled >= MIN_FILLED  # else the chest wall is open, so that a lung is missing from the mask
+    return {name: np.where(closed & known.get(name, True), values, np.nan) for name, values in measured.items()}
+
+
+def _mirrored(
+    body: np.ndarray, u: np.ndarray, v: np.ndarray, cos: np.ndarray, sin: np.ndarray, x0: np.ndarray, y0: np.ndarray, pixel: float
+) -> np.ndarray:
+    """Share of each body's pixels that lie on it again when mirrored at the line u = 0, (N,); every other pixel tells."""
+    size = body.shape[-1]
+    u, v, seen = u[:, ::2, ::2], v[:, ::2, ::2], body[:, ::2, ::2]
+    x, y = _col(x0) - u * _col(cos) - v * _col(sin), _col(y0) - u * _col(sin) + v * _col(cos)
+    column, row = (np.clip(np.rint(place / pixel + size / 2 - 0.5), 0, size - 1).astype(np.intp) for place in (x, y))
+    again = body[np.arange(len(body))[:, None, None], row, column]
+    return (again & seen).sum((1, 2)) / np.maximum(seen.sum((1, 2)), 1)
+
+
+def _of_tissue(
+    hu: np.ndarray,
+    body: np.ndarray,
+    inner: np.ndarray,
+    near: np.ndarray,
+    left: np.ndarray,
+    cy: np.ndarray,
+    axis: np.ndarray,
+    pixel: float,
+) -> dict[str, np.ndarray]:
+    """What the body is made of, what it lies on, and how the slice was taken."""
+    lungs, cm2 = lung_mask(hu, body), (pixel / 10) ** 2
+    between = lambda low, high: _sum(body & (hu > low) & (hu < high)) * cm2
+    of_left, whole = _sum(lungs & left) * cm2, _sum(lungs) * cm2
+    return {
+        "body_area": _sum(np.where(inner, np.float32(1), np.clip((hu + 1000) / 900, 0, 1) * near)) * cm2,
+        "lung_area": whole,
+        "left_lung_area": of_left,
+        "right_lung_area": whole - of_left,
         "lung_density": _mean(hu, erode(lungs)),
         "fat_area": between(-200, -40),
         "muscle_area": between(-20, 150),
@@ -109,8 +158,6 @@ def _of_bodies(hu: np.ndarray, body: np.ndarray, pixel: float) -> dict[str, np.n
         "noise": _noise(hu, inner),
         "sharpness": _mean(np.hypot(*np.gradient(hu, axis=(1, 2))), near & ~inner) / pixel,
     }
-    closed = filled >= MIN_FILLED  # else the chest wall is open, so that a lung is missing from the mask
-    return {name: np.where(closed, values, np.nan) for name, values in measured.items()}
 
 
 def _couch(hu: np.ndarray, near: np.ndarray, cy: np.ndarray, axis: np.ndarray) -> np.ndarray:

@@ -16,10 +16,16 @@ FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_pos
 MAIN = FACTORS[:5]  # those that the paper names
 
 
-def measure_all(slices: Tensor, window: tuple[float, float], pixel_mm: float, z_position: ZPosition | None) -> pd.DataFrame:
-    """All measures of slices (N, 1, S, S) in [-1, 1], with z_position where a regression is given."""
+def measure_all(
+    slices: Tensor,
+    window: tuple[float, float],
+    pixel_mm: float,
+    z_position: ZPosition | None,
+    names: tuple[str, ...] = tuple(MEASURES),
+) -> pd.DataFrame:
+    """The measures in `names` of slices (N, 1, S, S) in [-1, 1], with z_position where a regression is given."""
     hu = to_hu(slices[:, 0].numpy(), window)
-    table = measure(hu, pixel_mm)
+    table = measure(hu, pixel_mm, names)
     if z_position is not None:
         table["z_position"] = z_position(hu)
     return table
@@ -34,8 +40,15 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     if window is None or pixel_mm is None or not window[0] < window[1] or not pixel_mm > 0:
         raise UserError(f"thorax needs the window in HU that -1 and 1 stand for, and mm a pixel, not {window} and {pixel_mm}")
     factors = [name for name in FACTORS if name != "z_position" or z_position is not None]
+    geometric = tuple(name for name in factors if name in MEASURES)
     return Measures(
-        partial(measure_all, window=(float(window[0]), float(window[1])), pixel_mm=pixel_mm, z_position=z_position),
+        partial(
+            measure_all,
+            window=(float(window[0]), float(window[1])),
+            pixel_mm=pixel_mm,
+            z_position=z_position,
+            names=geometric,
+        ),
         {name: UNITS[name] for name in factors},
         tuple(name for name in MAIN if name in factors),
         {"breast": ("z_position", 0.3, 0.7)} if z_position is not None else {},

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageSequence
 from scipy import ndimage
 
 from lpdirs.data.body import body_masks, dilate
@@ -125,3 +126,71 @@ def test_too_few_positions_give_no_regression(dataset):
     train = open_dataset(dataset, "train")
     few = type(train)(train.hu, train.table.head(20), train.window)
     assert fit_z(few, train) is None
+
+
+GRID = (np.mgrid[:128, :128] + 0.5 - 64) * 3.0  # mm
+
+
+def ellipse(x0=0.0, y0=0.0, a=150.0, b=100.0):
+    """A body of soft tissue."""
+    return np.where(((GRID[1] - x0) / a) ** 2 + ((GRID[0] - y0) / b) ** 2 < 1, 40.0, -1000.0)
+
+
+def test_roll_is_not_read_where_the_body_does_not_tell_it():
+    one_breast = np.maximum(ellipse(), ellipse(80, -85, 55, 55))
+    two_breasts = np.maximum(one_breast, ellipse(-80, -85, 55, 55))
+    read = measure(np.stack([ellipse(a=110, b=110), one_breast, two_breasts, ellipse()]), 3.0)
+    assert read["rotation"].isna().tolist() == [True, True, False, False]
+    assert abs(read["rotation"][2]) < 0.5 and read["thickness"].notna().all()
+
+
+def test_two_bodies_are_not_measured_as_one():
+    together = np.maximum(ellipse(-95, 0, 70, 60), ellipse(95, 0, 70, 60))
+    with_an_arm = np.maximum(ellipse(-20, 0, 120, 90), ellipse(150, 0, 22, 22))
+    read = measure(np.stack([together, with_an_arm]), 3.0)
+    assert read.loc[0].isna().all()
+    assert read["width"][1] == pytest.approx(234, abs=4) and read["x_position"][1] == pytest.approx(-20, abs=2)
+
+
+def test_a_measure_is_lost_where_the_frame_cuts_what_it_reads_and_others_stay():
+    sides, front = ellipse(a=200, b=90), ellipse(0, -110)
+    read = measure(np.stack([sides, front]), 3.0)
+    assert read[["width", "x_position"]].loc[0].isna().all() and read.loc[0, "thickness"] == pytest.approx(180, abs=4)
+    assert read.loc[0, "y_position"] == pytest.approx(0, abs=1)
+    assert read[["thickness", "y_position", "breast"]].loc[1].isna().all() and read.loc[1, "width"] == pytest.approx(292, abs=4)
+
+
+def as_animation(hu, path):
+    """Frames as a published animation shows them: grey of a stated window, 64 shades, dithered, and read back."""
+    grey = [Image.fromarray((np.clip((x + 1000) / 1600, 0, 1) * 255).astype(np.uint8)) for x in hu]
+    dithered = [frame.convert("RGB").quantize(64, dither=Image.Dither.FLOYDSTEINBERG) for frame in grey]
+    dithered[0].save(path, save_all=True, append_images=dithered[1:], duration=100, loop=0)
+    with Image.open(path) as film:
+        frames = [np.asarray(frame.convert("L"), np.float32) for frame in ImageSequence.Iterator(film)]
+    return np.stack(frames) / 255 * 1600 - 1000
+
+
+@pytest.mark.parametrize(
+    ("factor", "values"),
+    [
+        ("rotation", np.linspace(-8, 8, 7)),
+        ("x_position", np.linspace(-20, 20, 7)),
+        ("y_position", np.linspace(-20, 20, 7)),
+        ("thickness", np.linspace(0.85, 1.15, 7)),
+        ("width", np.linspace(0.85, 1.15, 7)),
+        ("breast", np.linspace(0, 30, 7)),
+    ],
+)
+@pytest.mark.parametrize("size", [64, 128])
+def test_a_planted_animation_reads_as_its_factor(factor, values, size, tmp_path, measured_and_true):
+    """A patient moved by one factor alone: that one is read largest of all, in SDs of a cohort, and monotone."""
+    patient = replace(sample_patients(1, 3)[0], breast=10.0)
+    of = getattr(patient, factor)
+    moved = [replace(patient, **{factor: of * v if factor in ("thickness", "width") else v}) for v in values]
+    hu = np.concatenate([render(one, 0.5, size) for one in moved])
+    table = measure(
+        as_animation(hu, tmp_path / "a.gif"), FOV_MM / size, ("rotation", "x_position", "y_position", "thickness", "width", "breast")
+    )
+    effects = (table.iloc[-1] - table.iloc[0]).abs() / measured_and_true[0].std()
+    assert effects.idxmax() == factor, effects.round(2).to_dict()
+    assert (np.diff(table[factor]) > -0.02 * np.ptp(table[factor])).all()
