@@ -1,4 +1,4 @@
-"""Directions that need no training: PCA, SeFa, the Jacobian, chance, axes, and a supervised upper bound. Each gives (K, d) unit rows."""
+"""Directions that need no training: PCA, SeFa, the Jacobian, chance, axes, and a supervised oracle. Each gives (K, d) unit rows."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,8 +28,10 @@ def random(k: int, latent_dim: int, seed: int = 0, orthonormal: bool = False) ->
 
 
 @torch.no_grad()
-def sefa(generator: nn.Module) -> Tensor:
+def sefa(generator: nn.Module, normalised: bool = False) -> Tensor:
     """Eigenvectors of A^T A, largest first, (d, d); A maps z to what its first layers make of it (Shen and Zhou 2021, eq. 5).
+
+    `normalised` gives each unit of those layers the same weight, as the authors' released code does and their equation does not.
 
     First layers are those with weights that see z before any nonlinearity; they are found by feeding z, so that it holds for
     any generator, and what comes after them is not computed. UserError where there is none.
@@ -45,6 +47,8 @@ def sefa(generator: nn.Module) -> Tensor:
         for i, out in enumerate(seen):
             responses[i].append(out.flatten(1).double().cpu())
     a = torch.cat([out[1:] - out[:1] for out in map(torch.cat, responses.values())], 1)
+    if normalised:
+        a = a / a.norm(dim=0).clamp(min=1e-12)
     return _sorted_eigenvectors(a @ a.T)
 
 
@@ -155,19 +159,27 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
     return (_sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
 
 
-def oracle(z: Tensor, factors: Tensor) -> Tensor:
-    """For each factor the direction that follows it best: least squares of factors (N, F) on z (N, d), (F, d).
+def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False, seed: int = 0) -> Tensor:
+    """k directions (default: one a factor) by least squares of factors (N, F) on z (N, d): what the others may not use.
 
-    Rows with a factor that is not finite are left out. It uses what the others may not: an upper bound for them.
+    The i-th is for factor i modulo F. Plain, the direction in which the linear prediction of a factor grows fastest, w_i; `alone`, that
+    in which it grows while those of all other factors hold still, the i-th row of the pseudoinverse of W (d, F). The first F are fitted
+    to all rows, further ones to bootstrap resamples, so that a best of k can be compared with a best of k. Rows with a factor that is not
+    finite are left out.
     """
-    rows = []
-    for factor in factors.T.double():
-        measured = torch.isfinite(factor)
-        if measured.sum() <= z.shape[1]:
-            raise UserError(f"the oracle needs more than {z.shape[1]} slices with a known factor, and has {int(measured.sum())}")
-        x, y = z[measured].double(), factor[measured]
-        rows.append(torch.linalg.lstsq(x - x.mean(0), (y - y.mean())[:, None]).solution[:, 0])
-    return unit(torch.stack(rows)).float()
+    measured = torch.isfinite(factors).all(1)
+    d, n_factors = z.shape[1], factors.shape[1]
+    if measured.sum() <= d:
+        raise UserError(f"the oracle needs more than {d} slices with known factors, and has {int(measured.sum())}")
+    x, y = z[measured].double(), factors[measured].double()
+    y = (y - y.mean(0)) / y.std(0).clamp(min=1e-12)
+    rng, rows = torch.Generator().manual_seed(seed), torch.arange(len(x))
+    found: list[Tensor] = []
+    while len(found) < (k or n_factors):
+        w = torch.linalg.lstsq(x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0)).solution  # (d, F)
+        found += list(torch.linalg.pinv(w) if alone else w.T)
+        rows = torch.randint(len(x), (len(x),), generator=rng)
+    return unit(torch.stack(found[: k or n_factors])).float()
 
 
 def _sorted_eigenvectors(gram: Tensor) -> Tensor:

@@ -141,9 +141,12 @@ class DirectionMatrix(nn.Module):
 
     No bias, so that A(-eps) = -A(eps) exactly. The start is random, as in the paper, or a set of k `start` directions, of which
     "orthonormal" takes the nearest orthonormal ones in their order (QR).
+
+    With `start_sd` the start is the original code's: entries of that SD, whose length stays as it is behind the division by it, so that
+    Adam turns short columns faster; and for "orthonormal" the exponential of B - B^T with entries of B of SD 1, trained as B.
     """
 
-    def __init__(self, k: int, latent_dim: int, basis: str = "unit", start: Directions | None = None):
+    def __init__(self, k: int, latent_dim: int, basis: str = "unit", start: Directions | None = None, start_sd: float | None = None):
         super().__init__()
         if basis == "orthonormal" and k > latent_dim:
             raise UserError(
@@ -155,8 +158,11 @@ class DirectionMatrix(nn.Module):
             columns = torch.randn(latent_dim, k) if start is None else start.matrix.T
             if columns.shape != (latent_dim, k):
                 raise UserError(f"the start holds {columns.shape[1]} directions of {columns.shape[0]} dimensions, not {k} of {latent_dim}")
-            self.linear.weight.copy_(columns / columns.norm(dim=0))
-        if basis == "unit":
+            length = columns.norm(dim=0) if start_sd is None or start is not None else 1 / start_sd
+            self.linear.weight.copy_(columns / length)
+        if basis == "orthonormal" and start_sd is not None and start is None:
+            parametrize.register_parametrization(self.linear, "weight", SkewExponential(k), unsafe=True)
+        elif basis == "unit":
             parametrize.register_parametrization(self.linear, "weight", UnitColumns())
         elif basis == "orthonormal":
             parametrizations.orthogonal(self.linear, orthogonal_map="matrix_exp")
@@ -171,6 +177,20 @@ class DirectionMatrix(nn.Module):
         """A as it stands."""
         with torch.no_grad():
             return Directions(self.linear.weight.T.clone().cpu(), info or DirectionsInfo())
+
+
+class SkewExponential(nn.Module):
+    """The first k columns of exp(B - B^T), of a B (d, d) whose entries begin with SD 1."""
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.k = k
+
+    def forward(self, half: Tensor) -> Tensor:
+        return torch.linalg.matrix_exp(half - half.T)[:, : self.k]
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return torch.randn(len(weight), len(weight))
 
 
 class UnitColumns(nn.Module):

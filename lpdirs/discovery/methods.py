@@ -20,13 +20,15 @@ METHODS = {
     "reconstructor": "A and R trained together (Voynov and Babenko 2020), the paper's",
     "pca": "principal components of features (GANSpace)",
     "pca-encoded": "principal axes of encoded patients (VAE)",
-    "sefa": "what the first layer amplifies most",
+    "sefa": "what the first layer amplifies most, by the paper's equation",
+    "sefa-released": "the same with the units of the layer normalised, as its authors released it",
     "jacobian": "what changes most pixels most",
     "random": "chance: a random rotation, or random vectors where K is larger than latent_dim",
     "coordinate": "the axes of z",
-    "oracle": "regression of known factors on z: an upper bound, not a discovery",
+    "oracle": "regression of known factors on z, no discovery: where each grows fastest",
+    "oracle-alone": "the same with the other factors held still: what a line can reach at most, as far as factors are linear in z",
 }
-AT_MOST_D = ("sefa", "jacobian", "pca-encoded", "coordinate")  # methods that give at most latent_dim directions
+AT_MOST_D = ("sefa", "sefa-released", "jacobian", "pca-encoded", "coordinate")  # methods that give at most latent_dim directions
 
 
 def discover(
@@ -41,10 +43,10 @@ def discover(
 ) -> Directions:
     """K directions of a frozen generator by one of METHODS, on the generator's device.
 
-    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), "oracle" z (N, d) and a
-    table of N rows, of which each column gives one direction, named after it. "reconstructor" trains with `settings` (n_directions
-    and seed are replaced) and can be resumed from `folder`. Methods that order their directions put the strongest first. UserError
-    where K is more than a method can give, or what it needs is missing.
+    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles z (N, d) and a
+    table of N rows: the first directions are its columns', by name, further ones are fitted to resamples of the rows. "reconstructor"
+    trains with `settings` (n_directions and seed are replaced) and can be resumed from `folder`. Methods that order their directions put
+    the strongest first. UserError where K is more than a method can give, or what it needs is missing.
     """
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
@@ -72,8 +74,8 @@ def discover(
         if not isinstance(known, Tensor):
             raise UserError("pca-encoded needs an encoder: it is for the VAE, not for a GAN")
         matrix = closed_form.pca_encoded(known)[:k]
-    elif method == "sefa":
-        matrix = closed_form.sefa(generator)[:k]
+    elif method in ("sefa", "sefa-released"):
+        matrix = closed_form.sefa(generator, normalised=method == "sefa-released")[:k]
     elif method == "jacobian":
         matrix = closed_form.jacobian(generator, k, seed=seed)
     elif method == "random":
@@ -82,9 +84,9 @@ def discover(
         matrix = torch.eye(d)[:k]
     else:
         if not isinstance(known, tuple):
-            raise UserError("oracle needs factors: z and a table of what is known or measured on its slices")
+            raise UserError(f"{method} needs factors: z and a table of what is known or measured on its slices")
         z, table = known
-        matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)))
+        matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
         names = {i: str(name) for i, name in enumerate(table)}
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
     info = DirectionsInfo(method=method, seed=seed, names=names, **belongs)

@@ -23,8 +23,8 @@ class DiscoverySettings(Settings):
 
     n_directions: int = setting(32, "K, the number of directions", ge=2, le=4096)
     basis: Literal["unit", "orthonormal"] = setting("unit", "unit (any K), or orthonormal (K at most latent_dim)")
-    reconstructor: Literal["lenet", "resnet18", "resnet18-native"] = setting(
-        "lenet", "lenet, resnet18 (at 224 px, as published) or resnet18-native (at the slices' size)"
+    reconstructor: Literal["lenet", "resnet18", "resnet18-224"] = setting(
+        "lenet", "lenet, resnet18 (as released) or resnet18-224 (resized to 224 px, as in a revision before)"
     )
     batch: int = setting(32, "pairs a step", "direction_batch", ge=2)
     steps: int = setting(500, "optimiser steps of A and R", "direction_steps", ge=1)
@@ -33,6 +33,9 @@ class DiscoverySettings(Settings):
     shift_scale: float = setting(6.0, "largest |shift|", gt=0)
     min_shift: float = setting(0.5, "smallest |shift|", ge=0)
     shift_weight: float = setting(0.25, "of the error in the shift, beside the cross-entropy of k", ge=0)
+    start_sd: float | None = setting(
+        None, "SD of A's entries at the start, to whose size the learning rate is relative; null: length 1 (0.1: the original code)", gt=0
+    )
     freeze: bool = Field(False, description="A stays as it starts: only R is trained, to see how well given directions can be told apart")
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
     compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
@@ -64,7 +67,7 @@ class Discovery:
         self.generator = faster(generator, device, s.compile)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start).to(device)
+            self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start, s.start_sd).to(device)
             self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions, channels_of(generator)).to(device)
         self._begun_at = None if start is None else hashlib.sha256(start.matrix.float().cpu().numpy().tobytes()).hexdigest()[:16]
         self._reconstruct = compiled(self.reconstructor, s.compile)

@@ -34,4 +34,4 @@ def known_for(stage: Stage, name: str, generator: nn.Module, method: str) -> Ten
         vae, _ = load_model(stage.need(GENERATORS["vae"]), stage.device)
         assert isinstance(vae, VAE)
         return encode(vae, open_dataset(stage.need("data"), "train").tensor().to(stage.device))[0].cpu()
-    return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method == "oracle" else None
+    return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method.startswith("oracle") else None

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -26,8 +26,8 @@ RENAMED = {
     "response_steps": "is now called response_shifts",
     "salt": "is gone: the salt is random and lies in ~/.lpdirs/salt; copy that file to have the same pseudonyms elsewhere",
 }
-Method = Literal["reconstructor", "pca", "pca-encoded", "sefa", "jacobian", "random", "coordinate", "oracle"]
-Computed = Literal["random", "jacobian", "sefa", "pca", "pca-encoded", "coordinate", "oracle"]
+Computed = Literal["random", "jacobian", "sefa", "sefa-released", "pca", "pca-encoded", "coordinate", "oracle", "oracle-alone"]
+Method = Literal["reconstructor", Computed]
 
 
 class SourceSettings(Settings):
@@ -47,7 +47,10 @@ class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
 
     generators: tuple[str, ...] = setting(("gan", "vae"), "gan, vae, and functions that make your own: file.py:make", min_length=1)
-    method: Method = setting("reconstructor", "reconstructor (the paper's), pca, pca-encoded, sefa, jacobian, random, coordinate or oracle")
+    method: Method = setting(
+        "reconstructor",
+        f"reconstructor (the paper's), {', '.join(get_args(Computed))}",
+    )
     start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
 
     measures: str | None = setting(

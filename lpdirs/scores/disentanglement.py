@@ -1,4 +1,4 @@
-"""How far directions and factors go one to one: MIG, SAP, DCI and modularity, from codes and factors of the same slices.
+"""How far directions and factors go one to one: MIG, SAP and DCI, from codes and factors of the same slices.
 
 A code is the coordinate of z along a direction, z @ a_k: what a reader would take for "how much of direction k is in this slice".
 """
@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LassoCV
 from sklearn.metrics import mutual_info_score
 
 BINS = 20
 LEAST = 100  # rows
-NAMES = ("mig", "modularity", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+REGRESSORS = ("forest", "lasso")
+NAMES = ("mig", "sap", *(f"dci_{r}_{part}" for r in REGRESSORS for part in ("disentanglement", "completeness", "informativeness")))
 
 
 def one_to_one(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[str, float]:
@@ -24,7 +26,10 @@ def one_to_one(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[
         return dict.fromkeys(NAMES, float("nan"))
     c, f = np.asarray(codes, float)[measured], factors.to_numpy(float)[measured]
     information = mutual_information(c, f)
-    return {"mig": mig(information, f), "modularity": modularity(information), "sap": sap(c, f)} | dci(c, f, seed)
+    found = {"mig": mig(information, f), "sap": sap(c, f)}
+    for regressor in REGRESSORS:
+        found |= dci(c, f, regressor, seed)
+    return found
 
 
 def _binned(values: np.ndarray) -> np.ndarray:
@@ -49,16 +54,6 @@ def mig(information: np.ndarray, factors: np.ndarray) -> float:
     return float(np.mean((best[0] - second) / entropy))
 
 
-def modularity(information: np.ndarray) -> float:
-    """Ridgeway and Mozer (2018, eq. 2): 1 if every code informs about one factor alone; codes that inform about none are left out."""
-    best = information.max(1)
-    informs = best > 1e-3
-    if not informs.any() or information.shape[1] < 2:
-        return float("nan")
-    rest = (information[informs] ** 2).sum(1) - best[informs] ** 2
-    return float(np.mean(1 - rest / (best[informs] ** 2 * (information.shape[1] - 1))))
-
-
 def sap(codes: np.ndarray, factors: np.ndarray) -> float:
     """Separated attribute predictability (Kumar et al. 2018): R^2 of a line from the best single code minus that of the second."""
     c, f = codes - codes.mean(0), factors - factors.mean(0)
@@ -67,26 +62,28 @@ def sap(codes: np.ndarray, factors: np.ndarray) -> float:
     return float(np.mean(r2[0] - (r2[1] if len(r2) > 1 else 0)))
 
 
-def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Eastwood and Williams (2018): disentanglement and completeness from the importances of random forests, and informativeness.
+def dci(codes: np.ndarray, factors: np.ndarray, regressor: str, seed: int = 0) -> dict[str, float]:
+    """Eastwood and Williams (2018): disentanglement and completeness from the importances of a regressor, and informativeness.
 
-    Importance is a forest's mean decrease in impurity; informativeness is R^2 on the last quarter of the rows, which the forests
-    have not seen, averaged over factors.
+    They differ with the regressor, which is in the scores' names, and grow with the number of codes: compare them with random
+    directions of the same number. Importance is a random forest's mean decrease in impurity, or the size of a lasso's coefficient of a
+    standardised code (its penalty by threefold cross-validation); informativeness is R^2 on the last quarter of the rows, which the
+    regressors have not seen, averaged over factors.
     """
     n = len(codes) * 3 // 4
-    scale = factors.std(0)
-    y = (factors - factors.mean(0)) / np.where(scale > 0, scale, 1)
-    importance, informed = np.empty((codes.shape[1], factors.shape[1])), []
+    standard = lambda x: (x - x[:n].mean(0)) / np.where(x[:n].std(0) > 0, x[:n].std(0), 1)
+    x, y = standard(codes), standard(factors)
+    importance, informed = np.zeros((codes.shape[1], factors.shape[1])), []
     for j in range(factors.shape[1]):
-        forest = RandomForestRegressor(40, max_depth=8, min_samples_leaf=5, random_state=seed, n_jobs=1)
-        forest.fit(codes[:n], y[:n, j])
-        importance[:, j] = forest.feature_importances_
-        informed.append(forest.score(codes[n:], y[n:, j]))
-    return {
-        "dci_disentanglement": _one_sided(importance),
-        "dci_completeness": _one_sided(importance.T),
-        "dci_informativeness": float(np.mean(informed)),
-    }
+        if regressor == "forest":
+            model = RandomForestRegressor(40, max_depth=8, min_samples_leaf=5, random_state=seed, n_jobs=1).fit(x[:n], y[:n, j])
+            importance[:, j] = model.feature_importances_
+        else:
+            model = LassoCV(cv=3, alphas=20).fit(x[:n], y[:n, j])
+            importance[:, j] = np.abs(model.coef_)
+        informed.append(model.score(x[n:], y[n:, j]))
+    values = (_one_sided(importance), _one_sided(importance.T), float(np.mean(informed)))
+    return dict(zip((f"dci_{regressor}_{part}" for part in ("disentanglement", "completeness", "informativeness")), values, strict=True))
 
 
 def _one_sided(importance: np.ndarray) -> float:
@@ -95,5 +92,7 @@ def _one_sided(importance: np.ndarray) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         p = importance / total
         entropy = -np.where(p > 0, p * np.log(p), 0).sum(1) / np.log(importance.shape[1])
+    if not importance.sum() > 0:
+        return float("nan")
     weight = total[:, 0] / importance.sum()
     return float(np.sum(weight * np.where(total[:, 0] > 0, 1 - entropy, 0)))

@@ -18,13 +18,16 @@ from lpdirs.scores.response import Responses
 
 @dataclass(frozen=True)
 class Rules:
-    """When a direction is named after a factor; all must hold."""
+    """When a direction is named after a factor; all must hold.
+
+    Selectivity is the one that chance meets, more on some generators than on others: `chance(...).rules()` has what it must be on one.
+    The default is one that random sets met on none of the four generators of the reference runs.
+    """
 
     effect: float = 0.10  # SDs a unit of shift, at least
     r: float = 0.80  # |r|, at least
-    selectivity: float = 0.40  # lower end of its interval, at least
+    selectivity: float = 0.70  # at least
     sign_consistency: float = 0.95  # share of starting images that move the same way, at least
-    q: float = 0.01  # at most
     missing: float = 0.5  # share of walks on which the factor could not be measured, at most
     dead: float = 0.05  # a direction whose ends differ by less than this share of what two random slices differ by does nothing
     same: float = 0.90  # |cosine| of two directions, or of the changes that they make, from which they are duplicates
@@ -66,6 +69,23 @@ def name(
     return with_names(directions, name_directions(responses.table(seed), directions, changes, measures.units, rules), responses)
 
 
+def main_factors(table: pd.DataFrame) -> pd.DataFrame:
+    """The row of each direction's main factor, the one of largest effect, of a response table."""
+    largest = table["effect"].abs().dropna().sort_values(ascending=False, kind="stable").index
+    return table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(np.unique(table["direction"]))
+
+
+def earned(main: pd.DataFrame, rules: Rules) -> pd.Series:
+    """Whether each direction of `main_factors` earns the name of its factor by the rules."""
+    return (
+        (main["effect"].abs() >= rules.effect)
+        & (main["r"].abs() >= rules.r)
+        & (main["selectivity"] >= rules.selectivity)
+        & (main["sign_consistency"] >= rules.sign_consistency)
+        & (main["missing"] <= rules.missing)
+    )
+
+
 def name_directions(
     table: pd.DataFrame,
     directions: Directions,
@@ -80,17 +100,8 @@ def name_directions(
     Directions that earn the same factor are told apart by a number, the most selective one first.
     """
     rules, (change, alike) = rules or Rules(), changes
-    largest = table["effect"].abs().dropna().sort_values(ascending=False, kind="stable").index
-    main = table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(range(len(directions)))
-    earned = (
-        (main["effect"].abs() >= rules.effect)
-        & (main["r"].abs() >= rules.r)
-        & (main["selectivity_low"] >= rules.selectivity)
-        & (main["sign_consistency"] >= rules.sign_consistency)
-        & (main["q"] <= rules.q)
-        & (main["missing"] <= rules.missing)
-    )
-    kind = np.where(change < rules.dead, "dead", np.where(earned, "named", "mixed"))
+    main = main_factors(table).reindex(range(len(directions)))
+    kind = np.where(change < rules.dead, "dead", np.where(earned(main, rules), "named", "mixed"))
     cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
     earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
     same_as = np.where(earlier.any(1), earlier.argmax(1), -1)

@@ -16,6 +16,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z
+from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
 
@@ -40,7 +41,9 @@ class Responses:
             raise UserError("these are the responses of other directions: call lp.respond with these")
 
     def table(self, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
-        """A row a direction and factor; `_low` and `_high` are 95 percent intervals by bootstrap over the N starting images.
+        """A row a direction and factor; `_low` and `_high` are 95 percent intervals over the N starting images.
+
+        They are bootstrap intervals, corrected for bias and skewness (Efron's BCa), and Wilson's for the share of signs.
 
         r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
         r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a unit
@@ -61,15 +64,17 @@ class Responses:
         with np.errstate(invalid="ignore", divide="ignore"):
             along = np.where(enough, np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)
         counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
-        counts = np.concatenate([np.ones((1, xy.shape[1])), counts])  # the first row is the sample itself
-        r, slope, effect, selectivity, steady = self._of_resamples(counts, slopes, along)
-        columns = {"r": r, "effect": effect, "selectivity": selectivity, "sign_consistency": steady}
+        n = xy.shape[1]
+        r, slope, effect, selectivity, steady = self._of_resamples(np.ones((1, n)), slopes, along)  # the sample itself
+        drawn, left_out = self._of_resamples(counts, slopes, along), self._of_resamples(_but_one_part(n), slopes, along)
+        columns = {"r": (0, r), "effect": (2, effect), "selectivity": (3, selectivity)}
         k, f = self.values.shape[0], self.values.shape[3]
         table = pd.DataFrame({"direction": np.repeat(np.arange(k), f), "factor": np.tile(self.spread.index, k)})
-        for name, values in columns.items():
-            with _quiet():
-                low, high = np.nanquantile(values[1:], [0.025, 0.975], axis=0)
-            table[name], table[f"{name}_low"], table[f"{name}_high"] = values[0].ravel(), low.ravel(), high.ravel()
+        for name, (which, value) in columns.items():
+            low, high = bca(value[0], drawn[which], left_out[which])
+            table[name], table[f"{name}_low"], table[f"{name}_high"] = value.ravel(), low.ravel(), high.ravel()
+        table["sign_consistency"] = steady.ravel()
+        table["sign_consistency_low"], table["sign_consistency_high"] = wilson(steady.ravel(), np.isfinite(slopes).sum(1).ravel())
         table["slope"] = slope[0].ravel()
         with np.errstate(invalid="ignore", divide="ignore"):
             table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
@@ -124,6 +129,12 @@ class Responses:
         with np.errstate(invalid="ignore", divide="ignore"), _quiet():
             rho = np.einsum("s,ksnf->knf", x, y) / np.sqrt((x**2).sum() * (y**2).sum(1))
             return np.nanmean(np.where(whole, rho, np.nan), axis=1)
+
+
+def _but_one_part(n: int, parts: int = 256) -> np.ndarray:
+    """Counts of n rows with one left out, a row each; of many rows with one of `parts` parts left out."""
+    part = np.arange(n) * min(n, parts) // n
+    return (part[None] != np.arange(part[-1] + 1)[:, None]).astype(float)
 
 
 def _q_values(slopes: np.ndarray) -> np.ndarray:

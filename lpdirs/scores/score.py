@@ -23,13 +23,15 @@ SCORES = {
     "named": "directions that earn a name",
     "factors_named": "different factors among the names",
     "selectivity": "of each factor's best direction, mean over those",
-    "kappa": "recoverability: a fresh R's accuracy after a fixed budget, corrected for chance",
+    "kappa_fresh": "recoverability: a fresh R's accuracy after a budget of `steps`, corrected for chance",
     "mig": "mutual information gap",
     "sap": "separated attribute predictability",
-    "dci_disentanglement": "DCI: does a direction concern one factor?",
-    "dci_completeness": "DCI: is a factor in one direction?",
-    "dci_informativeness": "DCI: do all directions together tell the factors?",
-    "modularity": "does a direction inform about one factor alone?",
+    "dci_forest_disentanglement": "DCI by random forests: does a direction concern one factor?",
+    "dci_forest_completeness": "DCI by random forests: is a factor in one direction?",
+    "dci_forest_informativeness": "DCI by random forests: do all directions together tell the factors?",
+    "dci_lasso_disentanglement": "the first by a lasso",
+    "dci_lasso_completeness": "the second by a lasso",
+    "dci_lasso_informativeness": "the third by a lasso",
     "additivity": "mixed second difference over the changes themselves: 0 is additive",
     "effective_rank": "of A",
     "coherence": "largest |cosine| of two directions",
@@ -74,7 +76,7 @@ def score(
     row["additivity"] = additivity(generator, directions, seed=seed)
     if len(directions) > 1:
         fresh = recoverability(generator, directions, steps, (seed,))
-        row |= {"rca": float(fresh.rca[0]), "kappa": float(fresh.kappa[0])}
+        row |= {"rca_fresh": float(fresh.rca[0]), "kappa_fresh": float(fresh.kappa[0]), "kappa_steps": steps}
     for factor, values in best.iterrows():
         row |= {
             f"{factor}_r": abs(values["r"]),

@@ -61,3 +61,25 @@ def test_other_files_and_vectors_are_refused(tmp_path):
         Directions.load(tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="unit vectors"):
         Directions(torch.ones(2, 8))
+
+
+def test_the_paper_s_start_has_the_original_s_length_and_turns_as_fast():
+    """The original's columns begin at 0.1 * randn and are trained as they are: a step of Adam turns them by the rate over their length."""
+
+    def turned(basis, sd):
+        torch.manual_seed(0)
+        matrix = DirectionMatrix(32, 32, basis, start_sd=sd)
+        before = matrix.directions().matrix
+        optimiser, target = torch.optim.Adam(matrix.parameters(), 1e-4), torch.randn(32, 32)
+        for _ in range(60):
+            optimiser.zero_grad()
+            (matrix.linear.weight * target).sum().backward()
+            optimiser.step()
+        after = matrix.directions().matrix
+        return float(torch.rad2deg(torch.acos((before * after).sum(1).clamp(-1, 1))).mean()), before
+
+    (slow, _), (fast, start) = turned("unit", None), turned("unit", 0.1)
+    assert fast / slow == pytest.approx(1 / (0.1 * 32**0.5), rel=0.1)
+    assert torch.allclose(start.norm(dim=1), torch.ones(32), atol=1e-5)
+    angle, start = turned("orthonormal", 0.1)
+    assert torch.allclose(start @ start.T, torch.eye(32), atol=1e-4) and angle > 0

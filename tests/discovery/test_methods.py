@@ -68,14 +68,51 @@ def test_the_oracle_follows_the_factors_and_names_its_directions():
     table = pd.DataFrame((z @ truth.T + 0.01 * torch.randn(500, 2)).numpy(), columns=["rotation", "thickness"])
     table.iloc[::7, 0] = float("nan")
     found = discover(Stretched(), "oracle", known=(z, table))
-    assert (found.matrix * truth).sum(1).min() > 0.999 and found.title(1) == "thickness (1)" and len(found) == 2
+    assert (
+        (found.matrix[:2] * truth).sum(1).min() > 0.999
+        and (found.matrix[2:4] * truth).sum(1).min() > 0.999
+        and found.title(1) == "thickness (1)"
+        and len(found) == 32
+    )
+
+
+def test_the_oracle_moves_one_factor_alone_where_factors_share_directions():
+    z = torch.randn(2000, D)
+    w = torch.linalg.qr(torch.randn(D, D))[0][:3]
+    w[1] = w[0] + 0.5 * w[1]  # thickness grows with rotation
+    factors = z @ w.T
+    table = pd.DataFrame(factors.numpy(), columns=list("abc"))
+    plain, alone = (discover(Stretched(), method, 3, known=(z, table)).matrix @ w.T for method in ("oracle", "oracle-alone"))
+    off = lambda moved: (moved - torch.diag(moved.diag())).abs().amax()
+    assert off(alone) < 1e-4 < 0.5 < off(plain) and alone.diag().min() > 0.2
+
+
+def test_sefa_as_released_gives_each_unit_of_the_layer_the_same_weight():
+    layer = nn.Linear(D, 1024, bias=False)
+    layer.weight.data[:512] *= 5
+    generator = as_generator(nn.Sequential(layer, nn.Unflatten(1, (1, 32, 32))), D, value_range=(-20, 20))
+    a = layer.weight.data.double()
+    a = a / a.norm(dim=1, keepdim=True)
+    expected = torch.linalg.eigh(a.T @ a)[1].flip(1).T
+    assert ((discover(generator, "sefa-released", D).matrix.double() * expected).sum(1).abs() > 0.999).all()
+    assert (discover(generator, "sefa", D).matrix.double() * expected).sum(1).abs().min() < 0.9
+
+
+def test_the_first_directions_of_a_large_jacobian_are_those_of_the_whole():
+    torch.manual_seed(0)
+    scale = torch.diag(0.8 ** torch.arange(80.0))
+    net = nn.Linear(80, 1024, bias=False)
+    net.weight.data = torch.linalg.qr(torch.randn(1024, 80))[0] @ scale @ torch.linalg.qr(torch.randn(80, 80))[0]
+    generator = as_generator(nn.Sequential(net, nn.Unflatten(1, (1, 32, 32))), 80)
+    some, whole = (closed_form.jacobian(generator, k, samples=4)[:6] for k in (6, None))
+    assert ((some * whole).sum(1).abs() > 0.999).all()
 
 
 @pytest.mark.parametrize("generator", [lively(Generator(32, D, 4)), lively(Decoder(32, D, 4))], ids=["gan", "vae"])
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_one_call_for_every_method_and_both_models(generator, method):
     z = torch.randn(40, D)
-    known = (z, pd.DataFrame(z[:, :4].numpy(), columns=list("abcd"))) if method == "oracle" else z
+    known = (z, pd.DataFrame(z[:, :4].numpy(), columns=list("abcd"))) if method.startswith("oracle") else z
     before = torch.get_rng_state()
     settings = DiscoverySettings(batch=4, steps=2)
     first, second = (discover(generator, method, 4, seed=1, settings=settings, known=known) for _ in range(2))

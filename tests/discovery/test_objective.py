@@ -20,7 +20,7 @@ def test_the_published_reconstructors():
     assert round(count(make_reconstructor("resnet18", 32)) / 1e6, 1) == 11.2
 
 
-@pytest.mark.parametrize("kind", ["lenet", "resnet18", "resnet18-native"])
+@pytest.mark.parametrize("kind", ["lenet", "resnet18", "resnet18-224"])
 def test_the_reconstructor_looks_at_both_images(kind):
     """The original's ResNet overwrote the second image with the first."""
     reconstructor = make_reconstructor(kind, 5)
@@ -98,3 +98,13 @@ def test_only_the_shifted_image_carries_a_graph():
     discovery = Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3))
     plain, shifted, _, _ = discovery.pairs(4, stream(0, 0))
     assert not plain.requires_grad and shifted.requires_grad
+
+
+def test_the_released_resnet_takes_images_as_they_are():
+    released, before = make_reconstructor("resnet18", 5).eval(), make_reconstructor("resnet18-224", 5).eval()
+    seen = []
+    for r in (released, before):
+        r.features.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        r(torch.full((2, 1, 32, 32), 0.5), torch.zeros(2, 1, 32, 32))
+    assert seen[0].shape[-1] == 32 and torch.equal(seen[0][:, 0], torch.full((2, 32, 32), 0.5))
+    assert seen[1].shape[-1] == 224 and seen[1][0, 0, 0, 0] == pytest.approx((0.75 - 0.456) / 0.224, abs=1e-4)

@@ -61,7 +61,7 @@ BAD = {
     "start": [("reconstructor", "must be 'random'"), ("guess", "must be 'random'")],
     "n_directions": [(0, "at least 2"), (1, "at least 2"), (-3, "at least 2"), ("all", "a whole number")],
     "basis": [("free", "must be 'unit' or 'orthonormal'")],
-    "reconstructor": [("vgg", "must be 'lenet', 'resnet18' or 'resnet18-native'")],
+    "reconstructor": [("vgg", "must be 'lenet', 'resnet18' or 'resnet18-224'")],
     "direction_batch": [(1, "at least 2")],
     "direction_steps": [(0, "at least 1")],
     "lr_directions": [(-1, "at least 0"), ("x", "a number")],

@@ -1,0 +1,99 @@
+"""What random directions reach: the band that every score of a found set is placed in, best of K against best of K."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.models.generators import latent_dim_of
+from lpdirs.scores.naming import Rules, earned, main_factors
+from lpdirs.scores.response import best_directions, respond
+
+TIMES = (
+    20  # as many random directions are measured as the set has: then a rule that none of them meets, a random set meets in 1 of 20 cases
+)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """`table` is Responses.table() of many random directions, `sets` (S, K) says which of them make up each random set."""
+
+    table: pd.DataFrame
+    sets: np.ndarray
+    samples: int
+    shifts: tuple[float, ...]
+
+    def best(self) -> dict[str, pd.DataFrame]:
+        """For each score (|r|, selectivity) what each factor's best direction has in each random set: a row a set, a column a factor."""
+        found = [best_directions(self._of(rows)) for rows in self.sets]
+        factors = found[0].index
+        return {
+            name: pd.DataFrame([one[name].abs().reindex(factors) for one in found]).reset_index(drop=True) for name in ("r", "selectivity")
+        }
+
+    def names(self, rules: Rules) -> np.ndarray:
+        """How many directions of each random set earn a name by the rules, (S,)."""
+        named = earned(main_factors(self.table), rules)
+        return np.array([int(named.loc[rows].sum()) for rows in self.sets])
+
+    def rules(self, rules: Rules | None = None) -> Rules:
+        """The rules with the least selectivity that no random direction here reaches together with the others of their conditions.
+
+        Directions of a new random set are exchangeable with the N measured ones, so that the chance that any of its K earns a name is at
+        most K / (N + 1): under 5 percent with N = 20 K.
+        """
+        rules = rules or Rules()
+        main = main_factors(self.table)
+        met = main["selectivity"][earned(main, replace(rules, selectivity=0.0))]
+        return replace(rules, selectivity=float(np.nextafter(met.max(), 1)) if len(met) else 0.0)
+
+    def place(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
+        """Each factor's best direction of a set against chance, a row a factor.
+
+        `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
+        mean, and `_p` the share of random sets that reach it (at least 1 / (S + 1)). All are measured as the random ones were.
+        """
+        table = respond(generator, directions, measures, self.shifts, self.samples, seed).table(seed)
+        found, columns = best_directions(table), dict[str, pd.Series]()
+        for name, band in self.best().items():
+            value = found[name].abs().reindex(band.columns)
+            columns[name] = value
+            columns[f"{name}_chance"] = band.median()
+            columns[f"{name}_z"] = (value - band.mean()) / band.std()
+            columns[f"{name}_p"] = ((band >= value).sum() + 1) / (len(band) + 1)
+        return pd.DataFrame(columns).assign(direction=found["direction"])
+
+    def _of(self, rows: np.ndarray) -> pd.DataFrame:
+        return self.table[self.table["direction"].isin(rows)]
+
+
+def chance(
+    generator: nn.Module,
+    measures: Measures,
+    k: int,
+    *,
+    sets: int = 100,
+    pool: int | None = None,
+    shifts: tuple[float, ...] = (-4, -2, 0, 2, 4),
+    samples: int = 32,
+    seed: int = 0,
+) -> Chance:
+    """Measure random directions, and make `sets` random sets of k of them.
+
+    Where k is at most latent_dim they are rows of random rotations, else random vectors, as `discover(generator, "random", k)` gives.
+    `pool` directions are measured (default: 20 k), from which the sets are drawn; with sets * k of them every set has its own.
+    """
+    d = latent_dim_of(generator)
+    pool = max(k, min(pool or TIMES * k, sets * k))
+    turns = range(-(-pool // (d if k <= d else pool)))
+    matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
+    table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)
+    rng = np.random.default_rng(seed)
+    if pool == sets * k:
+        return Chance(table, np.arange(pool).reshape(sets, k), samples, shifts)
+    return Chance(table, np.stack([rng.choice(pool, k, replace=False) for _ in range(sets)]), samples, shifts)

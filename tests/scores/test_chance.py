@@ -1,0 +1,64 @@
+"""Chance on generators whose truth is planted: how often random sets earn names, and where a planted direction stands among them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import lpdirs as lp
+from lpdirs.discovery.closed_form import random
+from lpdirs.scores.chance import chance
+from lpdirs.scores.naming import earned, main_factors
+
+D = 6
+
+
+class Planted(nn.Module):
+    """z (B, 6) to images whose first three pixels say three coordinates, in unlike sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(D, D, bias=False)
+        self.mix.weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.3, 0.3, 0.3]))
+
+    def forward(self, z):
+        return nn.functional.pad(0.2 * self.mix(z), (0, 32 * 32 - D)).view(-1, 1, 32, 32)
+
+
+def read(images):
+    x = images.flatten(1)[:, :3].double().numpy()
+    return pd.DataFrame(x, columns=list("abc")) + np.random.default_rng(0).normal(0, 0.02, x.shape)
+
+
+MEASURES = lp.Measures(read, dict.fromkeys("abc", ""))
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return lp.as_generator(Planted(), D)
+
+
+def test_at_most_one_random_set_in_twenty_earns_a_name_by_calibrated_rules(generator):
+    k, hits, trials = 4, 0, 0
+    for seed in range(6):
+        rules = chance(generator, MEASURES, k, seed=seed).rules()
+        for other in range(25):
+            fresh = lp.Directions(random(k, D, 77 + 100 * seed + other, orthonormal=True))
+            table = lp.respond(generator, fresh, MEASURES, samples=32, seed=seed).table(0, 50)
+            hits, trials = hits + bool(earned(main_factors(table), rules).any()), trials + 1
+    assert hits / trials <= 0.08  # 5 percent, and what 150 trials may show by luck
+
+
+def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_among_them(generator):
+    band = chance(generator, MEASURES, 4, sets=200)
+    found = band.place(generator, lp.Directions(torch.eye(D)[:4]), MEASURES)
+    assert (found["selectivity_p"] == 1 / 201).all() and (found["selectivity_z"] > 1).all()
+    assert (found["selectivity"] > found["selectivity_chance"]).all()
+    usual = [band.place(generator, lp.discover(generator, "random", 4, seed=s), MEASURES)["selectivity_p"].mean() for s in range(8)]
+    assert 0.3 < np.mean(usual) < 0.7
+
+
+def test_every_set_has_directions_of_its_own_where_enough_are_measured(generator):
+    band = chance(generator, MEASURES, 3, sets=5, pool=15)
+    assert sorted(band.sets.ravel()) == list(range(15)) and band.best()["r"].shape == (5, 3)
