@@ -1,16 +1,20 @@
 """What random directions reach: the band that every score of a found set is placed in, best of K against best of K."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from lpdirs.base.errors import UserError
+from lpdirs.base.files import write_atomic
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import latent_dim_of
+from lpdirs.scores.intervals import holm
 from lpdirs.scores.naming import Rules, earned, main_factors
 from lpdirs.scores.response import best_directions, respond
 
@@ -27,6 +31,11 @@ class Chance:
     sets: np.ndarray
     samples: int
     shifts: tuple[float, ...]
+
+    def save(self, path: Path) -> None:
+        """Write what was measured as a table, which `open_chance` reads."""
+        about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts)}
+        write_atomic(path, lambda partial: self.table.assign(**about).to_csv(partial, index=False))
 
     def best(self) -> dict[str, pd.DataFrame]:
         """For each score (|r|, selectivity) what each factor's best direction has in each random set: a row a set, a column a factor."""
@@ -56,7 +65,8 @@ class Chance:
         """Each factor's best direction of a set against chance, a row a factor.
 
         `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
-        mean, and `_p` the share of random sets that reach it (at least 1 / (S + 1)). All are measured as the random ones were.
+        mean, `_p` the share of random sets that reach it (at least 1 / (S + 1)), and `_holm` that after correction for all factors of the
+        table. All are measured as the random ones were.
         """
         table = respond(generator, directions, measures, self.shifts, self.samples, seed).table(seed)
         found, columns = best_directions(table), dict[str, pd.Series]()
@@ -65,19 +75,20 @@ class Chance:
             columns[name] = value
             columns[f"{name}_chance"] = band.median()
             columns[f"{name}_z"] = (value - band.mean()) / band.std()
-            columns[f"{name}_p"] = ((band >= value).sum() + 1) / (len(band) + 1)
+            columns[f"{name}_p"] = (((band >= value).sum() + 1) / (len(band) + 1)).where(value.notna())
+            columns[f"{name}_holm"] = pd.Series(holm(columns[f"{name}_p"].to_numpy()), band.columns)
         return pd.DataFrame(columns).assign(direction=found["direction"])
 
     def _of(self, rows: np.ndarray) -> pd.DataFrame:
         return self.table[self.table["direction"].isin(rows)]
 
 
-def chance(
+def random_sets(
     generator: nn.Module,
     measures: Measures,
     k: int,
     *,
-    sets: int = 100,
+    sets: int = 1000,
     pool: int | None = None,
     shifts: tuple[float, ...] = (-4, -2, 0, 2, 4),
     samples: int = 32,
@@ -93,7 +104,21 @@ def chance(
     turns = range(-(-pool // (d if k <= d else pool)))
     matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
     table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)
-    rng = np.random.default_rng(seed)
+    return Chance(table, _sets(len(table["direction"].unique()), k, sets, seed), samples, tuple(shifts))
+
+
+def open_chance(path: Path, k: int, seed: int = 0, sets: int = 1000) -> Chance:
+    """What `Chance.save` wrote, with random sets of k."""
+    table = pd.read_csv(path)
+    if not {"direction", "factor", "selectivity", "samples", "shifts"} <= set(table):
+        raise UserError(f"{path.name} holds no random directions: run notebook 04 again")
+    shifts = tuple(float(shift) for shift in str(table["shifts"][0]).split())
+    known = table.drop(columns=["samples", "shifts"])
+    return Chance(known, _sets(known["direction"].nunique(), k, sets, seed), int(table["samples"][0]), shifts)
+
+
+def _sets(pool: int, k: int, sets: int, seed: int) -> np.ndarray:
     if pool == sets * k:
-        return Chance(table, np.arange(pool).reshape(sets, k), samples, shifts)
-    return Chance(table, np.stack([rng.choice(pool, k, replace=False) for _ in range(sets)]), samples, shifts)
+        return np.arange(pool).reshape(sets, k)
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.choice(pool, k, replace=False) for _ in range(sets)])

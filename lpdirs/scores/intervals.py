@@ -37,3 +37,15 @@ def wilson(share: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.nd
         middle = (share + z2 / (2 * n)) / (1 + z2 / n)
         reach = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return middle - reach, middle + reach
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values after Holm's correction (1979) for all of them; what was not tested (NaN) stays so, and does not count."""
+    p = np.asarray(p, float)
+    tested = np.isfinite(p)
+    order = np.argsort(p[tested], kind="stable")
+    adjusted = np.minimum(1.0, np.maximum.accumulate(p[tested][order] * np.arange(len(order), 0, -1)))
+    out, values = np.full(p.shape, np.nan), np.empty(len(order))
+    values[order] = adjusted
+    out[tested] = values
+    return out

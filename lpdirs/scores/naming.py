@@ -20,7 +20,7 @@ from lpdirs.scores.response import Responses
 class Rules:
     """When a direction is named after a factor; all must hold.
 
-    Selectivity is the one that chance meets, more on some generators than on others: `chance(...).rules()` has what it must be on one.
+    Selectivity is the one that chance meets, more on some generators than on others: `random_sets(...).rules()` has what it must be on one.
     The default is one that random sets met on none of the four generators of the reference runs.
     """
 

@@ -12,15 +12,20 @@ from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 
+POINTS = 6  # of the curve
 BUDGET = DiscoverySettings(batch=32, lr_reconstructor=0.003, freeze=True)  # of every method alike
 
 
 @dataclass(frozen=True)
 class Recoverability:
-    """`rca` (seeds,): share of k named right on fresh pairs; `confusion` (K, K): rows the true k, columns the guess, shares."""
+    """`rca` (seeds,): share of k named right on fresh pairs; `confusion` (K, K): rows the true k, columns the guess, shares.
+
+    `curve` is the mean kappa of the seeds after so many steps, on fewer pairs: whether the budget was enough for R to have converged.
+    """
 
     rca: np.ndarray
     confusion: np.ndarray
+    curve: dict[int, float]
 
     @property
     def kappa(self) -> np.ndarray:
@@ -46,18 +51,27 @@ def recoverability(
     pairs: int = 2048,
     settings: DiscoverySettings = BUDGET,
 ) -> Recoverability:
-    """Train a fresh R for `steps` on frozen `directions`, once a seed, and judge it on `pairs` fresh pairs."""
+    """Train a fresh R for `steps` on frozen `directions`, once a seed, and judge it on `pairs` fresh pairs.
+
+    Its kappa is `kappa_fresh`, and depends on `steps`; that of the R which was trained together with A is `kappa_cotrained`.
+    """
     accuracies, k_all, bar = [], len(directions), Progress("training a fresh R")
     confusion = np.zeros((k_all, k_all))
+    seen: dict[int, list[float]] = {max(1, steps * i // POINTS): [] for i in range(1, POINTS + 1)}
     for number, seed in enumerate(seeds):
         search = Discovery(generator, settings.but(n_directions=k_all, basis="unit", freeze=True, seed=1000 + seed), directions)
         for index in range(steps):
             search.step(index)
+            if index + 1 in seen:
+                counts = judge(search, pairs // 4)
+                seen[index + 1].append(np.trace(counts) / counts.sum())
             bar(number * steps + index + 1, len(seeds) * steps)
         counts = judge(search, pairs)
         accuracies.append(np.trace(counts) / counts.sum())
         confusion += counts
-    return Recoverability(np.array(accuracies), confusion / np.maximum(confusion.sum(1, keepdims=True), 1))
+    chance = 1 / k_all
+    curve = {step: float((np.mean(values) - chance) / (1 - chance)) for step, values in seen.items()}
+    return Recoverability(np.array(accuracies), confusion / np.maximum(confusion.sum(1, keepdims=True), 1), curve)
 
 
 @torch.no_grad()

@@ -1,103 +1,121 @@
-"""Does a walk along one direction move through the body? The paper's last claim, as numbers and as a stack of slices."""
+"""Have models of single slices learned the third dimension? A slice is walked to other levels, and compared with the patient."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.store import Slices, to_hu
-from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import known_z
-from lpdirs.models.generators import generate, info_of
+
+RIDGE = 1e-3  # of the path's weights, relative to the data's
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Walks from N starting slices: `hu` (N, n shifts, S, S), `z` (N, n shifts) predicted, `drift` SDs by which other factors move."""
+class ZPath:
+    """A curved path through latent space: how the mean latent goes with the level of the body, from knot to knot."""
 
-    hu: np.ndarray
-    z: np.ndarray
-    drift: pd.Series
+    knots: np.ndarray
+    weight: np.ndarray  # (knots, d)
 
-    @property
-    def monotone(self) -> np.ndarray:
-        """|Spearman's rho| of shift and predicted z, (N,): 1 where the walk never turns back."""
-        n = np.arange(self.z.shape[1])
-        return np.array([abs(stats.spearmanr(n, row).statistic) if np.ptp(row) > 0 else 0.0 for row in self.z])
+    def mean(self, z: np.ndarray) -> Tensor:
+        """The path at levels z (N,), (N, d), but for a constant."""
+        return torch.from_numpy(_hats(z, self.knots) @ self.weight).float()
 
-    @property
-    def travelled(self) -> np.ndarray:
-        """How far each walk goes, from its lowest predicted z to its highest, (N,); 1 is from shoulders to liver."""
-        return np.ptp(self.z, axis=1)
+    def move(self, latents: Tensor, start: np.ndarray, end: np.ndarray) -> Tensor:
+        """Latents (N, d) of slices at levels `start` (N,), taken along to levels `end`."""
+        return latents + self.mean(end) - self.mean(start)
 
 
-def walk_through(
-    generator: nn.Module,
-    directions: Directions,
-    k: int,
-    measures: Measures,
-    shifts: np.ndarray,
-    spread: pd.Series,
-    start: Tensor,
-) -> Walk:
-    """Walk along direction k from `start` (N, d) by `shifts`, and predict z at each; towards the liver.
+def fit_path(latents: Tensor, z: np.ndarray, patients: np.ndarray | None = None, knots: int = 7) -> ZPath:
+    """The path on which latents (N, d) go with levels z (N,): piecewise linear, least squares.
 
-    `spread` (SDs of factors over samples) is the unit of `drift`: the mean range of each other factor along a walk. UserError where
-    the measures have no z_position.
+    With `patients` (N,) only differences within a patient count, so that it is of the level and not of who was seen at which. Slices
+    without a level are left out.
     """
-    if "z_position" not in measures.factors:
-        raise UserError("a walk through the body needs measures with z_position: thorax(window, pixel_mm, fit_z(train, test))")
-    window = info_of(generator).window or (-1.0, 1.0)
-    moved = torch.stack([directions.shift(start, k, eps) for eps in shifts], 1)
-    x = generate(generator, moved.flatten(0, 1))
-    table = measures(x)
-    shape = (len(start), len(shifts))
-    z = table["z_position"].to_numpy().reshape(shape)
-    others = [name for name in measures.factors if name != "z_position" and spread.get(name, 0) > 0]
-    ranges = {name: _range(table[name].to_numpy().reshape(shape)) / spread[name] for name in others}
-    hu = to_hu(x[:, 0].numpy(), window).reshape(*shape, *x.shape[2:])
-    down = np.sign((z[:, -1] - z[:, 0]).sum()) or 1
-    return Walk(hu[:, :: int(down)], z[:, :: int(down)], pd.Series(ranges))
+    known = np.isfinite(z)
+    if known.sum() < 2 * knots:
+        raise UserError(f"a path needs at least {2 * knots} slices whose level is known, and has {int(known.sum())}")
+    z, x = z[known], latents.numpy()[known].astype(np.float64)
+    at = np.linspace(z.min(), z.max(), knots)
+    basis = _hats(z, at)
+    group = np.zeros(len(z), int) if patients is None else np.unique(np.asarray(patients)[known], return_inverse=True)[1]
+    inside = lambda values: values - pd.DataFrame(values).groupby(group).transform("mean").to_numpy()
+    b, y = inside(basis), inside(x)
+    return ZPath(at, np.linalg.solve(b.T @ b + RIDGE * len(z) / knots * np.eye(knots), b.T @ y))
 
 
-def _range(values: np.ndarray) -> float:
-    """Mean range of rows (N, n) of which at least half is known; NaN if there is none."""
-    rows = values[np.isfinite(values).mean(1) >= 0.5]
-    return float(np.mean(np.nanmax(rows, 1) - np.nanmin(rows, 1))) if len(rows) else float("nan")
+def _hats(z: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """Piecewise linear basis (N, knots), constant beyond the ends."""
+    place = np.clip(np.interp(z, knots, np.arange(len(knots))), 0, len(knots) - 1)
+    return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(len(knots))))
 
 
-def neighbour_curve(slices: Slices, most: int = 400, seed: int = 0) -> pd.DataFrame:
-    """How much real slices of one patient differ: `gap` in z and `rms` in HU for pairs from the same series, up to 0.3 apart."""
+def pairs_of(slices: Slices, gaps_mm: tuple[float, ...] = (10, 20, 40, 60), starts: int = 4) -> pd.DataFrame:
+    """Slices of one series that lie so far apart: rows `start` and `end` of the table, `gap` in mm, `patient`, `z_start` and `z_end`.
+
+    Up to `starts` evenly spread ones a series, gap and way (to the feet, to the head); an end is off by at most half
+    the distance of slices.
+    """
     z, rows = known_z(slices.table), []
-    for _, group in slices.table.groupby("series").indices.items():
-        order = group[np.argsort(z[group])]
-        rows += [(i, j) for n, i in enumerate(order) for j in order[n + 1 :] if 0 < z[j] - z[i] <= 0.3]
-    rng = np.random.default_rng(seed)
-    if len(rows) > most:
-        rows = [rows[i] for i in rng.choice(len(rows), most, replace=False)]
-    hu = lambda i: to_hu(slices.tensor([i])[0, 0].numpy(), slices.window)
-    rms = [float(np.sqrt(np.mean((hu(i) - hu(j)) ** 2))) for i, j in rows]
-    return pd.DataFrame({"gap": [z[j] - z[i] for i, j in rows], "rms": rms}).sort_values("gap", ignore_index=True)
+    for _, members in slices.table.groupby("series").indices.items():
+        mm = slices.table["z_mm"].to_numpy()[members]
+        near = np.median(np.abs(np.diff(np.sort(mm)))) / 2 + 0.01 if len(mm) > 1 else 0.0
+        for gap in gaps_mm:
+            for way in (-1, 1):
+                away = np.abs(mm[None, :] - (mm[:, None] + way * gap))
+                ends = away.argmin(1)
+                ok = np.flatnonzero((away[np.arange(len(mm)), ends] <= near) & np.isfinite(z[members]) & np.isfinite(z[members[ends]]))
+                for i in ok[np.unique(np.linspace(0, len(ok) - 1, min(starts, len(ok))).astype(int))] if len(ok) else ():
+                    rows.append((members[i], members[ends[i]], gap, slices.table["patient"][members[i]]))
+    table = pd.DataFrame(rows, columns=["start", "end", "gap", "patient"])
+    return table.assign(z_start=z[table["start"].to_numpy(int)], z_end=z[table["end"].to_numpy(int)])
 
 
-def neighbour_agreement(walk: Walk, real: pd.DataFrame) -> float:
-    """How much slices of a walk differ, over how much real slices equally far apart in z do, median over pairs; 1: as in a patient.
+def mean_slices(slices: Slices, z: np.ndarray, near: float = 0.03) -> Tensor:
+    """The mean of all slices at each of the levels z (N,), give or take `near`, or else the slice that is nearest; (N, 1, S, S)."""
+    level, drawn = known_z(slices.table), []
+    for one in z:
+        away = np.abs(level - one)
+        rows = np.flatnonzero(away <= near)
+        drawn.append(slices.tensor(rows if len(rows) else [np.nanargmin(away)]).mean(0))
+    return torch.stack(drawn)
 
-    Noise differs between any two real slices and hardly along a walk, so that below 1 is expected. NaN without real pairs.
+
+def predictions(
+    slices: Slices, pairs: pd.DataFrame, methods: Mapping[str, Callable[[pd.DataFrame], Tensor]], measures: Measures | None = None
+) -> pd.DataFrame:
+    """How far each method's slices (N, 1, S, S), one a row of `pairs`, are from the patient's own: a row a pair and method.
+
+    `error` is the root mean square in HU; with `measures` also the absolute error of each factor.
     """
-    if len(real) < 10:
-        return float("nan")
-    trend = real.groupby(real["gap"].round(2))["rms"].mean()
-    first, second = np.triu_indices(walk.z.shape[1], 1)
-    gap = np.abs(walk.z[:, second] - walk.z[:, first])
-    rms = np.sqrt(np.mean((walk.hu[:, second] - walk.hu[:, first]) ** 2, axis=(2, 3)))
-    use = (gap >= real["gap"].min()) & (gap <= real["gap"].max())
-    return float(np.median(rms[use] / np.interp(gap[use], trend.index, trend))) if use.any() else float("nan")
+    truth = slices.tensor(pairs["end"].to_numpy(int))
+    hu = lambda x: to_hu(x[:, 0].numpy(), slices.window)
+    known = measures(truth) if measures is not None else None
+    parts = []
+    for name, method in methods.items():
+        made = method(pairs)
+        error = np.sqrt(np.mean((hu(made) - hu(truth)) ** 2, axis=(1, 2)))
+        part = pairs[["patient", "gap"]].assign(method=name, error=error)
+        if measures is not None and known is not None:
+            part = pd.concat([part.reset_index(drop=True), (measures(made) - known).abs()], axis=1)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def over_patients(table: pd.DataFrame, column: str = "error") -> pd.DataFrame:
+    """Mean over patients and the half width of its 95 percent interval (Student's t over patients), a row a method, a column a gap."""
+    each = table.groupby(["method", "gap", "patient"], sort=False)[column].mean()
+    groups = each.groupby(["method", "gap"], sort=False)
+    mean, n, deviation = groups.mean(), groups.count(), groups.std()
+    half = deviation / np.sqrt(n) * stats.t.ppf(0.975, np.maximum(n - 1, 1))
+    return pd.concat({"mean": mean.unstack(), "half": half.unstack()}, axis=1).loc[list(dict.fromkeys(table["method"]))]
 
 
 def reformat(hu: np.ndarray, z: np.ndarray, length_mm: float, pixel_mm: float) -> tuple[np.ndarray, np.ndarray]:

@@ -154,8 +154,14 @@ def loss_curves(history: list[dict[str, float]], panels: list[tuple[str, ...]], 
 
 
 def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) -> Figure:
-    """Directions by factors, `value` of a response table, diverging and centred at 0."""
-    grid = table.pivot(index="factor", columns="direction", values=value).reindex(table["factor"].unique())
+    """Directions by factors, `value` of a response table, diverging and centred at 0; directions with the same main factor side by side."""
+    factors = list(table["factor"].unique())
+    grid = table.pivot(index="factor", columns="direction", values=value).reindex(factors)
+    effect = (
+        table.assign(effect=table["effect"].abs().fillna(0)).pivot(index="factor", columns="direction", values="effect").reindex(factors)
+    )
+    main, size = effect.to_numpy().argmax(0), effect.to_numpy().max(0)
+    grid = grid.iloc[:, np.lexsort((-size, main))]
     fig, ax = plt.subplots(figsize=(0.32 * grid.shape[1] + 2.4, 0.34 * len(grid) + 1.3), layout="constrained")
     sns.heatmap(grid, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar_kws={"label": value, "aspect": 10})
     ax.set(title=title, xlabel="direction", ylabel="")

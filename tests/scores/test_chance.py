@@ -8,7 +8,7 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.discovery.closed_form import random
-from lpdirs.scores.chance import chance
+from lpdirs.scores.chance import random_sets
 from lpdirs.scores.naming import earned, main_factors
 
 D = 6
@@ -42,7 +42,7 @@ def generator():
 def test_at_most_one_random_set_in_twenty_earns_a_name_by_calibrated_rules(generator):
     k, hits, trials = 4, 0, 0
     for seed in range(6):
-        rules = chance(generator, MEASURES, k, seed=seed).rules()
+        rules = random_sets(generator, MEASURES, k, seed=seed).rules()
         for other in range(25):
             fresh = lp.Directions(random(k, D, 77 + 100 * seed + other, orthonormal=True))
             table = lp.respond(generator, fresh, MEASURES, samples=32, seed=seed).table(0, 50)
@@ -51,7 +51,7 @@ def test_at_most_one_random_set_in_twenty_earns_a_name_by_calibrated_rules(gener
 
 
 def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_among_them(generator):
-    band = chance(generator, MEASURES, 4, sets=200)
+    band = random_sets(generator, MEASURES, 4, sets=200)
     found = band.place(generator, lp.Directions(torch.eye(D)[:4]), MEASURES)
     assert (found["selectivity_p"] == 1 / 201).all() and (found["selectivity_z"] > 1).all()
     assert (found["selectivity"] > found["selectivity_chance"]).all()
@@ -60,5 +60,5 @@ def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_amon
 
 
 def test_every_set_has_directions_of_its_own_where_enough_are_measured(generator):
-    band = chance(generator, MEASURES, 3, sets=5, pool=15)
+    band = random_sets(generator, MEASURES, 3, sets=5, pool=15)
     assert sorted(band.sets.ravel()) == list(range(15)) and band.best()["r"].shape == (5, 3)

@@ -1,63 +1,75 @@
+"""The third dimension on patients whose volume is known: a path that is planted is found, and predicts; what holds nothing does not."""
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from lpdirs.data.store import open_dataset, scale
-from lpdirs.discovery.directions import Directions
-from lpdirs.measures.thorax import thorax
-from lpdirs.measures.zposition import fit_z
-from lpdirs.models.generators import GeneratorInfo
+from lpdirs.base.errors import UserError
+from lpdirs.data.store import open_dataset
+from lpdirs.measures.zposition import known_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, sample_patients
-from lpdirs.scores.third_dimension import neighbour_agreement, neighbour_curve, reformat, walk_through
-
-WINDOW = (-1000.0, 1000.0)
-
-
-class OnePatient(nn.Module):
-    """The first dimension moves through a patient, the others do nothing."""
-
-    latent_dim = 3
-
-    def __init__(self):
-        super().__init__()
-        volume = render(sample_patients(20, 3)[18], np.linspace(0.1, 0.9, 81), 32, noise=0)
-        self.info = GeneratorInfo(window=WINDOW)
-        self.register_buffer("volume", scale(torch.from_numpy(volume), WINDOW)[:, None])
-
-    def forward(self, z):
-        return self.volume[(40 + 10 * z[:, 0]).round().long().clamp(0, 80)]
+from lpdirs.scores.third_dimension import fit_path, mean_slices, over_patients, pairs_of, predictions, reformat
 
 
 @pytest.fixture(scope="module")
-def walks(dataset):
-    train = open_dataset(dataset, "train")
-    z = fit_z(train, open_dataset(dataset))
-    spread = pd.Series({name: 10.0 for name in ("rotation", "thickness", "breast", "y_position", "x_position", "width")})
-    measures, start = thorax(WINDOW, FOV_MM / 32, z), 0.2 * torch.randn(6, 3)
-    go = lambda k: walk_through(OnePatient(), Directions(torch.eye(3)), k, measures, np.linspace(-3, 3, 9), spread, start)
-    return go(0), go(1), neighbour_curve(train)
+def slices(dataset):
+    return open_dataset(dataset)
 
 
-def test_a_walk_through_a_patient_is_seen_as_one(walks):
-    through, nothing, real = walks
-    assert through.monotone.min() > 0.95 and through.travelled.mean() > 0.5
-    assert (through.z[:, -1] > through.z[:, 0]).all()
-    assert nothing.travelled.max() < 0.01
-    assert nothing.drift.max() < 0.05 < through.drift["thickness"], "the body itself changes on the way down"
-    assert 0.4 < neighbour_agreement(through, real) < 1.3, "the steps of a real body, without its noise"
+def spacing(slices):
+    """mm between slices."""
+    return float(slices.table.groupby("series")["z_mm"].apply(lambda z: np.median(np.abs(np.diff(np.sort(z))))).median())
 
 
-def test_a_reformat_of_the_walk_is_that_of_the_patient(walks):
-    through = walks[0]
-    coronal, sagittal = reformat(through.hu[0], through.z[0], LENGTH_MM, FOV_MM / 32)
+def test_a_curved_path_is_found_though_patients_differ_more_than_levels(rng):
+    z, patients = rng.uniform(0, 1, 600), rng.integers(0, 30, 600)
+    curve = lambda z: np.stack([np.sin(3 * z), z**2, 0 * z], 1)
+    latents = torch.from_numpy(5 * rng.normal(size=(30, 3))[patients] + curve(z) + 0.05 * rng.normal(size=(600, 3))).float()
+    path = fit_path(latents, z, patients)
+    a, b = np.linspace(0.1, 0.5, 9), np.linspace(0.5, 0.9, 9)
+    moved = path.move(torch.zeros(9, 3), a, b).numpy()
+    assert np.abs(moved - (curve(b) - curve(a))).max() < 0.08
+    assert torch.allclose(path.move(moved := torch.randn(9, 3), a, a), moved, atol=1e-5)
+    with pytest.raises(UserError, match="at least 14 slices"):
+        fit_path(latents[:10], z[:10])
+
+
+def test_pairs_lie_in_one_patient_and_so_far_apart(slices):
+    step = spacing(slices)
+    pairs = pairs_of(slices, (step, 3 * step))
+    mm, patient = slices.table["z_mm"].to_numpy(), slices.table["patient"].to_numpy()
+    assert len(pairs) and set(pairs["gap"]) == {step, 3 * step}
+    assert (np.abs(np.abs(mm[pairs["start"]] - mm[pairs["end"]]) - pairs["gap"]) <= step / 2 + 0.1).all()
+    assert (patient[pairs["start"]] == patient[pairs["end"]]).all() and (patient[pairs["start"]] == pairs["patient"]).all()
+    assert (mm[pairs["start"]] > mm[pairs["end"]]).mean() == pytest.approx(0.5, abs=0.05), "to the feet as often as to the head"
+
+
+def test_who_knows_the_patient_errs_by_nothing_and_staying_put_errs_more_the_further(slices):
+    pairs = pairs_of(slices, tuple(spacing(slices) * n for n in (1, 2, 4)))
+    methods = {
+        "knows": lambda rows: slices.tensor(rows["end"].to_numpy(int)),
+        "stays": lambda rows: slices.tensor(rows["start"].to_numpy(int)),
+        "mean slice": lambda rows: mean_slices(slices, rows["z_end"].to_numpy()),
+    }
+    table = over_patients(predictions(slices, pairs, methods))
+    assert list(table.index) == list(methods) and (table["mean"].loc["knows"] == 0).all()
+    assert table["mean"].loc["stays"].is_monotonic_increasing and (table["half"].loc["stays"] > 0).all()
+    assert (table["mean"].loc["mean slice"] < table["mean"].loc["stays"]).iloc[-1]
+
+
+def test_mean_slices_are_of_their_level(slices):
+    z = known_z(slices.table)
+    mean = mean_slices(slices, np.array([0.5]))[0]
+    rows = np.flatnonzero(np.abs(z - 0.5) <= 0.03)
+    assert torch.allclose(mean, slices.tensor(rows).mean(0))
+
+
+def test_a_reformat_is_that_of_the_patient():
+    volume = render(sample_patients(20, 3)[18], np.linspace(0.1, 0.9, 41), 32, noise=0)
+    z = np.linspace(0.1, 0.9, 41)
+    coronal, sagittal = reformat(volume[::-1], z[::-1], LENGTH_MM, FOV_MM / 32)
     assert coronal.shape[1] == sagittal.shape[1] == 32 and len(coronal) == len(sagittal) > 8
-    assert (coronal < -600).mean() > 0.2 and (coronal > 0).mean() > 0.1
-
-
-def test_real_neighbours_differ_more_the_further_apart(dataset):
-    curve = neighbour_curve(open_dataset(dataset))
-    near, far = curve[curve["gap"] < 0.15]["rms"].mean(), curve[curve["gap"] > 0.2]["rms"].mean()
-    assert near < far
+    assert np.allclose(coronal[0], volume[0, 16]) and np.allclose(sagittal[-1], volume[-1, :, 16])
+    assert pd.Series((coronal < -600).mean(1)).between(0, 1).all() and (coronal > 0).mean() > 0.1
