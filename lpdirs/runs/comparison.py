@@ -8,7 +8,7 @@ from scipy import stats
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.base.files import read_json
-from lpdirs.runs.grid import label_of
+from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
 from lpdirs.runs.scoring import read_scores
 
@@ -16,24 +16,25 @@ from lpdirs.runs.scoring import read_scores
 def collect(folder: Path) -> pd.DataFrame:
     """All scores of a sweep, a row each configuration, generator and seed, in the grid's order; or a table that was kept of one.
 
-    Besides SCORES: configuration, generator, seed, K, run (the folder, which holds the executed notebook). MissingInput says how to
-    make a sweep where there is none.
+    Besides SCORES: configuration, generator, training and seed (of the search), K, run (the folder, which holds the executed notebook).
+    MissingInput says how to make a sweep where there is none.
     """
     if not (folder / "grid.json").exists():
         if (folder / "scores.csv").exists():
             return pd.read_csv(folder / "scores.csv")
         raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_demo.yaml makes one")
-    grid = read_json(folder / "grid.json")
-    runs = [(label_of(g), name, seed) for g in grid["generators"] for name in grid["configurations"] for seed in grid["seeds"]]
+    grid = Grid(folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
+    searched = [
+        (g, name, *pair) for g in grid.generators for name in grid.configurations for pair in grid.pairs if g in grid.of(name, pair[1])
+    ]
     scored = []
-    for generator, name, seed in runs:
-        run = f"{generator}-{name}-seed{seed}"
+    for generator, name, training, seed in searched:
+        run = grid.run_of(generator, name, training, seed)
         for name_of_set in sets_of(folder / run):
             path = folder / run / "directions" / name_of_set / "scores.json"
             if path.exists():
-                scored.append(
-                    {"configuration": name, "generator": generator, "seed": seed, "run": run} | {"set": name_of_set} | read_scores(path)
-                )
+                which = {"configuration": name, "generator": label_of(generator), "training": training, "seed": seed, "run": run}
+                scored.append(which | {"set": name_of_set} | read_scores(path))
     if not scored:
         raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")
     return pd.DataFrame(scored)

@@ -21,6 +21,16 @@ OF_ALL = {"source", "data", "gan", "vae"}  # groups of settings that the configu
 SHARED = {name for name, places in PLACES.items() if name not in ANYWAY and {group for group, _ in places} & OF_ALL}
 
 
+def base(training: int) -> str:
+    """The run that holds the data, or the generators of one training."""
+    return f"seed-{training}"
+
+
+def _are_seeds(values: object) -> bool:
+    whole = isinstance(values, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in values)
+    return isinstance(values, list) and whole and bool(values) and len(set(values)) == len(values)
+
+
 def label_of(generator: str) -> str:
     """What a generator is called in the names of runs: gan, vae, or the file or module, and function, that makes the user's own."""
     place, _, function = generator.rpartition(":")
@@ -51,9 +61,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Grid:
-    """`configurations` maps names to settings of notebook 04, or {"generators": [...]} to leave some out; the rest is shared.
+    """`configurations` maps names to settings of notebook 04; {"generators": [...]} beside them leaves some out, and {"seeds": 2} takes
+    the first two seeds alone, since what is computed hardly depends on them. The rest is shared.
 
-    `train` says whether generators are trained once, with the first seed, or anew with each seed. `threads` is what each notebook
+    `train` says whether generators are trained once, with the first seed, or anew with each seed; or it lists the seeds of several
+    trainings, in each of which directions are searched with all `seeds`. `threads` is what each notebook
     computes with: training on a CPU ends elsewhere with another number, so it is a part of the grid and not of the machine.
     """
 
@@ -62,7 +74,7 @@ class Grid:
     configurations: dict[str, dict]
     generators: list[str] = field(default_factory=lambda: ["gan", "vae"])
     seeds: list[int] = field(default_factory=lambda: [0])
-    train: str = "once"
+    train: str | list[int] = "once"
     threads: int = 1
     settings: dict = field(default_factory=dict)
 
@@ -92,14 +104,13 @@ class Grid:
     def check(self, where: str) -> None:
         """UserError unless every name, setting and seed makes sense."""
         load_profile(self.profile)
-        if self.train not in TRAIN:
-            raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, not {self.train!r}")
+        if self.train not in TRAIN and not _are_seeds(self.train):
+            raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, or a list of seeds, not {self.train!r}")
         names = list(map(str, self.generators)) if isinstance(self.generators, list) else []
         labels = {label_of(name) for name in names}
         if not names or not all(name in TRAINS or is_factory(name) for name in names) or len(labels) < len(names):
             raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, or file.py:function, not {self.generators}")
-        whole = isinstance(self.seeds, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in self.seeds)
-        if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+        if not _are_seeds(self.seeds):
             raise UserError(f"{where}: seeds must be different whole numbers, not {self.seeds}")
         if type(self.threads) is not int or self.threads < 1:
             raise UserError(f"{where}: threads must be a whole number of at least 1, not {self.threads!r}")
@@ -116,6 +127,9 @@ class Grid:
             wanted = settings.get("generators")
             if wanted is not None and (not isinstance(wanted, list) or not all(isinstance(g, str) for g in wanted)):
                 raise UserError(f"{where}: configuration {name}: generators must be a list of names, not {wanted!r}")
+            some = settings.get("seeds")
+            if some is not None and (type(some) is not int or some < 1):
+                raise UserError(f"{where}: configuration {name}: seeds must be how many of them it takes, not {some!r}")
             shared = sorted(set(map(str, settings)) & SHARED)
             if shared:
                 what = f"{', '.join(shared)} cannot differ between configurations, which share data and generators"
@@ -128,38 +142,58 @@ class Grid:
         """The generators that are trained; the others are the user's own."""
         return [name for name in self.generators if name in TRAINS]
 
-    def base(self, seed: int) -> str:
-        """The run that holds the generators of a seed."""
-        return f"seed-{seed if self.train == 'each seed' else self.seeds[0]}"
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """(seed of the training, seed of the search) of all that is searched; the first search of every training comes first."""
+        if self.train == "each seed":
+            return [(seed, seed) for seed in self.seeds]
+        trainings = self.train if isinstance(self.train, list) else self.seeds[:1]
+        return [(training, seed) for seed in self.seeds for training in trainings]
+
+    def of(self, configuration: str, seed: int) -> list[str]:
+        """The generators on which a configuration is searched with a seed."""
+        settings = self.configurations[configuration]
+        return (settings.get("generators") or self.generators) if seed in self.seeds[: settings.get("seeds")] else []
+
+    def run_of(self, generator: str, configuration: str, training: int, seed: int) -> str:
+        """The run of one search."""
+        of = f"train{training}-" if isinstance(self.train, list) else ""
+        return f"{label_of(generator)}-{configuration}-{of}seed{seed}"
 
     def jobs(self) -> list[Job]:
         """Data, generators, then configurations, seed by seed; every job after those that it needs."""
-        data = Job(self.base(self.seeds[0]), DATA, self.profile, self.settings, self.seeds[0])
+        first = self.pairs[0][0]
+        data = Job(base(first), DATA, self.profile, self.settings, first)
         jobs, trained = {data.name: data} if self.trains else {}, {}
-        for seed in self.seeds:
+        for training, seed in self.pairs:
             for generator in self.trains:
-                run = self.base(seed)
-                job = Job(run, TRAINS[generator], self.profile, self.settings, int(run[5:]), (data.name,))
-                trained[seed, generator] = jobs[job.name] = job
+                job = Job(base(training), TRAINS[generator], self.profile, self.settings, training, (data.name,))
+                trained[training, generator] = jobs[job.name] = job
             for name, settings in self.configurations.items():
-                own = {k: v for k, v in settings.items() if k != "generators"}
-                for generator in settings.get("generators") or self.generators:
+                own = {k: v for k, v in settings.items() if k not in ("generators", "seeds")}
+                for generator in self.of(name, seed):
                     if generator not in self.generators:
                         raise UserError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {generator!r}")
                     given = self.settings | own | {"generators": [generator]}
-                    before = (trained[seed, generator].name,) if generator in TRAINS else ()
-                    job = Job(f"{label_of(generator)}-{name}-seed{seed}", DISCOVER, self.profile, given, seed, before)
+                    before = (trained[training, generator].name,) if generator in TRAINS else ()
+                    job = Job(self.run_of(generator, name, training, seed), DISCOVER, self.profile, given, seed, before)
                     jobs[job.name] = job
         return list(jobs.values())
 
     def links(self) -> dict[str, str]:
-        """Links below the sweep's folder, to the shared data and generators."""
-        first, links = self.base(self.seeds[0]), dict[str, str]()
-        for job in self.jobs():
-            if job.notebook == DISCOVER:
-                links |= {f"{job.run}/{part}": f"../{self.base(job.seed)}/{part}" for part in self.trains}
-            if job.run != first and self.trains:
-                links[f"{job.run}/data"] = f"../{first}/data"
+        """Links below the sweep's folder: to shared data and generators, and to what random sets reach on these."""
+        first, links = base(self.pairs[0][0]), dict[str, str]()
+        for training, seed in self.pairs:
+            home = base(training)
+            if home != first and self.trains:
+                links[f"{home}/data"] = f"../{first}/data"
+            for name in self.configurations:
+                for generator in self.of(name, seed):
+                    run = self.run_of(generator, name, training, seed)
+                    links |= {f"{run}/{part}": f"../{home}/{part}" for part in self.trains}
+                    links[f"{run}/directions/chance"] = f"../../{home}/directions/chance"
+                    if self.trains:
+                        links[f"{run}/data"] = f"../{first}/data"
         return links
 
     def lay_out(self, folder: Path) -> None:
@@ -169,6 +203,8 @@ class Grid:
             raise UserError(f"less than {LEAST_FREE >> 20} MiB are free in {folder.parent}: free some, or choose another --outputs")
         for job in self.jobs():
             (folder / job.run).mkdir(exist_ok=True)
+        for training, _ in self.pairs:
+            (folder / base(training) / "directions" / "chance").mkdir(parents=True, exist_ok=True)
         for name, target in self.links().items():
             link = folder / name
             if link.is_symlink() and link.readlink() != Path(target):
@@ -176,6 +212,7 @@ class Grid:
             if link.exists() and not link.is_symlink():
                 raise UserError(f"{link.relative_to(folder.parent)} is a folder of a sweep with other seeds: delete it, or rename the grid")
             try:
+                link.parent.mkdir(exist_ok=True)
                 if not link.is_symlink():
                     link.symlink_to(target, target_is_directory=True)
             except OSError as error:

@@ -123,8 +123,7 @@ def check_belongs(path: Path, directions: Directions, generator: nn.Module) -> N
 
 def data_of(stage: Stage) -> dict | None:
     """What dataset.json says of the run's slices; None for a run of the user's own generators alone, which has none."""
-    trained = set(stage.settings.choice.generators) & set(GENERATORS)
-    if not trained and not (stage.folder / "data").exists():
+    if not (stage.folder / "data").exists() and kept(stage.folder):
         return None
     return json.loads(stage.need("data/dataset.json").read_text(encoding="utf-8"))
 

@@ -204,7 +204,7 @@ def _input(values: Mapping[str, Any], folder: Path) -> list:
 
 def _files(folder: Path) -> list:
     """Names, sizes and times of what later notebooks read in a stage's folder."""
-    wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv", "chance.csv")
+    wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
     return _rows(folder, sorted(path for pattern in wanted for path in folder.rglob(pattern) if "dicom" not in path.parts))
 
 

@@ -16,7 +16,7 @@ from lpdirs.base.files import read_json
 from lpdirs.base.places import workspace
 from lpdirs.models.files import fingerprint
 
-RESULTS = ("*.safetensors", "slices.npy", "slices.csv", "rejected.csv", "dataset.json", "responses.csv", "chance.csv")
+RESULTS = ("*.safetensors", "slices.npy", "slices.csv", "rejected.csv", "dataset.json", "responses.csv")
 SHOWN = ("*.csv", "*.png", "*.gif", "*.html")
 PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydicom", "scikit-image", "scikit-learn")
 

@@ -15,9 +15,12 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import fingerprint
 from lpdirs.runs.models import check_belongs, directions_files, generator_of, measures_of, open_generator, weights_of
+from lpdirs.runs.search import chance_of
 from lpdirs.runs.stage import open_run
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, score
+
+CHANCE = ("r_chance", "r_z", "r_p", "selectivity_chance", "selectivity_z", "selectivity_p")  # what `Chance.place` says that is kept
 
 
 def score_run(folder: Path, steps: int, seed: int) -> list[Path]:
@@ -49,7 +52,13 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         # notebook 04 writes responses after the directions: older ones belong to others
         current = measured.exists() and measured.stat().st_mtime_ns >= path.stat().st_mtime_ns - 10**9
         responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed)
-        row = score(generator, directions, measures, responses, steps, seed, sample)
+        band = chance_of(open_run(run), generator, measures, len(directions))
+        row = score(generator, directions, measures, responses, steps, seed, sample, band.rules())
+        placed = band.place(generator, directions, measures)
+        row |= {
+            f"{factor}_{name}": float(value) for factor, values in placed.iterrows() for name, value in values.items() if name in CHANCE
+        }
+        row["beyond_chance"] = int(((placed["r_holm"] <= 0.05) | (placed["selectivity_holm"] <= 0.05)).sum())
         known = {"rca_cotrained": directions.info.cotrained_accuracy}
         content = which | known | row
         text = json.dumps(content | {"digest": _digest(content)}, indent=1)

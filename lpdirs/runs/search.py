@@ -1,15 +1,25 @@
 """The search that a run's settings ask for: the paper's, or directions that are computed, of which R alone is trained."""
 
+import hashlib
+import json
+
 from torch import Tensor, nn
 
+from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.files import alone
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery
+from lpdirs.measures.measures import Measures
 from lpdirs.models.files import load_model
+from lpdirs.models.generators import info_of
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.runs.models import GENERATORS, measures_of
 from lpdirs.runs.stage import Stage
+from lpdirs.scores.chance import Chance, open_chance, random_sets
+
+CHANCE = "import lpdirs.scores.chance, lpdirs.measures.thorax, lpdirs.measures.moments"
 
 
 def search_of(stage: Stage, name: str, generator: nn.Module) -> tuple[str, Discovery]:
@@ -35,3 +45,20 @@ def known_for(stage: Stage, name: str, generator: nn.Module, method: str) -> Ten
         assert isinstance(vae, VAE)
         return encode(vae, open_dataset(stage.need("data"), "train").tensor().to(stage.device))[0].cpu()
     return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method.startswith("oracle") else None
+
+
+def chance_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) -> Chance:
+    """What random sets of k reach on a generator of the run, measured once a generator and k, and kept in directions/chance/.
+
+    Measured as the run measures, from at most 32 starting images, with the same random directions whatever the seed of the search.
+    """
+    s = stage.settings.analysis
+    samples = min(32, s.response_samples)
+    known = [info_of(generator).fingerprint, k, samples, s.response_shifts, dict(measures.units), fingerprint_of_code(CHANCE)]
+    name = hashlib.sha256(json.dumps(known, default=list).encode()).hexdigest()[:12]
+    path = stage.folder / "directions" / "chance" / f"{info_of(generator).name}-{k}-{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):  # searches side by side on one generator wait for the first
+        if not path.exists():
+            random_sets(generator, measures, k, shifts=s.response_shifts, samples=samples).save(path)
+    return open_chance(path, k)

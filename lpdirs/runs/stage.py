@@ -204,7 +204,8 @@ def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
         )
     log = read_log(folder)
     entry: dict[str, Any] = log[next(reversed(log))] if log else {"profile": "demo", "seed": 0}
-    settings = with_seed(resolve(entry["profile"], {}), entry["seed"])
+    known = log.get("04_discover_directions", {}).get("settings", {})
+    settings = with_seed(resolve(entry["profile"], {name: known.get(name) for name in ("generators", "measures")}), entry["seed"])
     return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())
 
 

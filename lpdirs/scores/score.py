@@ -9,7 +9,7 @@ from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
-from lpdirs.scores.naming import image_changes, name_directions
+from lpdirs.scores.naming import Rules, image_changes, name_directions
 from lpdirs.scores.recoverability import recoverability
 from lpdirs.scores.response import Responses, best_directions, respond
 
@@ -46,11 +46,12 @@ def score(
     steps: int = 300,
     seed: int = 0,
     sample: tuple[Tensor, pd.DataFrame] | None = None,
+    rules: Rules | None = None,
 ) -> dict[str, float]:
     """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity.
 
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
-    given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
+    given; `rules` are those of names. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
     """
     measures = measures_for(generator, measures)
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
@@ -58,7 +59,7 @@ def score(
         table.check(directions)
         table = table.table(seed)
     directions.check(generator)
-    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
+    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units, rules)
     best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
     reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
     row: dict[str, float] = {

@@ -48,7 +48,7 @@ def write(folder: Path, content: dict, name: str = "grid_tiny") -> Path:
         ({"configurations": {"a": {"gan_stepz": 3}}}, "unknown setting gan_stepz"),
         ({"configurations": {"a/b": {}}}, "the name of a configuration must be a plain folder name of letters, digits, - and _, not 'a/b'"),
         ({"generators": ["gam"]}, "generators must be some of gan, vae"),
-        ({"train": "twice"}, "train must be one of once, each seed, not 'twice'"),
+        ({"train": "twice"}, "train must be one of once, each seed, or a list of seeds, not 'twice'"),
         ({"seeds": [1, 1]}, "seeds must be different"),
         ({"profile": "huge"}, "unknown profile 'huge'"),
         ({"settings": {"data_dir": "/nowhere"}}, "data folder /nowhere does not exist"),
@@ -345,3 +345,18 @@ def test_verify_finds_what_is_damaged_in_a_sweep(damage, serial, tmp_path, capsy
     if damage.startswith("scores"):
         with pytest.raises(UserError, match="scores.json"):
             collect(copy)
+
+
+def test_seeds_are_searched_in_every_training_and_some_configurations_take_fewer():
+    content = {"lenet-unit-4": {"n_directions": 4}, "jacobian": {"method": "jacobian", "n_directions": 4, "seeds": 1}}
+    grid = Grid("g", "smoke", content, generators=["gan"], seeds=[0, 1], train=[5, 7])
+    grid.check("g.yaml")
+    names = [job.name for job in grid.jobs()]
+    assert [name for name in names if "02_train" in name] == ["seed-5/02_train_gan", "seed-7/02_train_gan"]
+    searched = [name.partition("/")[0] for name in names if "04_" in name]
+    assert sorted(searched) == sorted(
+        [f"gan-lenet-unit-4-train{t}-seed{s}" for t in (5, 7) for s in (0, 1)] + [f"gan-jacobian-train{t}-seed0" for t in (5, 7)]
+    )
+    links = grid.links()
+    assert links["gan-jacobian-train7-seed0/gan"] == "../seed-7/gan" and links["gan-jacobian-train7-seed0/data"] == "../seed-5/data"
+    assert links["gan-jacobian-train7-seed0/directions/chance"] == "../../seed-7/directions/chance"

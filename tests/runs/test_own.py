@@ -1,0 +1,165 @@
+"""A user's own generator in a run: made by a function in a file, searched, scored, opened; and what is said where that cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lpdirs as lp
+from lpdirs.base.errors import UserError
+from lpdirs.runs.comparison import collect
+from lpdirs.runs.grid import Grid
+from lpdirs.runs.models import measures_of, open_models
+from lpdirs.runs.notebooks import is_done, run_notebooks
+from lpdirs.runs.own import keep, make_generator
+from lpdirs.runs.report import write_report
+from lpdirs.runs.scoring import score_run
+from lpdirs.runs.stage import open_run
+from lpdirs.runs.sweep import sweep
+from lpdirs.runs.verify import verify
+from lpdirs.show.explorer import Explorer
+
+FACTORY = """
+import pandas as pd
+import torch
+from torch import nn
+import lpdirs as lp
+
+class Patches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed({seed})
+        self.net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 3 * 16 * 16))
+
+    def forward(self, z):
+        return torch.sigmoid(self.net(z)).view(-1, 3, 16, 16)
+
+def read(images):
+    return pd.DataFrame({{"red": images[:, 0].mean((1, 2)).numpy(), "bright": images.mean((1, 2, 3)).numpy()}})
+
+def make():
+    measures, display = lp.Measures(read, {{"red": "", "bright": ""}}), lp.Display((0, 1), noun="patch")
+    return lp.as_generator(Patches(), 8, value_range=(0, 1), name="kidney", channels="keep", measures=measures, display=display)
+
+def other():
+    return lp.Measures(read, {{"bright": "lm"}})
+
+def broken():
+    raise RuntimeError("no weights here")
+
+def nothing():
+    return 3
+
+def called_gan():
+    return lp.as_generator(Patches(), 8, value_range=(0, 1), name="gan")
+"""
+
+
+GIVEN = {"n_directions": 4, "response_samples": 6, "score_steps": 4, "score_seeds": [0]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patient-Smith")
+    (folder / "my_gan.py").write_text(FACTORY.format(seed=0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def factory(home):
+    return f"{home}/my_gan.py:make"
+
+
+@pytest.fixture(scope="module")
+def run(home, factory):
+    """Notebooks 04 to 06 on an own generator alone, without any data."""
+    return run_notebooks("smoke", "mine", GIVEN | {"generators": [factory]}, 0, home / "out")
+
+
+def test_one_call_makes_a_run_of_ones_own_generator_with_its_report(run, factory, home):
+    assert {path.stem for path in (run / "notebooks").glob("*.ipynb")} == {
+        "04_discover_directions",
+        "05_qualitative_analysis",
+        "06_quantitative_analysis",
+    }
+    assert (run / "directions" / "kidney-unit4-lenet" / "directions.safetensors").exists()
+    assert (run / "analysis" / "explore.html").exists() and write_report(run).exists()
+    assert not any(line.broken for line in verify(run))
+    written = "".join(path.read_text() for path in [run / "run.json", *run.rglob("*.ipynb"), *(run / "own").glob("*.json")])
+    assert "Smith" not in written and str(home) not in written
+
+
+def test_it_is_opened_shown_and_scored_with_its_own_measures(run):
+    stage = open_run(run)
+    (generator, directions), *others = open_models(stage).values()
+    assert not others and directions.info.generator == "kidney" and generator.channels == 3
+    assert measures_of(stage, generator).factors == ("red", "bright")
+    explorer = lp.explore(run)
+    assert isinstance(explorer, Explorer) and "red" in explorer.readout.value and explorer.image_values().shape == (16, 16, 3)
+    (scores,) = score_run(run, 3, 0)
+    assert json.loads(scores.read_text())["generator"] == "kidney" and "red_r" in json.loads(scores.read_text())
+
+
+def test_it_is_done_again_when_its_file_changes_and_never_opened_with_other_weights(run, factory, home):
+    given = GIVEN | {"generators": [factory]}
+    from lpdirs.runs.settings import with_hidden_paths
+
+    given = with_hidden_paths(given)
+    assert is_done("04_discover_directions", "smoke", run, given)
+    (home / "my_gan.py").write_text(FACTORY.format(seed=1))
+    try:
+        assert not is_done("04_discover_directions", "smoke", run, given)
+        with pytest.raises(UserError, match="makes another kidney than the one that the run mine knows"):
+            open_models(open_run(run))
+    finally:
+        (home / "my_gan.py").write_text(FACTORY.format(seed=0))
+    assert open_models(open_run(run))
+
+
+def test_other_measures_are_one_setting(home, factory, tmp_path):
+    given = {"generators": [factory], "measures": f"{home}/my_gan.py:other", "n_directions": 2, "response_samples": 4}
+    folder = run_notebooks("smoke", "other", given, 0, tmp_path, names=["04_discover_directions"])
+    text = (folder / "directions" / "kidney-unit2-lenet" / "responses.csv").read_text()
+    assert "bright" in text and "red" not in text
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("missing", "cannot be imported .*has no attribute 'missing'"),
+        ("broken", r"my_gan.py:broken failed \(RuntimeError: no weights here\)"),
+        ("nothing", "must return what lp.as_generator"),
+        ("called_gan", "give as_generator another name="),
+        ("other", "must return what lp.as_generator"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(home, function, says):
+    with pytest.raises(UserError, match=says) as error:
+        make_generator(f"{home}/my_gan.py:{function}")
+    assert "\n" not in str(error.value) and "Smith" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_said_before_any_work(tmp_path):
+    with pytest.raises(UserError, match="there is no file nowhere.py"):
+        run_notebooks("smoke", "x", {"generators": ["nowhere.py:make"]}, 0, tmp_path)
+    with pytest.raises(UserError, match="generators must be gan, vae"):
+        run_notebooks("smoke", "x", {"generators": ["my gan"]}, 0, tmp_path)
+
+
+def test_a_sweep_takes_it_beside_no_training(home, factory, tmp_path):
+    path = tmp_path / "grid_own.yaml"
+    content = f"profile: smoke\ngenerators: ['{factory}']\nseeds: [0, 1]\nthreads: 1\n"
+    content += "settings: {response_samples: 4, score_steps: 2}\n"
+    content += "configurations:\n  jacobian: {method: jacobian, n_directions: 3, direction_steps: 2}\n"
+    path.write_text(content)
+    grid = Grid.read(path)
+    assert [job.notebook for job in grid.jobs()] == ["04_discover_directions"] * 2
+    folder = sweep(grid, tmp_path, workers=1, report=lambda line: None)
+    table = collect(folder)
+    assert list(table["generator"]) == ["kidney"] * 2 and table["red_r"].notna().all()
+    assert not any(line.broken for line in verify(folder))
+
+
+def test_a_generator_is_kept_beside_gan_and_vae(factory, tmp_path):
+    keep(tmp_path, factory)
+    assert json.loads((Path(tmp_path) / "own" / "kidney.json").read_text())["factory"].startswith("folder-")
