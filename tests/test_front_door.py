@@ -80,7 +80,7 @@ def test_own_measures_go_all_the_way():
     named = lp.name(generator, directions, responses, MEASURES)
     assert set(named.info.words) == {0, 1, 2} and all(named.title(k) for k in range(3))
     row = lp.score(generator, named, MEASURES, responses, steps=2, sample=MEASURES.sample(generator, 150))
-    assert {"left_r", "all_r", "kappa", "mig"} <= row.keys() and 0 <= row["selectivity"] <= 1
+    assert {"left_r", "all_r", "kappa_fresh", "mig"} <= row.keys() and 0 <= row["selectivity"] <= 1
     explorer = lp.explore({"sheet": (generator, named)}, MEASURES)
     assert "left" in explorer.readout.value and "grey" in explorer.readout.value and explorer.seed.description == "image"
     assert len(lp.strips(generator, named, k=[0, 1]).axes) == 2 * 7 + 1

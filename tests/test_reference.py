@@ -51,7 +51,7 @@ def test_a_headline_number_comes_out_again_from_the_committed_weights(name):
 
 def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
     explorer = explore("demo", outputs=str(REFERENCE))
-    assert any(title.startswith("y_position (") for title in explorer.titles.values())
+    assert any("y_position (" in title for title in list(explorer.titles.values())[:8])
     assert "from shoulders to liver" in explorer.readout.value
     before = explorer.image_values()
     explorer.sliders[explorer.order[0]].value = 3.0

@@ -34,6 +34,9 @@ class DirectionsInfo(Settings):
     settings: dict[str, Any] = Field({}, description="of the search")
     cotrained_accuracy: float | None = Field(None, description="of the R that was trained together with A (the paper's RCA)")
     names: dict[int, str] = Field({}, description="of directions that earned one")
+    best_for: dict[int, str] = Field(
+        {}, description="the factor that a direction follows best of all here, whether or not it earned the name"
+    )
     words: dict[int, str] = Field({}, description="what each does, in words")
     curves: dict[int, list[float]] = Field({}, description="how its main factor goes along each, in SDs")
     notes: dict[str, Any] = Field({}, description="anything else")
@@ -82,18 +85,18 @@ class Directions:
             raise UserError(f"these directions belong to another generator (fingerprint {self.info.generator_fingerprint}, not {other})")
 
     def title(self, k: int) -> str:
-        """Direction k's name and number: "rotation (4)", or "direction 4" where it has earned none."""
-        name = self.info.names.get(k)
-        return f"{name} ({k})" if name else f"direction {k}"
+        """Direction k's name and number: "rotation (4)"; where it has earned none "best for rotation (4)", or "direction 4"."""
+        name, best = self.info.names.get(k), self.info.best_for.get(k)
+        return f"{name} ({k})" if name else f"best for {best} ({k})" if best else f"direction {k}"
 
     def words(self, k: int) -> str:
         """What direction k does, with size and unit; "not measured" where nobody has looked."""
         return self.info.words.get(k, "not measured")
 
     def in_order(self) -> list[int]:
-        """All k, the named ones first, by name."""
-        names = self.info.names
-        return sorted(range(len(self)), key=lambda k: (k not in names, names.get(k, ""), k))
+        """All k: the named ones first, by name, then those that are the best for a factor."""
+        names, best = self.info.names, self.info.best_for
+        return sorted(range(len(self)), key=lambda k: (k not in names, k not in best, names.get(k, best.get(k, "")), k))
 
     def with_info(self, **changes: Any) -> "Directions":
         """The same directions with some of what is known of them changed."""

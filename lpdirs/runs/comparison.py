@@ -1,4 +1,4 @@
-"""Scores of a whole sweep: collected, and compared over seeds."""
+"""Scores of a whole sweep: collected, shown with their spread, and tested with a correction for all comparisons of a table."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from lpdirs.base.files import read_json
 from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
 from lpdirs.runs.scoring import read_scores
+from lpdirs.scores.intervals import holm
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -40,29 +41,43 @@ def collect(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(scored)
 
 
-def against(rows: pd.DataFrame, one: str, other: str, columns: list[str]) -> pd.DataFrame:
-    """One configuration minus another in `columns`, a row each generator: mean over the seeds that both have, and the half width of
-    its 95 percent interval (paired Student's t; NaN for a single seed), like `over_seeds`."""
-    sides = [rows[rows["configuration"] == name].set_index(["generator", "seed"])[columns] for name in (one, other)]
-    difference = (sides[0] - sides[1]).dropna(how="all").reset_index()
-    return over_seeds(difference, columns, ("generator",))
-
-
-def over_seeds(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "configuration")) -> pd.DataFrame:
-    """Mean of `columns` and the half width of its 95 percent interval (Student's t over seeds), a row each group, in order of coming."""
+def spread(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "configuration"), digits: int = 2) -> pd.DataFrame:
+    """Median of `columns` over searches with lowest and highest, as text, a row each group, in order of coming."""
     groups = rows.groupby(list(by), sort=False)[columns]
-    mean, n, deviation = groups.mean(), groups.count(), groups.std()
-    half = deviation / np.sqrt(n) * stats.t.ppf(0.975, np.maximum(n - 1, 1))
-    return pd.concat({"mean": mean, "half": half.where(n > 1)}, axis=1)
+    parts = [groups.agg(how) for how in ("median", "min", "max")]
+    said = lambda m, a, b: "–" if not np.isfinite(m) else f"{m:.{digits}f}" + (f" [{a:.{digits}f}, {b:.{digits}f}]" if a < b else "")
+    text = {name: [said(*values) for values in zip(*(part[name] for part in parts), strict=True)] for name in columns}
+    return pd.DataFrame(text, index=parts[0].index)
 
 
-def in_words(table: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """`over_seeds` as text: mean ± half width."""
-    mean, half = table["mean"], table["half"]
-    text = {
-        name: [
-            f"{m:.{digits}f} ± {h:.{digits}f}" if np.isfinite(h) else f"{m:.{digits}f}" for m, h in zip(mean[name], half[name], strict=True)
-        ]
-        for name in mean
-    }
-    return pd.DataFrame(text, index=mean.index)
+def tested(rows: pd.DataFrame, pairs: list[tuple[str, str]], columns: list[str], seed: int = 0) -> pd.DataFrame:
+    """One configuration minus another, a row each pair, generator and score: `difference` (mean), `n`, `p`, and `holm`.
+
+    Searches are paired by training and seed; one that has no partner with its seed is compared with the partner's mean in that training.
+    p is that of a permutation of the signs of the differences, and holm the same after correction for all rows of the table; with fewer than
+    six pairs no p can be small. They speak of these generators: what another training would give is seen in the spread, not tested.
+    """
+    training = "training" if "training" in rows else "seed"
+    found = []
+    for one, other in pairs:
+        for generator, part in rows.groupby("generator", sort=False):
+            mine, theirs = (part[part["configuration"] == name].set_index([training, "seed"])[columns] for name in (one, other))
+            if mine.empty or theirs.empty:
+                continue
+            means = theirs.groupby(level=0).mean()
+            partner = theirs.reindex(mine.index).fillna(means.reindex(mine.index.get_level_values(0)).set_axis(mine.index))
+            for name in columns:
+                difference = (mine[name] - partner[name]).dropna().to_numpy()
+                p = _sign_flip(difference, seed) if len(difference) > 1 else float("nan")
+                known = {"one": one, "other": other, "generator": generator, "score": name}
+                found.append(known | {"difference": difference.mean() if len(difference) else np.nan, "n": len(difference), "p": p})
+    table = pd.DataFrame(found, columns=["one", "other", "generator", "score", "difference", "n", "p"])
+    return table.assign(holm=holm(table["p"].to_numpy()))
+
+
+def _sign_flip(difference: np.ndarray, seed: int) -> float:
+    if not difference.any():
+        return 1.0
+    mean = lambda x, axis: np.mean(x, axis=axis)
+    flips = {"permutation_type": "samples", "n_resamples": 9999, "rng": np.random.default_rng(seed)}
+    return float(stats.permutation_test((difference,), mean, vectorized=True, **flips).pvalue)

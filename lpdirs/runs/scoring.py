@@ -17,8 +17,9 @@ from lpdirs.models.files import fingerprint
 from lpdirs.runs.models import check_belongs, directions_files, generator_of, measures_of, open_generator, weights_of
 from lpdirs.runs.search import chance_of
 from lpdirs.runs.stage import open_run
+from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.response import respond
-from lpdirs.scores.score import SAMPLES, score
+from lpdirs.scores.score import SAMPLES, counts, score
 
 CHANCE = ("r_chance", "r_z", "r_p", "selectivity_chance", "selectivity_z", "selectivity_p")  # what `Chance.place` says that is kept
 
@@ -51,9 +52,11 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         measured = path.with_name("responses.csv")
         # notebook 04 writes responses after the directions: older ones belong to others
         current = measured.exists() and measured.stat().st_mtime_ns >= path.stat().st_mtime_ns - 10**9
-        responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed)
+        responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed).table(seed)
         band = chance_of(open_run(run), generator, measures, len(directions))
-        row = score(generator, directions, measures, responses, steps, seed, sample, band.rules())
+        row = score(generator, directions, measures, responses, steps, seed, sample)
+        changes = image_changes(generator, directions, seed=seed)
+        row |= counts(name_directions(responses, directions, changes, measures.units, band.rules()))
         placed = band.place(generator, directions, measures)
         row |= {
             f"{factor}_{name}": float(value) for factor, values in placed.iterrows() for name, value in values.items() if name in CHANCE

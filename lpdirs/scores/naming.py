@@ -13,7 +13,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z, generate
-from lpdirs.scores.response import Responses
+from lpdirs.scores.response import Responses, best_directions
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,10 @@ def name_directions(
     for factor, group in named.groupby("factor"):
         for number, k in enumerate(group.index, 1):
             rows.loc[k, "name"] = factor if number == 1 else f"{factor} {number}"
+    rows["best_for"] = ""
+    best = best_directions(table).dropna(subset=["direction"]).sort_values("selectivity")
+    for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone
+        rows.loc[int(k), "best_for"] = factor
     return rows
 
 
@@ -133,6 +137,7 @@ def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses 
     """
     changes: dict[str, dict] = {
         "names": {int(k): name for k, name in rows["name"].items() if name},
+        "best_for": {int(k): factor for k, factor in rows["best_for"].items() if factor},
         "words": {int(k): text for k, text in rows["words"].items()},
     }
     if responses is not None:

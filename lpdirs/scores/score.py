@@ -9,7 +9,7 @@ from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
-from lpdirs.scores.naming import Rules, image_changes, name_directions
+from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.recoverability import recoverability
 from lpdirs.scores.response import Responses, best_directions, respond
 
@@ -38,6 +38,12 @@ SCORES = {
 }
 
 
+def counts(names: pd.DataFrame) -> dict[str, int]:
+    """How many directions earn a name, how many factors that are, and how many directions are dead, by `name_directions`."""
+    named = names[names["kind"] == "named"]
+    return {"named": len(named), "factors_named": int(named["factor"].nunique()), "dead": int((names["kind"] == "dead").sum())}
+
+
 def score(
     generator: nn.Module,
     directions: Directions,
@@ -46,12 +52,11 @@ def score(
     steps: int = 300,
     seed: int = 0,
     sample: tuple[Tensor, pd.DataFrame] | None = None,
-    rules: Rules | None = None,
 ) -> dict[str, float]:
     """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity.
 
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
-    given; `rules` are those of names. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
+    given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
     """
     measures = measures_for(generator, measures)
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
@@ -59,15 +64,13 @@ def score(
         table.check(directions)
         table = table.table(seed)
     directions.check(generator)
-    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units, rules)
+    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
     best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
     reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
     row: dict[str, float] = {
         "found": reached("r", "sign_consistency"),
         "found_at_level": reached("r_level", "sign_level"),
-        "named": int((names["kind"] == "named").sum()),
-        "factors_named": int(names.loc[names["kind"] == "named", "factor"].nunique()),
-        "dead": int((names["kind"] == "dead").sum()),
+        **counts(names),
         "selectivity": float(best["selectivity"].mean()),
     }
     z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)
