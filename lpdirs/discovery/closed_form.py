@@ -52,8 +52,8 @@ def sefa(generator: nn.Module, normalised: bool = False) -> Tensor:
     return _sorted_eigenvectors(a @ a.T)
 
 
-class _Enough(Exception):
-    """All that was wanted has been seen."""
+class _Enough(BaseException):
+    """All that was wanted has been seen; a module of the user's that catches exceptions does not catch it."""
 
 
 @contextmanager
@@ -93,9 +93,14 @@ def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0)
     d, device = latent_dim_of(generator), device_of(generator)
     z = draw_z(generator, samples or max(2048, 8 * d), seed)
     order: list[nn.Module] = []
-    hooks = [m.register_forward_hook(lambda m, _, __: order.append(m)) for m in weighted(generator)]
+
+    def note(module: nn.Module, _: object, out: object) -> None:
+        if isinstance(out, Tensor) and len(out) == 3 and out.is_floating_point() and not torch.equal(out[0], out[1]):
+            order.append(module)  # features: of each image its own
+
+    hooks = [m.register_forward_hook(note) for m in weighted(generator)]
     noise = getattr(generator, "noise", "none")
-    generator(z[:2].to(device))
+    generator(z[:3].to(device))
     for hook in hooks:
         hook.remove()
     middle = order[len(order) // 2] if order and noise == "none" else None
@@ -124,7 +129,7 @@ def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0)
 
 def pca_encoded(encoded: Tensor) -> Tensor:
     """Principal axes of encoded slices (N, d), largest first, (d, d)."""
-    return _sorted_eigenvectors(torch.cov(encoded.double().T))
+    return _sorted_eigenvectors(torch.cov(encoded.double().T).reshape(encoded.shape[1], -1))
 
 
 def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batch: int = 16, seed: int = 0) -> Tensor:
@@ -145,7 +150,7 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
                 with torch.enable_grad():
                     _, pull = vjp(generator, part)  # type: ignore[misc]
                 for i, vector in enumerate(vectors.to(part)):
-                    _, pushed = jvp(generator, (part,), (vector.expand_as(part),))  # type: ignore[misc]
+                    pushed = _push(generator, part, vector.expand_as(part))
                     found[i] += pull(pushed)[0].sum(0).double().cpu()
         return found
 
@@ -157,6 +162,26 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
         vectors = torch.linalg.qr(products(vectors).T)[0].T
     small = products(vectors) @ vectors.T
     return (_sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
+
+
+def _push(generator: nn.Module, z: Tensor, tangent: Tensor) -> Tensor:
+    """J tangent, forward; where a layer has no forward derivative by two passes backward."""
+    try:
+        return jvp(generator, (z,), (tangent,))[1]
+    except (RuntimeError, NotImplementedError):
+        pass
+    try:
+        with torch.enable_grad():
+            point = z.detach().requires_grad_()
+            x = generator(point)
+            dual = torch.zeros_like(x, requires_grad=True)
+            (pulled,) = torch.autograd.grad(x, point, dual, create_graph=True)
+            return torch.autograd.grad(pulled, dual, tangent)[0]
+    except (RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"jacobian needs derivatives forward, or twice backward, and a layer has neither ({reason}): use pca or sefa"
+        ) from error
 
 
 def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False, seed: int = 0) -> Tensor:

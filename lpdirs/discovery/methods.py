@@ -13,7 +13,7 @@ from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.generators import info_of, latent_dim_of
+from lpdirs.models.generators import info_of, latent_dim_of, prior_of
 from lpdirs.models.trial import is_differentiable
 
 METHODS = {
@@ -50,10 +50,10 @@ def discover(
     """
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if k < 1:
-        raise UserError(f"k must be at least 1, not {k}")
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise UserError(f"k must be a whole number of at least 1, not {k!r}")
     if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
     frozen = settings is not None and settings.freeze
@@ -73,6 +73,8 @@ def discover(
     elif method == "pca-encoded":
         if not isinstance(known, Tensor):
             raise UserError("pca-encoded needs an encoder: it is for the VAE, not for a GAN")
+        if known.ndim != 2 or known.shape[1] != d:
+            raise UserError(f"pca-encoded needs latents (N, {d}), as this generator takes them, not {tuple(known.shape)}")
         matrix = closed_form.pca_encoded(known)[:k]
     elif method in ("sefa", "sefa-released"):
         matrix = closed_form.sefa(generator, normalised=method == "sefa-released")[:k]
@@ -89,5 +91,5 @@ def discover(
         matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
         names = {i: str(name) for i, name in enumerate(table)}
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
-    info = DirectionsInfo(method=method, seed=seed, names=names, **belongs)
+    info = DirectionsInfo(method=method, seed=seed, names=names, prior=prior_of(generator).name, **belongs)
     return Directions(matrix.cpu(), info)

@@ -15,7 +15,7 @@ from lpdirs.base.settings import Settings, setting
 from lpdirs.discovery.directions import DirectionMatrix, Directions, DirectionsInfo
 from lpdirs.discovery.reconstructor import make_reconstructor
 from lpdirs.models.frozen import faster
-from lpdirs.models.generators import channels_of, device_of, draw_z, info_of, latent_dim_of
+from lpdirs.models.generators import channels_of, device_of, draw_z, info_of, latent_dim_of, prior_of
 
 
 class DiscoverySettings(Settings):
@@ -125,6 +125,7 @@ class Discovery:
             "seed": s.seed,
             "generator": of_generator.name,
             "generator_fingerprint": of_generator.fingerprint,
+            "prior": prior_of(self._original).name,
         }
         return self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
 

@@ -48,16 +48,28 @@ class Measures:
 
     def __call__(self, images: Tensor) -> pd.DataFrame:
         """The factors of images (N, C, S, S), N rows in this order; UserError where the function gives another kind of table."""
-        table = self.function(images)
-        if not isinstance(table, pd.DataFrame):
-            table = pd.DataFrame(table)
+        try:
+            table = self.function(images)
+            if not isinstance(table, pd.DataFrame):
+                table = pd.DataFrame({name: np.asarray(values) for name, values in dict(table).items()})
+        except UserError:
+            raise
+        except Exception as error:  # a user's own function may do anything
+            line = " ".join(str(error).split())[:200]
+            raise UserError(f"the measuring function failed, or gave no table ({type(error).__name__}: {line})") from error
+        if not table.columns.is_unique:
+            raise UserError(f"the measuring function gave two columns of one name: {', '.join(map(str, table.columns))}")
         missing = [name for name in self.units if name not in table]
         if missing or len(table) != len(images):
             raise UserError(
                 f"the measuring function gave {len(table)} rows of {', '.join(map(str, table)) or 'nothing'} "
                 f"for {len(images)} images: it must give a row an image with {', '.join(self.units)}"
             )
-        return table[list(self.units)].astype(np.float64).replace([np.inf, -np.inf], np.nan).reset_index(drop=True)
+        try:
+            numbers = table[list(self.units)].astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the measuring function must give numbers ({' '.join(str(error).split())[:120]})") from error
+        return numbers.replace([np.inf, -np.inf], np.nan).reset_index(drop=True)
 
     def of(self, generator: nn.Module, z: Tensor) -> pd.DataFrame:
         """The factors of what a generator draws from z (N, d)."""

@@ -1,6 +1,5 @@
 """A frozen generator made faster without changing what it draws."""
 
-import copy
 from collections import Counter
 
 import torch
@@ -8,7 +7,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lpdirs.base.compute import compiled
-from lpdirs.models.generators import channels_of, prior_of
+from lpdirs.models.generators import channels_of, copied, prior_of
 
 
 def fold_batchnorm(generator: nn.Module) -> nn.Module:
@@ -16,7 +15,7 @@ def fold_batchnorm(generator: nn.Module) -> nn.Module:
 
     A generator whose code cannot be traced is returned as a plain copy.
     """
-    generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    generator = copied(generator).eval().requires_grad_(False)
     if getattr(generator, "noise", "none") != "none":  # tracing would make a constant of what is drawn
         return generator
     try:

@@ -1,7 +1,9 @@
 """A generator is anything that maps z (B, d) to images (B, C, S, S): what is known of it, and drawing from it. C is 1, or 3 of colour."""
 
+import copy
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,13 +46,41 @@ def info_of(generator: nn.Module) -> GeneratorInfo:
 
 
 def fingerprint_of_weights(module: nn.Module) -> str:
-    """A short hash of a module's state, "" where it holds none."""
-    digest, state = hashlib.sha256(), module.state_dict()
-    for name, value in sorted(state.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16] if state else ""
+    """A short hash of a module's state, "" where it holds none: weights, buffers, and tensors and numbers that are plain attributes."""
+    digest, known = hashlib.sha256(), False
+    for name, value in sorted(module.state_dict().items()):
+        known = _take_in(digest, name, value) or known
+    for name, part in module.named_modules():
+        for key, value in sorted(vars(part).items()):
+            if not key.startswith("_") and key != "training":
+                known = _take_in(digest, f"{name}.{key}", value) or known
+    return digest.hexdigest()[:16] if known else ""
+
+
+def _take_in(digest: Any, name: str, value: Any) -> bool:
+    """Add a value to a digest; whether it is a tensor, or holds one (quantised layers keep theirs in tuples)."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = value.dequantize() if value.is_quantized else value.to_dense() if value.layout != torch.strided else value
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return True
+    if isinstance(value, tuple | list) and len(value) < 1000:
+        return any([_take_in(digest, f"{name}.{i}", part) for i, part in enumerate(value)])
+    if isinstance(value, bool | int | float | str):
+        digest.update(f"{name} {value!r}".encode())
+    return False
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy of a module; of tensors that it keeps from its last call, such as old spectral_norm's weights, their values. What is measured
+    with, and how it is shown, is not copied."""
+    held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
+    memo = {id(value): value.detach().clone() for value in held}
+    for name in ("measures", "display", "project"):
+        if (own := getattr(module, name, None)) is not None:
+            memo[id(own)] = own
+    return copy.deepcopy(module, memo)
 
 
 def draw_z(generator: nn.Module, n: int, seed: int | torch.Generator = 0) -> Tensor:

@@ -57,7 +57,7 @@ class Prior:
     @classmethod
     def uniform(cls, low: float = -1.0, high: float = 1.0) -> "Prior":
         """Each coordinate from `low` to `high`."""
-        if not low < high:
+        if not all(isinstance(end, int | float) for end in (low, high)) or not low < high:
             raise UserError(f"a uniform prior goes from low to high, not from {low} to {high}")
         return cls("uniform", lambda n, d, rng: low + (high - low) * torch.rand(n, d, generator=rng), f"uniform {low} {high}")
 
@@ -96,11 +96,18 @@ class Prior:
 
         @torch.no_grad()
         def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
-            parts = [own(part.to(like)) for part in inner.draw(n, z_dim, rng).split(256)]
+            given = [own(part.to(like)) for part in inner.draw(n, z_dim, rng).split(256)]
+            parts = [part[0] if isinstance(part, tuple | list) else part for part in given]
             return _fit(torch.cat(parts).flatten(1).float().cpu(), d)
 
         weights = [v.detach().cpu().float().numpy().tobytes() for v in own.state_dict().values() if v.is_floating_point()]
         known = hashlib.sha256(b"".join(weights)).hexdigest()[:16]
+        draw_one = inner.draw(2, z_dim, torch.Generator().manual_seed(0))
+        try:
+            own(draw_one.to(like))
+        except Exception as error:  # a user's own module may do anything
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"the mapping network does not take z of shape (N, {z_dim}) alone ({reason})") from error
         return cls("mapped", draw, f"mapped {inner.about} {z_dim} {known}")
 
 

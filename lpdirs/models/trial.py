@@ -1,6 +1,7 @@
 """What a module that draws images does, found out by drawing a few."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -124,10 +125,29 @@ def _differentiable(wrapped: "Wrapped", z: Tensor) -> bool:
     try:
         with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
             x = wrapped(z)
+            if _leaves(x.grad_fn) - {id(z)}:
+                raise UserError(
+                    "the module draws with weights that it does not hold (of a global, or in a list), so that they cannot be copied and "
+                    "frozen: make that network an attribute of the module"
+                )
             (gradient,) = torch.autograd.grad(x.square().sum() + x.sum(), z)
     except RuntimeError:  # it detaches, rounds, or computes outside torch
         return False
     return bool(gradient.isfinite().all() and gradient.any())
+
+
+def _leaves(node: Any) -> set[int]:
+    """The tensors, by id, that a graph would give gradients to."""
+    found, seen, waiting = set(), set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        waiting += [after for after, _ in node.next_functions]
+    return found
 
 
 def is_differentiable(generator: nn.Module) -> bool:
@@ -146,15 +166,15 @@ def first_layers(generator: nn.Module) -> list[nn.Module]:
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         if x is not None and isinstance(given, Tensor) and len(x) == len(z) and x.is_floating_point():
             of_v, of_w, of_both = (x[1:] - x[0]).float()
-            if of_v.any() and torch.allclose(of_both, of_v + of_w, rtol=1e-2, atol=1e-2 * float(of_v.abs().max())):
+            if of_v.any() and x.isfinite().all() and torch.allclose(of_both, of_v + of_w, rtol=1e-2, atol=1e-2 * float(of_v.abs().max())):
                 found[module] = None
 
-    hooks = [module.register_forward_hook(look) for module in weighted(generator)]
+    hooks = [module.register_forward_hook(look) for module in _innermost(generator)]
     noise, own_noise = getattr(generator, "noise", None), isinstance(getattr(generator, "noise", None), str)
     try:
         if own_noise:
             generator.noise = "none"  # type: ignore[assignment]
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), suppress(Exception):  # 0 and sums may be no z of its: then what was seen counts
             generator(z)
     finally:
         if own_noise:
@@ -168,6 +188,13 @@ def weighted(generator: nn.Module) -> list[nn.Module]:
     """Modules with weights of their own; of scripted ones nothing can be seen."""
     scripted = torch.jit.ScriptModule
     return [m for m in generator.modules() if not isinstance(m, scripted) and any(p is not None for p in m._parameters.values())]
+
+
+def _innermost(generator: nn.Module) -> list[nn.Module]:
+    """Those of them that hold no others: blocks may have weights of their own beside their layers'."""
+    holders = weighted(generator)
+    inner = set(holders)
+    return [m for m in holders if not any(part in inner for part in m.modules() if part is not m)]
 
 
 def _share(mask: Tensor) -> str:

@@ -1,6 +1,5 @@
 """as_generator: any torch module that draws images as a generator, tried once before it is believed."""
 
-import copy
 import hashlib
 import io
 import math
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import NORMAL, GeneratorInfo, fingerprint_of_weights
+from lpdirs.models.generators import NORMAL, GeneratorInfo, copied, fingerprint_of_weights
 from lpdirs.models.priors import Prior
 from lpdirs.models.trial import Report, first_line, try_out
 
@@ -79,7 +78,10 @@ def picked(given: Any, output: str | int | None, project: Callable[[Any], Tensor
     """The images in what a module returned: a tensor, or `output` (key, attribute or index) of what holds several, through `project`."""
     if output is not None:
         held: Any = given
-        given = held[output] if isinstance(given, Mapping | list | tuple) else getattr(given, str(output))
+        try:
+            given = held[output] if isinstance(given, Mapping | list | tuple) else getattr(given, str(output))
+        except (LookupError, AttributeError, TypeError) as error:
+            raise UserError(f"the module returns a {type(held).__name__} that has no output {output!r}") from error
     elif not isinstance(given, Tensor) and project is None:
         parts = _parts(given)
         images = {key: part for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 4 and part.shape[1] in (1, 3)}
@@ -87,7 +89,12 @@ def picked(given: Any, output: str | int | None, project: Callable[[Any], Tensor
             several = f"several image tensors ({', '.join(map(str, images))})" if images else "no image tensor"
             raise UserError(f"the module returns {several} in a {type(given).__name__}: say which part is the image with output=")
         given = next(iter(images.values()))
-    return project(given) if project is not None else given
+    if project is None:
+        return given
+    try:
+        return project(given)
+    except Exception as error:  # a user's own function may raise anything
+        raise UserError(f"project= failed on what the module returns ({first_line(error)})") from error
 
 
 def _parts(given: Any) -> dict:
@@ -128,20 +135,24 @@ def as_generator(
         raise UserError(f"channels must be 'grey' or 'keep', not {channels!r}")
     shape, value_range = _checked(module, latent_dim, latent_shape, value_range, prior, noise)
     try:
-        copied = _copied(module)
+        own = _copied(module)
+        options = {name: v.detach() if isinstance(v, Tensor) else v for name, v in options.items()}
     except Exception as error:  # a user's own module may hold anything
         raise UserError(
             f"the module cannot be copied ({first_line(error)}): remove old weight_norm or spectral_norm, and detach tensors that it holds"
         ) from error
     try:
-        wrapped = Wrapped(copied, shape, value_range, options, prior).eval().requires_grad_(False)
+        wrapped = Wrapped(own, shape, value_range, options, prior).eval().requires_grad_(False)
     except RuntimeError as error:
         raise UserError(f"the module cannot be frozen ({first_line(error)}): give it before it is traced") from error
     wrapped.output, wrapped.project, wrapped.measures, wrapped.display = output, project, measures, display
     wrapped._report = try_out(wrapped, str(name), noise, keep=channels == "keep")
-    print_of = hashlib.sha256(f"{type(module).__qualname__} {shape} {value_range} {fingerprint_of_weights(copied)}".encode())
+    print_of = hashlib.sha256(f"{type(module).__qualname__} {shape} {value_range} {fingerprint_of_weights(own)}".encode())
+    plain = lambda v: v.tolist() if isinstance(v, Tensor) else v if isinstance(v, bool | int | float | str | tuple | None) else type(v)
     for key, value in sorted(options.items()):
-        print_of.update(f"{key} {value.tolist() if isinstance(value, Tensor) else value!r}".encode())
+        print_of.update(f"{key} {plain(value)!r}".encode())
+    if project is not None and hasattr(project, "__code__"):
+        print_of.update(project.__code__.co_code + repr(project.__code__.co_consts).encode())
     for what, value, usual in (
         ("prior", prior.about, "normal"),
         ("noise", wrapped.noise, "none"),
@@ -158,8 +169,7 @@ def as_generator(
 def _copied(module: nn.Module) -> nn.Module:
     """A copy of one's own; of a scripted module by way of its file, since copies in memory hold no weights that can be frozen."""
     if not isinstance(module, torch.jit.ScriptModule):
-        held = [value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf]
-        return copy.deepcopy(module, {id(value): value.detach().clone() for value in held})  # what old spectral_norm leaves there
+        return copied(module)
     file = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         torch.jit.save(module, file)
@@ -185,7 +195,8 @@ def _checked(
     if not isinstance(prior, Prior):
         raise UserError(f"prior must be a Prior, such as Prior.uniform(-1, 1) or Prior.mapped(network, 512), not {type(prior).__name__}")
     if noise not in ("refuse", "fix"):
-        raise UserError(f"noise must be 'refuse' or 'fix', not {noise!r}")
+        given = repr(noise) if isinstance(noise, str) else type(noise).__name__
+        raise UserError(f"noise must be 'refuse' or 'fix', not {given}: a further input of that name is given in a forward of your own")
     try:
         low, high = map(float, value_range)
     except (TypeError, ValueError):

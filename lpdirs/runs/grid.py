@@ -108,6 +108,8 @@ class Grid:
             raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, or a list of seeds, not {self.train!r}")
         names = list(map(str, self.generators)) if isinstance(self.generators, list) else []
         labels = {label_of(name) for name in names}
+        if len(labels) < len(names) == len(set(names)):
+            raise UserError(f"{where}: two generators would be called the same, {', '.join(sorted(labels))}: rename a file or function")
         if not names or not all(name in TRAINS or is_factory(name) for name in names) or len(labels) < len(names):
             raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, or file.py:function, not {self.generators}")
         if not _are_seeds(self.seeds):

@@ -44,8 +44,14 @@ def open_generator(stage: Stage, name: str) -> nn.Module:
 
 def open_generators(stage: Stage) -> dict[str, nn.Module]:
     """The generators of the settings, under their names."""
-    opened = {name: open_generator(stage, name) for name in stage.settings.choice.generators}
-    return {name if name in GENERATORS else info_of(generator).name: generator for name, generator in opened.items()}
+    opened: dict[str, nn.Module] = {}
+    for name in stage.settings.choice.generators:
+        generator = open_generator(stage, name)
+        own = name if name in GENERATORS else info_of(generator).name
+        if own in opened:
+            raise UserError(f"two generators of the run are called {own!r}: give each its own name= in as_generator")
+        opened[own] = generator
+    return opened
 
 
 def weights_of(folder: Path, name: str) -> str:

@@ -21,7 +21,7 @@ from lpdirs.base.files import only_one, why_not_written, write_atomic
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
-from lpdirs.runs.own import is_factory
+from lpdirs.runs.own import files_beside, is_factory
 from lpdirs.runs.records import changed_files, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
@@ -115,6 +115,9 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
     notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
     where = json.dumps(str(folder.resolve().parent))[1:-1]  # may be named after anyone, as home folders are
     text = nbformat.writes(notebook).replace(where, "outputs").replace(json.dumps(where)[1:-1], "outputs")
+    for factory in (*(given.get("generators") or ()), given.get("measures")):  # warnings name the files that they come from
+        for path in files_beside(factory)[:1] if isinstance(factory, str) and is_factory(factory) else ():
+            text = text.replace(json.dumps(str(path.parent))[1:-1], "own")
     write_atomic(target, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
@@ -176,7 +179,8 @@ def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: i
     parts = [part for part in READS.get(name, ()) if part not in TRAINED or part in values["generators"]]
     content.append([_files(folder / part) for part in parts] if name in READS else _input(values, folder))
     factories = [f for f in (*values["generators"], values["measures"]) if f is not None and is_factory(f)] if name in OWN else []
-    content.append([[f, _stat_of(f)] for f in factories]) if factories else None
+    if factories:
+        content.append([[f, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files_beside(f)]] for f in factories])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -206,12 +210,6 @@ def _files(folder: Path) -> list:
     """Names, sizes and times of what later notebooks read in a stage's folder."""
     wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
     return _rows(folder, sorted(path for pattern in wanted for path in folder.rglob(pattern) if "dicom" not in path.parts))
-
-
-def _stat_of(factory: str) -> list:
-    """Size and time of the file with a user's function, where it is a file on this machine."""
-    place = where(factory.partition("/")[0]) / factory.partition("/")[2].rpartition(":")[0]
-    return [place.stat().st_size, place.stat().st_mtime_ns] if place.is_file() else []
 
 
 def _rows(folder: Path, paths: list[Path]) -> list:

@@ -1,9 +1,12 @@
 """What users bring into a run: generators and measures, each made by a function in a file or module of theirs."""
 
+import ast
 import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,40 +33,80 @@ def hidden(factory: str) -> str:
     path = next((p for p in (Path(place), workspace() / place) if p.is_file()), None)
     if path is None:
         raise MissingInput(f"there is no file {place}: give FILE.py:FUNCTION, or package.module:FUNCTION, which makes it")
+    try:
+        names = {node.name for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.FunctionDef)}
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path.name} is not Python ({error})") from error
+    if function not in names and function not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{path.name} holds no function {function!r}: it has {', '.join(sorted(names)) or 'none'}")
     return f"{hide(path.resolve().parent)}/{path.name}:{function}"
 
 
 def made_by(factory: str) -> Any:
     """What the function gives when it is called; UserError, in one line, where it is not there or fails."""
     place, _, function = hidden(factory).rpartition(":")
+    doing = "cannot be imported"
     try:
-        module = _from_file(place) if place.endswith(".py") else importlib.import_module(place)
-        make = getattr(module, function)
-    except (UserError, MissingInput):
-        raise
-    except Exception as error:  # a user's own file may do anything
-        raise UserError(f"{_named(factory)} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
-    try:
-        return make()
+        with _beside(place):
+            make = getattr(_from_file(place) if place.endswith(".py") else importlib.import_module(place), function)
+            doing = "failed"
+            return make()
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"{_named(factory)} failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+    except (Exception, SystemExit) as error:  # a user's own file may do anything
+        raise UserError(f"{_named(factory)} {doing} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
 
 
 def _from_file(place: str) -> Any:
+    path = _path_of(place)
+    spec = importlib.util.spec_from_file_location(f"lpdirs_own_{abs(hash(path))}_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # under a name of its own: a file may be called like a library
+    spec.loader.exec_module(module)
+    return module
+
+
+def _path_of(place: str) -> Path:
     folder, _, name = place.rpartition("/")
     path = where(folder) / name
     if not path.is_file():
         raise MissingInput(f"{name}, which makes this run's own generator or measures, is not on this machine: give it again")
-    if str(path.parent) not in sys.path:  # so that it can import what lies beside it
-        sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return path
+
+
+@contextmanager
+def _beside(place: str) -> Iterator[None]:
+    """While a file is imported, modules that lie beside it come first, and are forgotten after: another file's may have the same names."""
+    if not place.endswith(".py"):
+        yield
+        return
+    folder = _path_of(place).parent
+    siblings = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    own = lambda name: name.partition(".")[0] in siblings
+    others = {name: sys.modules.pop(name) for name in list(sys.modules) if own(name) and not _is_of(sys.modules[name], folder)}
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name not in before and own(name)]:
+            del sys.modules[name]
+        sys.modules.update(others)
+
+
+def _is_of(module: Any, folder: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(folder))
+
+
+def files_beside(factory: str) -> list[Path]:
+    """The user's file and all that lie beside it, as code or weights that it may read; [] where it is no file of this machine."""
+    place = hidden(factory).rpartition(":")[0]
+    if not place.endswith(".py"):
+        return []
+    path = where(place.rpartition("/")[0]) / place.rpartition("/")[2]
+    return sorted(p for p in path.parent.iterdir() if p.is_file())[:1000] if path.is_file() else []
 
 
 def _named(factory: str) -> str:

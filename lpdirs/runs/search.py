@@ -54,7 +54,8 @@ def chance_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) ->
     """
     s = stage.settings.analysis
     samples = min(32, s.response_samples)
-    known = [info_of(generator).fingerprint, k, samples, s.response_shifts, dict(measures.units), fingerprint_of_code(CHANCE)]
+    seen = measures.sample(generator, 16)[1].round(6).to_csv()  # what is measured, and by which function
+    known = [info_of(generator).fingerprint, k, samples, s.response_shifts, seen, fingerprint_of_code(CHANCE)]
     name = hashlib.sha256(json.dumps(known, default=list).encode()).hexdigest()[:12]
     path = stage.folder / "directions" / "chance" / f"{info_of(generator).name}-{k}-{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, regressor: str, seed: int = 0) -
             model = RandomForestRegressor(40, max_depth=8, min_samples_leaf=5, random_state=seed, n_jobs=1).fit(x[:n], y[:n, j])
             importance[:, j] = model.feature_importances_
         else:
-            model = LassoCV(cv=3, alphas=20).fit(x[:n], y[:n, j])
+            model = LassoCV(cv=3, alphas=20, max_iter=5000, tol=1e-3).fit(x[:n], y[:n, j])
             importance[:, j] = np.abs(model.coef_)
         informed.append(model.score(x[n:], y[n:, j]))
     values = (_one_sided(importance), _one_sided(importance.T), float(np.mean(informed)))

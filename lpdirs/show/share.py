@@ -18,6 +18,7 @@ from lpdirs.models.generators import draw_z, typical_z
 from lpdirs.show.plots import strip
 from lpdirs.show.scene import check_models
 
+WIDEST = 16383  # px of a WebP picture
 LARGEST, ROOM = 10_000_000, 50_000  # bytes of a page, and of what stands around its pictures
 
 
@@ -55,6 +56,8 @@ def share(
             if size and size != strips[0].shape[1]:
                 raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[1]} px, others {size}; share them apart")
             size = strips[0].shape[1]
+            if size * frames > WIDEST:
+                raise UserError(f"{frames} frames of {size} px are wider than a picture may be: share at most {WIDEST // size} frames")
             sprites = [_sprite(x, how) for x in strips]
             room -= sum(map(len, sprites)) + len(directions.words(k)) + 200
             if room > 0:
