@@ -85,6 +85,8 @@ def _build(
         low, high = before["settings"].pop("window")
         before["settings"] |= {"salt": None, "source": wanted["source"], "window_low": low, "window_high": high}
     if before:
+        before["settings"].setdefault("patients", "auto")  # as earlier versions had it
+    if before:
         check_settings(before["settings"] | {"code": wanted["code"]}, wanted, folder)
     if not source.is_dir():
         if before:
@@ -190,9 +192,14 @@ def _unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Pat
     if not archives:
         yield files, Path(os.devnull), []
         return
-    with tempfile.TemporaryDirectory(dir=private_folder(), prefix="unpacked-") as below:
-        inner, rejected = unpack(archives, source, Path(below))
-        yield [path for path in files if path not in set(archives)] + inner, Path(below), rejected
+    below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
+    shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
+    below.mkdir()
+    try:
+        inner, rejected = unpack(archives, source, below)
+        yield [path for path in files if path not in set(archives)] + inner, below, rejected
+    finally:
+        shutil.rmtree(below, ignore_errors=True)
 
 
 def _one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:
@@ -208,7 +215,12 @@ def _notes_on_kinds(headers: list[Header], settings: DataSettings) -> list[str]:
     if kinds:
         patients = len({header.patient for header in headers if header.kind != "dicom"})
         files = len({header.path for header in headers if header.kind != "dicom"})
-        notes.append(f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {settings.patients})")
+        notes.append(
+            f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {settings.patients}); where "
+            f"several files are one person's, set patients to folder, or the splits do not keep people apart"
+        )
+        if len({header.kind for header in headers}) > len(kinds):
+            notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
     if headers and not all(header.in_hu for header in headers):
         notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window")
     return notes

@@ -129,14 +129,11 @@ def _read_header(path: Path) -> Header:
         raise Unusable("several frames")
     orientation = numbers(ds, "ImageOrientationPatient", 6, "no geometry")
     position = numbers(ds, "ImagePositionPatient", 3, "no geometry")
-    rows_mm, columns_mm = numbers(ds, "PixelSpacing", 2, "no geometry")
-    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10 or not 1 / 4 <= rows_mm / columns_mm <= 4:
-        raise Unusable("no geometry")
     slope, intercept = numbers(ds, "RescaleSlope", 1, "no rescale")[0], numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
     if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
         raise Unusable("no rescale")
     turn(orientation)
-    where = {"orientation": orientation, "position": position, "spacing": (rows_mm, columns_mm), "slope": slope, "intercept": intercept}
+    where = {"orientation": orientation, "position": position, "spacing": spacing_of(ds), "slope": slope, "intercept": intercept}
     return replace(header_of(path, ds), **where)
 
 
@@ -209,6 +206,14 @@ def numbers(ds: Any, tag: str, n: int, reason: str) -> tuple[Any, ...]:
     if len(values) != n or not np.isfinite(values).all() or np.abs(values).max() > 1e6:
         raise Unusable(reason)
     return values
+
+
+def spacing_of(ds: Any) -> tuple[float, float]:
+    """mm between rows and between columns; Unusable where no scanner has it."""
+    rows_mm, columns_mm = numbers(ds, "PixelSpacing", 2, "no geometry")
+    if min(rows_mm, columns_mm) <= 0.05 or max(rows_mm, columns_mm) > 10 or not 1 / 4 <= rows_mm / columns_mm <= 4:
+        raise Unusable("no geometry")
+    return rows_mm, columns_mm
 
 
 def turn(orientation: tuple[float, ...]) -> tuple[bool, bool, bool]:

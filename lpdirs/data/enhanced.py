@@ -6,7 +6,7 @@ from typing import Any
 
 from pydicom.filereader import read_partial
 
-from lpdirs.data.dicom import MARKS, PIXELS, Header, header_of, in_order, numbers, turn
+from lpdirs.data.dicom import MARKS, PIXELS, Header, header_of, in_order, numbers, spacing_of, turn
 from lpdirs.data.reasons import Unusable
 
 MOST = 10_000  # frames of a file
@@ -20,6 +20,8 @@ def frames_of(path: Path) -> list[Header]:
     count = int(ds.get("NumberOfFrames") or 0)
     if not 1 <= count <= MOST or len(each) != count:
         raise Unusable("several frames")
+    if str(ds.get("Modality") or "CT").upper() != "CT":
+        raise Unusable("not a CT image")
     file_header = header_of(path, ds)
     return [_frame(file_header, i, groups, shared) for i, groups in enumerate(each)]
 
@@ -35,6 +37,8 @@ def _frame(header: Header, index: int, own: Any, shared: Any) -> Header:
     kind, kernel = group("CTImageFrameTypeSequence"), group("CTReconstructionSequence")
     if str(values.get("RescaleType") or "HU").upper() not in ("HU", "US"):
         raise Unusable("no rescale")
+    if "LOCALIZER" in str(kind.get("FrameType") or "").upper():
+        raise Unusable("not axial")
     orientation = numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6, "no geometry")
     turn(orientation)
     told = dict(zip(MARKS, header.marks, strict=True)) | {
@@ -50,7 +54,7 @@ def _frame(header: Header, index: int, own: Any, shared: Any) -> Header:
         number=index,
         orientation=orientation,
         position=numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3, "no geometry"),
-        spacing=numbers(measures, "PixelSpacing", 2, "no geometry"),
+        spacing=spacing_of(measures),
         slope=numbers(values, "RescaleSlope", 1, "no rescale")[0],
         intercept=numbers(values, "RescaleIntercept", 1, "no rescale")[0],
         marks=tuple(told.values()),

@@ -71,7 +71,7 @@ def write_key(name: str, rows: Iterable[tuple[str, str]]) -> Path:
 
     def write(partial: Path) -> None:
         with open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([("pseudonym", "stands for"), *rows])
+            csv.writer(file).writerows([("pseudonym", "stands for"), *((a, "'" + b if b[:1] in "=+-@\t\r" else b) for a, b in rows)])
 
     write_atomic(path, write)
     path.chmod(0o600)

@@ -1,6 +1,7 @@
 """Which reader a file goes to; what lies in zip files; and whose pictures are whose."""
 
 import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from lpdirs.data.enhanced import frames_of
 from lpdirs.data.folder import list_files
 from lpdirs.data.reasons import Unusable, unreadable
 
-HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",), ".gz": (".nhdr",)}  # data files, and what their headers are called
+HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
 MOST_FILES, MOST_BYTES = 200_000, 64 * 2**30  # of a zip file
 FOLDERS = 3  # so many folders of pictures are taken for patients
 
@@ -30,13 +31,14 @@ def read_headers(paths: list[Path]) -> tuple[list[Header], list[tuple[Path, str]
 
 
 def _headers_of(path: Path) -> list[Header]:
-    if volumes.is_readable(path):
+    if volumes.is_readable(path) and not _is_dicom(path):
         if not path.exists():
             raise Unusable("cannot be read")
         if not path.is_file():
             raise Unusable("not a file")
         return volumes.headers_of(path)
-    if any(path.with_suffix(suffix).exists() for suffix in HEADED.get(path.suffix.lower(), ())):
+    bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path  # the data of a .nhdr may be a.raw.gz
+    if any(bare.with_suffix(suffix).exists() for suffix in HEADED.get(bare.suffix.lower(), ())):
         raise Unusable("read with its header")
     try:
         return [read_header(path)]
@@ -52,45 +54,68 @@ def _headers_of(path: Path) -> list[Header]:
         raise Unusable("cannot be read" if unreadable(error) else "not DICOM") from error
 
 
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM whatever its name says."""
+    if not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def unpack(archives: list[Path], source: Path, folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """What lies in zip files below `source`, written below `folder`, as if each were a folder; and what cannot be used, with reasons."""
     files, rejected = [], []
     for path in archives:
         into = folder / path.relative_to(source)
+        into.mkdir(parents=True, exist_ok=True)
         try:
-            _extract(path, into)
-        except (Unusable, zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError, EOFError) as error:
-            rejected.append((path, "cannot be read" if isinstance(error, OSError) and unreadable(error) else "archive"))
+            lost = _extract(path, into)
+        except Exception as error:  # a damaged archive makes its library raise anything
+            full = isinstance(error, OSError) and unreadable(error)
+            rejected.append((path, "cannot be read" if full else "archive"))
             continue
+        rejected += [(member, "archive") for member in lost]
         found, others = list_files(into)
         files += found
-        rejected += others
+        rejected += others if found or others else [(path, "archive")]
     return files, rejected
 
 
-def _extract(path: Path, into: Path) -> None:
+def _extract(path: Path, into: Path) -> list[Path]:
+    """Write what lies in a zip file; returns those that could not be, since they are damaged or another has their name."""
+    lost, taken = [], set[str]()
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        if len(members) > MOST_FILES or sum(member.file_size for member in members) > MOST_BYTES:
+        members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
+        size = sum(member.file_size for member in members)
+        if len(members) > MOST_FILES or size > min(MOST_BYTES, shutil.disk_usage(into).free // 2):
             raise Unusable("archive")
-        for member in members:
-            archive.extract(member, into)  # never outside of it
+        for number, member in enumerate(members):
+            inside = "/".join(part for part in member.filename.replace("\\", "/").split("/") if part not in ("", ".", ".."))
+            target = into / f"again-{number}" if inside in taken else into
+            taken.add(inside)
+            try:
+                archive.extract(member, target)  # never outside of it
+            except Exception:  # damaged, encrypted, or a name that no file can have
+                lost.append(into / (inside[:200] or f"member {number}"))
+    if members and len(lost) == len(members):
+        raise Unusable("archive")
+    return lost
 
 
 def whose(headers: list[Header], name_of: Callable[[Path], str], patients: str) -> list[Header]:
     """The same, with patients for slices that name none: see DataSettings.patients; `name_of` gives a file's name in the data folder."""
-    pictures = {header.path: os.path.dirname(name_of(header.path)) for header in headers if header.kind == "picture"}
-    folders = patients == "folder" or (patients == "auto" and len(set(pictures.values())) >= FOLDERS)
+    folder_of = lambda header: os.path.dirname(name_of(header.path))
+    pictures = {folder_of(header) for header in headers if header.kind == "picture"}
 
     def named(header: Header) -> Header:
         if header.kind == "dicom":
             return header
-        name = name_of(header.path)
-        patient = name
-        if patients == "image" and header.kind == "picture":
-            patient = f"{name}#{header.frame}"
-        elif header.kind == "picture" and folders and pictures[header.path]:
-            patient = pictures[header.path]
-        return replace(header, patient=patient, study=patient, series=patient if header.kind == "picture" else name)
+        name, picture = name_of(header.path), header.kind == "picture"
+        folders = patients == "folder" or (patients == "auto" and picture and len(pictures) >= FOLDERS)
+        patient = f"{name}#{header.frame}" if patients == "image" and picture else (folder_of(header) or name) if folders else name
+        return replace(header, patient=patient, study=patient, series=patient if picture else name)
 
     return [named(header) for header in headers]

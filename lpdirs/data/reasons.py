@@ -7,6 +7,8 @@ REASONS = {
     "linked again": "a link to a folder that is read already",
     "archive": "a tar, gzip, 7z or rar file, or a zip that is damaged, encrypted, too large or within another: unpack it",
     "another format": "neither DICOM, nor a volume, picture or array that is read (NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG, BMP, NumPy)",
+    "no reader": "a volume: install the extra lpdirs[formats] (SimpleITK), and the next build reads it",
+    "odd name": "its name holds bytes that are no UTF-8, which the library that reads volumes cannot open: rename it",
     "read with its header": "the data of a MetaImage or NRRD header beside it, which is read",
     "no picture": "an array that holds no images (N, H, W), or one value alone",
     "no HU": "its values are no HU, and other files of the folder are CT in HU: give it a folder of its own",
@@ -16,8 +18,8 @@ REASONS = {
     "several frames": "a file of several frames, or volumes, that does not say where each lies",
     "colour": "more than one sample a pixel",
     "no pixels": "there is no pixel data",
-    "implausible size": "fewer than 32 or more than 4096 rows or columns, or a file of more than 128 MB",
-    "no geometry": "orientation, position or pixel spacing is missing or not a number",
+    "implausible size": "fewer than 32 (of pictures 16) or more than 4096 rows or columns, or a file too large to be one",
+    "no geometry": "orientation, position or pixel spacing is missing, not a number, or contradicts itself",
     "no rescale": "slope or intercept is missing or not a number, or the values are said to be no HU",
     "not axial": "the slice is tilted by more than 20 degrees from the axial plane (a reformat, or a scout)",
     "contradiction": "its series holds slices of several people (names, dates of birth or sexes differ)",
@@ -32,7 +34,7 @@ REASONS = {
     "same pixels": "another file holds the same pixels",
     "no lung": "the share of lung in the body is below min_lung",
 }
-TRANSIENT = ("cannot be read",)  # lie in the machine and not in the file: never remembered
+TRANSIENT = ("cannot be read", "no reader")  # lie in the machine and not in the file: never remembered
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 FORMATS = (".h5", ".hdf5", ".mat", ".hdr", ".img", ".mnc", ".mgz", ".svs", ".gif", ".pdf")
 

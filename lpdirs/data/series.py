@@ -115,7 +115,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
             small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
             look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
             outside = resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0
-        except (Unusable, MemoryError) as reason:
+        except (Unusable, MemoryError, OSError, IndexError) as reason:  # the latter two where a file went or changed meanwhile
             rejected.append((index, str(reason) if isinstance(reason, Unusable) else "cannot be read"))
             continue
         looked.append(look)

@@ -1,23 +1,30 @@
 """Volumes, pictures and arrays that are not DICOM: NIfTI, MetaImage, NRRD, PNG, TIFF, JPEG, BMP, NumPy."""
 
-import gzip
-import struct
 import warnings
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
-from lpdirs.base.errors import optional
+from lpdirs.base.errors import UserError, optional
 from lpdirs.data.dicom import MAX_TILT, Header
 from lpdirs.data.pixels import is_plausible
 from lpdirs.data.reasons import Unusable, unreadable
+from lpdirs.data.whole import check_whole
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ARRAYS = (".npy", ".npz")
+READERS = {
+    ".nii": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
 MOST = 2**31  # values of a file
+MAX_SHEAR = 0.05  # of the axes' inner products, as of a DICOM slice
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -76,64 +83,78 @@ def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], fl
                 stack, spacing, origin = (_array(path) if name.endswith(ARRAYS) else _picture(path)), (1.0, 1.0, 1.0), 0.0
     except Unusable:
         raise
+    except UserError as error:  # the library that reads volumes is not installed
+        raise Unusable("no reader") from error
     except Exception as error:  # whatever a damaged file makes its library raise
         raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
-    if stack.size == 0 or stack.size > MOST or not np.isfinite(stack).all():
-        raise Unusable("no picture" if stack.size == 0 else "implausible size" if stack.size > MOST else "damaged pixels")
+    if stack.ndim != 3 or stack.size == 0 or not np.isrealobj(stack):
+        raise Unusable("no picture")
+    if stack.size > MOST:
+        raise Unusable("implausible size")
+    if not np.isfinite(stack).all():
+        raise Unusable("damaged pixels")
     return stack, spacing, origin, name.endswith(VOLUMES) and _in_hu(stack)
 
 
 def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
     sitk = optional("SimpleITK", "formats")
-    if path.lower().endswith((".nii", ".nii.gz")):
-        _check_whole(path)
+    check_whole(Path(path))
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[Path(path.lower().removesuffix(".gz")).suffix])  # by its name: it would take anything for what it looks like
     reader.SetFileName(path)
     reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise Unusable("colour")
     if reader.GetDimension() == 2:
-        return sitk.GetArrayFromImage(reader.Execute())[None], (*reader.GetSpacing()[::-1], 1.0), 0.0
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        image = reader.Execute()
+        across, _, _, down = image.GetDirection()
+        return (
+            sitk.GetArrayFromImage(image)[None, :: -1 if down < 0 else 1, :: -1 if across < 0 else 1],
+            (*_mm(image.GetSpacing()), 1.0),
+            0.0,
+        )
+    if reader.GetDimension() != 3:
         raise Unusable("several frames")
-    if int(np.prod(np.array(reader.GetSize(), float))) > MOST:
+    if float(np.prod(np.array(reader.GetSize(), float))) > MOST:
         raise Unusable("implausible size")
+    if not np.isfinite([*reader.GetOrigin(), *reader.GetSpacing(), *reader.GetDirection()]).all() or np.abs(reader.GetOrigin()).max() > 1e6:
+        raise Unusable("no geometry")
     image = sitk.DICOMOrient(reader.Execute(), "LPS")  # columns to the left, rows to the back, slices to the head
     direction = np.array(image.GetDirection()).reshape(3, 3)
+    if np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SHEAR:
+        raise Unusable("no geometry")
     if np.diag(direction).min() < np.cos(np.deg2rad(MAX_TILT)):
         raise Unusable("not axial")
     across, down, between = image.GetSpacing()
+    if not 0.01 <= between <= 100:
+        raise Unusable("no geometry")
     top = image.TransformIndexToPhysicalPoint((0, 0, image.GetSize()[2] - 1))[2]
-    return sitk.GetArrayFromImage(image)[::-1], (down, across, between), float(top)
+    return sitk.GetArrayFromImage(image)[::-1], (*_mm((across, down)), between), float(top)
 
 
-def _check_whole(path: str) -> None:
-    """Unusable where a NIfTI file is shorter than it says: its reader fills up with zeros and says nothing."""
-    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:
-        head = file.read(540)
-        order = next((o for o in "<>" if struct.unpack_from(f"{o}i", head)[0] in (348, 540)), "<")
-        if struct.unpack_from(f"{order}i", head)[0] == 540:  # NIfTI-2
-            dims, bits, start = struct.unpack_from(f"{order}8q", head, 16), struct.unpack_from(f"{order}h", head, 14)[0], 168
-            begin = struct.unpack_from(f"{order}q", head, start)[0]
-        else:
-            dims, bits = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 72)[0]
-            begin = int(struct.unpack_from(f"{order}f", head, 108)[0])
-        wanted, there = begin + int(np.prod(np.array(dims[1 : 1 + dims[0]], float))) * bits // 8, len(head)
-        while there < wanted and (block := file.read(1 << 20)):  # of a compressed file also its checksum, at its end
-            there += len(block)
-    if there < wanted:
-        raise Unusable("damaged pixels")
+def _mm(spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Spacing across and down as that between rows and between columns; Unusable where no scanner has it."""
+    across, down = spacing
+    if not (0.05 < min(spacing) and max(spacing) <= 10 and 1 / 4 <= across / down <= 4):
+        raise Unusable("no geometry")
+    return down, across
 
 
 def _picture(path: str) -> np.ndarray:
     with Image.open(path) as picture:
-        frames = [np.asarray(_grey(frame)) for frame in ImageSequence.Iterator(picture)]
-    if any(frame.shape != frames[0].shape for frame in frames):
+        frames = [_grey(frame) for frame in ImageSequence.Iterator(picture)]
+    if any(frame.shape != frames[0].shape or frame.dtype != frames[0].dtype for frame in frames):
         raise Unusable("several frames")
     return np.stack(frames)
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """As it is where it is grey (8, 16 or 32 bits), else its luminance."""
-    return picture if picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16") else picture.convert("RGB").convert("L")
+def _grey(picture: Image.Image) -> np.ndarray:
+    """As it is where it is grey (8, 16 or 32 bits), else its luminance; turned as it says that it is to be looked at."""
+    white_is_zero = picture.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(262) == 0  # of 8 bits Pillow knows
+    picture = ImageOps.exif_transpose(picture)
+    grey = picture.mode in ("L", "I", "F") or picture.mode.startswith("I;16")
+    values = np.asarray(picture if grey else picture.convert("RGB").convert("L"))
+    return 65535 - values if white_is_zero else values
 
 
 def _array(path: str) -> np.ndarray:
@@ -145,20 +166,22 @@ def _array(path: str) -> np.ndarray:
             raise Unusable("no picture")
         held = arrays[0]
     if held.dtype == bool:
-        held = held.astype(np.uint8)
+        held = held.astype(np.uint8) * 255
     if held.dtype.kind not in "iuf" or held.ndim not in (2, 3, 4):
         raise Unusable("no picture")
     if held.ndim == 4:
         axis = next((axis for axis in (1, 3) if held.shape[axis] in (1, 3)), None)
         if axis is None:
             raise Unusable("no picture")
-        held = held.mean(axis) if held.shape[axis] == 3 else held.take(0, axis)
+        held = held.mean(axis).astype(held.dtype) if held.shape[axis] == 3 else held.take(0, axis)
     return held[None] if held.ndim == 2 else held
 
 
 def _in_hu(stack: np.ndarray) -> bool:
-    """Whether values are HU: they reach air's, and a third of the slices show a body in air."""
-    if stack.min() > -900 or stack.min() < -32_768 or stack.dtype == np.uint8:
+    """Whether values are HU: they reach air's, and a third of the slices that show anything show a body in air."""
+    lowest = np.quantile(stack[:: max(1, len(stack) // 16), ::4, ::4], 0.001)
+    if stack.dtype == np.uint8 or not -32_768 <= lowest <= -900:
         return False
-    some = stack[np.linspace(0, len(stack) - 1, min(15, len(stack))).astype(int)].astype(np.float32)
-    return float(np.mean([is_plausible(hu, hu < -1024) for hu in some])) > 1 / 3
+    some = [hu.astype(np.float32) for hu in stack if np.ptp(hu) > 0]
+    some = [some[i] for i in np.linspace(0, len(some) - 1, min(15, len(some))).astype(int)] if some else []
+    return bool(some) and float(np.mean([is_plausible(hu, hu < -1024) for hu in some])) > 1 / 3

@@ -1,6 +1,8 @@
 """Volumes, pictures, arrays, zip files and enhanced CT: read as the same slices as the DICOM that they could have been."""
 
 import json
+import os
+import sys
 import zipfile
 
 import numpy as np
@@ -13,6 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage
 
 from lpdirs.base.errors import UserError
+from lpdirs.data import volumes
 from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
@@ -213,3 +216,153 @@ def test_enhanced_ct_that_does_not_say_where_it_lies_is_named(tmp_path, left_out
     with pytest.raises(UserError, match=f"1 {why}"):
         built(tmp_path)
     assert json.loads(json.dumps(pd.read_csv(tmp_path / "data" / "rejected.csv")["reason"].tolist())) == [why]
+
+
+def rejected(tmp_path, settings=SETTINGS):
+    """What becomes of a folder: {reason: files}, and how many slices are used."""
+    try:
+        described, _ = built(tmp_path, settings)
+        return described["rejected"] | {"used": described["slices"]}
+    except UserError:
+        reasons = pd.read_csv(tmp_path / "data" / "rejected.csv")["reason"]
+        return reasons.value_counts().to_dict() | {"used": 0}
+
+
+def poke(path, at, content):
+    data = bytearray(path.read_bytes())
+    data[at : at + len(content)] = content
+    path.write_bytes(data)
+
+
+def nifti(folder, name="a.nii", image=None):
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(image or volume(), str(folder / name))
+    return folder / name
+
+
+def with_nan():
+    array = sitk.GetArrayFromImage(volume()).astype(np.float32)
+    array[:, :20] = np.nan
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((MM, MM, GAP))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda f: poke(nifti(f), 108, bytes(4)), "damaged pixels"),  # its values would begin in its header
+        (lambda f: poke(nifti(f), 252, bytes(4)), "no geometry"),  # neither qform nor sform
+        (lambda f: poke(nifti(f), 80, np.array([1.0], "<f4").tobytes()), "no geometry"),  # another spacing than its sform's
+        (lambda f: poke(nifti(f), 280, np.array([np.nan], "<f4").tobytes()), "no geometry"),
+        (lambda f: nifti(f, image=with_nan()), "damaged pixels"),  # its reader would make soft tissue of NaN
+        (lambda f: nifti(f, image=sitk.GetImageFromArray(np.zeros((64, 64, 3), np.uint8), isVector=True)), "colour"),
+        (lambda f: nifti(f, "a.mha").rename(f / "a.nii"), "no geometry"),
+        (lambda f: np.save(f / "a.npy", np.zeros((2, 40, 40), complex)), "no picture"),
+    ],
+)
+def test_a_volume_that_contradicts_itself_is_named(tmp_path, damage, why):
+    (tmp_path / "in").mkdir()
+    damage(tmp_path / "in")
+    assert rejected(tmp_path) == {why: 1, "used": 0}
+
+
+def test_a_compressed_volume_with_a_damaged_byte_is_named(tmp_path):
+    path = tmp_path / "in" / "a.mha"
+    path.parent.mkdir()
+    sitk.WriteImage(volume(), str(path), True)
+    poke(path, path.stat().st_size // 2, b"\xff\x00\xaa\x55")
+    assert rejected(tmp_path) == {"damaged pixels": 1, "used": 0}
+
+
+def test_spacings_that_no_scanner_has_are_named(tmp_path):
+    image = volume()
+    image.SetSpacing((1e-3, 3, 5))
+    nifti(tmp_path / "in", "a.mha", image)
+    enhanced(tmp_path / "in" / "b.dcm")
+    ds = pydicom.dcmread(tmp_path / "in" / "b.dcm")
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [0, 0]
+    ds.save_as(tmp_path / "in" / "b.dcm")
+    assert rejected(tmp_path) == {"no geometry": 2, "used": 0}
+
+
+def test_dicom_is_dicom_whatever_it_is_called(tmp_path, of_dicom):
+    for i in range(N):
+        write(tmp_path / "in" / f"{i:03d}.{'nii' if i % 2 else 'png'}", body(i), TOP - GAP * i, i + 1)
+    _, slices = built(tmp_path)
+    assert np.array_equal(slices.hu, of_dicom[1].hu) and slices.table["patient"].nunique() == 1
+
+
+def test_a_picture_is_turned_and_inverted_as_it_says(tmp_path):
+    (tmp_path / "in").mkdir()
+    ramp = np.tile(np.linspace(0, 60000, 64).astype(np.uint16), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "in" / "a.tif", tiffinfo={262: 0})  # white is zero
+    exif = Image.Exif()
+    exif[274] = 3  # upside down
+    Image.fromarray((ramp // 256).astype(np.uint8)).save(tmp_path / "in" / "b.png", exif=exif)
+    np.save(tmp_path / "in" / "c.npy", ramp > 30000)
+    _, slices = built(tmp_path)
+    inverted, turned, mask = np.asarray(slices.hu, float)
+    assert inverted[32, 2] > inverted[32, -3] and turned[32, 2] > turned[32, -3]
+    assert mask.min() == -1000 and mask.max() == 1000
+
+
+def test_a_chest_between_slices_of_air_is_hu_and_a_2d_file_is_turned(tmp_path):
+    array = sitk.GetArrayFromImage(volume())
+    padded = sitk.GetImageFromArray(np.concatenate([np.full((28, 128, 128), -1000, array.dtype), array]))
+    padded.SetSpacing((MM, MM, GAP))
+    nifti(tmp_path / "in", image=padded)
+    described, _ = built(tmp_path)
+    assert described["unit"] == "HU" and described["slices"] == N - 0 and described["rejected"] == {"implausible HU": 28}
+    flat = sitk.GetImageFromArray(body(5).astype(np.int16))
+    flat.SetSpacing((MM, MM))
+    nifti(tmp_path / "other", "a.mha", sitk.Flip(flat, [True, True]))
+    build_dataset(tmp_path / "other", tmp_path / "flat", SETTINGS)
+    straight = open_dataset(tmp_path / "flat").hu[0].astype(float)
+    assert np.corrcoef(straight.ravel(), np.asarray(Image.fromarray(body(5)).resize((64, 64)), float).ravel())[0, 1] > 0.95
+
+
+def test_zip_files_that_are_damaged_empty_or_full_of_doubles_lose_nothing_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPDIRS_PRIVATE", str(tmp_path / "private"))
+    series(tmp_path / "loose")
+    files = sorted((tmp_path / "loose").iterdir())
+    (tmp_path / "in").mkdir()
+    zipfile.ZipFile(tmp_path / "in" / "empty.zip", "w").close()
+    with zipfile.ZipFile(tmp_path / "in" / "doubles.zip", "w") as archive:
+        for one, two in zip(files[:6], files[6:], strict=True):
+            archive.write(one, one.name)
+            archive.write(two, f"../{one.name}")
+    with zipfile.ZipFile(tmp_path / "in" / "damaged.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(files[0], "a.dcm")
+    poke(tmp_path / "in" / "damaged.zip", 60, bytes(64))
+    assert rejected(tmp_path) == {"archive": 2, "used": 12}
+
+
+def test_names_that_a_library_cannot_open_and_data_that_lies_elsewhere_are_named(tmp_path):
+    path = nifti(tmp_path / "in")
+    os.rename(path, os.fsencode(path.parent) + b"/\xff.nii")
+    sitk.WriteImage(volume(), str(tmp_path / "in" / "x.mhd"))
+    text = (tmp_path / "in" / "x.mhd").read_text()
+    os.mkfifo(tmp_path / "in" / "pipe.raw")
+    (tmp_path / "in" / "y.mhd").write_text(text.replace("x.raw", "pipe.raw"))
+    (tmp_path / "in" / "z.mhd").write_text(text.replace("x.raw", "../x.raw"))
+    assert rejected(tmp_path) == {"odd name": 1, "damaged pixels": 2, "not a file": 1, "read with its header": 1, "used": N}
+
+
+def test_volumes_of_one_folder_are_one_patient_where_that_is_said(tmp_path):
+    for person in "abc":
+        for visit in range(2):
+            nifti_in = tmp_path / "in" / person
+            nifti_in.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(volume() + 2 * ord(person) + visit, str(nifti_in / f"{visit}.nii"))
+    assert built(tmp_path, SETTINGS.but(patients="folder"))[0]["patients"] == 3
+    assert built(tmp_path, SETTINGS.but(patients="file"), "files")[0]["patients"] == 6
+
+
+def test_without_simpleitk_volumes_are_named_and_the_next_build_reads_them(tmp_path, monkeypatch):
+    nifti(tmp_path / "in")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "SimpleITK", None)
+        assert rejected(tmp_path) == {"no reader": 1, "used": 0}
+    volumes._read.cache_clear()
+    assert rejected(tmp_path)["used"] == N
