@@ -41,7 +41,7 @@ d = lp.discover(g, "jacobian", k=3)
 r = lp.respond(g, d, measures, samples=4)
 d = lp.name(g, d, r, measures)
 row = lp.score(g, d, measures, r, steps=2, sample=measures.sample(g, 150))
-assert row["kappa"] == row["kappa"] and "left_r" in row
+assert row["kappa_fresh"] == row["kappa_fresh"] and "left_r" in row
 lp.strips(g, d).savefig("strips.png")
 lp.share({"mine": (g, d)}, "share.html")
 explorer = lp.explore({"mine": (g, d)}, measures)

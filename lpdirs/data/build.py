@@ -3,12 +3,10 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +22,8 @@ from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import Header
 from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
-from lpdirs.data.private import KNOWN, private_folder, pseudonym, salt, write_key
-from lpdirs.data.reading import read_headers, unpack, whose
+from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
+from lpdirs.data.reading import notes_on_kinds, one_unit, read_headers, shared_series, unpacked, whose
 from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
@@ -102,13 +100,13 @@ def _build(
         report(before["slices"], before["slices"])
         return before
     parts.mkdir(exist_ok=True)
-    with _unpacked(files, source) as (loose, below, others), cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
+    with unpacked(files, source) as (loose, below, others), cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
         rejected, headers = [*refused, *others], list[Header]()
         for read, others in each(client, read_headers, ((loose[i : i + 500],) for i in range(0, len(loose), 500))):
             headers += read
             rejected += others
         name_of = lambda path: path.relative_to(below if below in path.parents else source).as_posix()
-        headers, left_out = _one_unit(whose(headers, name_of, settings.patients))
+        headers, left_out = one_unit(whose(headers, name_of, settings.patients))
         rejected += left_out
         series, left_out = arrange(headers)
         rejected += left_out
@@ -171,7 +169,7 @@ def _build(
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
-        "notes": [*notes_on(frame, len(studies), _shared(series), reasons), *_notes_on_kinds(headers, settings)],
+        "notes": [*notes_on(frame, len(studies), shared_series(series), reasons), *notes_on_kinds(headers, settings.patients)],
         "inventory": inventory,
         "array": pixels,
         "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on
@@ -183,55 +181,6 @@ def _build(
     write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
     shutil.rmtree(parts)
     return description
-
-
-@contextmanager
-def _unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path, list[tuple[Path, str]]]]:
-    """The files with those in zip files, which are unpacked below a private folder for as long; that folder; and what cannot be used."""
-    archives = [path for path in files if path.name.lower().endswith(".zip") and path.is_file()]
-    if not archives:
-        yield files, Path(os.devnull), []
-        return
-    below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
-    shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
-    below.mkdir()
-    try:
-        inner, rejected = unpack(archives, source, below)
-        yield [path for path in files if path not in set(archives)] + inner, below, rejected
-    finally:
-        shutil.rmtree(below, ignore_errors=True)
-
-
-def _one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:
-    """The slices in HU, where there are any, and the others as rejected; else all."""
-    if not any(header.in_hu for header in headers):
-        return headers, []
-    return [h for h in headers if h.in_hu], [(h.listed, "no HU") for h in headers if not h.in_hu]
-
-
-def _notes_on_kinds(headers: list[Header], settings: DataSettings) -> list[str]:
-    """What to know of volumes and pictures: whose they are, and what their values stand for."""
-    notes, kinds = [], {header.kind for header in headers} - {"dicom"}
-    if kinds:
-        patients = len({header.patient for header in headers if header.kind != "dicom"})
-        files = len({header.path for header in headers if header.kind != "dicom"})
-        notes.append(
-            f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {settings.patients}); where "
-            f"several files are one person's, set patients to folder, or the splits do not keep people apart"
-        )
-        if len({header.kind for header in headers}) > len(kinds):
-            notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
-    if headers and not all(header.in_hu for header in headers):
-        notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window")
-    return notes
-
-
-def _shared(series: dict[str, list[Header]]) -> int:
-    """How many series UIDs stand for more than one patient: an anonymiser's constant, or one person under two names."""
-    patients: dict[str, set[str]] = {}
-    for members in series.values():
-        patients.setdefault(members[0].series, set()).add(members[0].patient)
-    return sum(len(names) > 1 for names in patients.values())
 
 
 def _whole(folder: Path, description: dict) -> bool:

@@ -4,7 +4,8 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lpdirs.data import volumes
 from lpdirs.data.dicom import Header, read_header
 from lpdirs.data.enhanced import frames_of
 from lpdirs.data.folder import list_files
+from lpdirs.data.private import private_folder, pseudonym, salt
 from lpdirs.data.reasons import Unusable, unreadable
 
 HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
@@ -119,3 +121,52 @@ def whose(headers: list[Header], name_of: Callable[[Path], str], patients: str) 
         return replace(header, patient=patient, study=patient, series=patient if picture else name)
 
     return [named(header) for header in headers]
+
+
+@contextmanager
+def unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path, list[tuple[Path, str]]]]:
+    """The files with those in zip files, which are unpacked below a private folder for as long; that folder; and what cannot be used."""
+    archives = [path for path in files if path.name.lower().endswith(".zip") and path.is_file()]
+    if not archives:
+        yield files, Path(os.devnull), []
+        return
+    below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
+    shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
+    below.mkdir()
+    try:
+        inner, rejected = unpack(archives, source, below)
+        yield [path for path in files if path not in set(archives)] + inner, below, rejected
+    finally:
+        shutil.rmtree(below, ignore_errors=True)
+
+
+def one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:
+    """The slices in HU, where there are any, and the others as rejected; else all."""
+    if not any(header.in_hu for header in headers):
+        return headers, []
+    return [h for h in headers if h.in_hu], [(h.listed, "no HU") for h in headers if not h.in_hu]
+
+
+def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:
+    """What to know of volumes and pictures: whose they are, and what their values stand for."""
+    notes, kinds = [], {header.kind for header in headers} - {"dicom"}
+    if kinds:
+        patients = len({header.patient for header in headers if header.kind != "dicom"})
+        files = len({header.path for header in headers if header.kind != "dicom"})
+        notes.append(
+            f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {patients_are}); where "
+            f"several files are one person's, set patients to folder, or the splits do not keep people apart"
+        )
+        if len({header.kind for header in headers}) > len(kinds):
+            notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
+    if headers and not all(header.in_hu for header in headers):
+        notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window")
+    return notes
+
+
+def shared_series(series: dict[str, list[Header]]) -> int:
+    """How many series UIDs stand for more than one patient: an anonymiser's constant, or one person under two names."""
+    patients: dict[str, set[str]] = {}
+    for members in series.values():
+        patients.setdefault(members[0].series, set()).add(members[0].patient)
+    return sum(len(names) > 1 for names in patients.values())

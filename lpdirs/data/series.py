@@ -33,7 +33,7 @@ class DataSettings(Settings):
     )
 
     patients: Literal["auto", "file", "folder", "image"] = setting(
-        "auto", "whose a picture without a name is: a file's, a folder's, or each its own; auto: a folder's where there are several"
+        "auto", "whose pictures and volumes are: file, folder, or each image its own; auto: of pictures folder, where there are several"
     )
 
     @model_validator(mode="after")

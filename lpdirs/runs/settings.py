@@ -61,8 +61,8 @@ class ChoiceSettings(Settings):
     @classmethod
     def _known(cls, values: tuple) -> tuple:
         for name in values:
-            if name not in TRAINED and ":" not in name and not re.fullmatch(r"[\w][\w.-]*", name):
-                raise ValueError(f"must be gan, vae, the name of a generator that the run has, or file.py:function, not {name!r}")
+            if name not in TRAINED and ":" not in name:
+                raise ValueError(f"must be 'gan', 'vae' or FILE.py:FUNCTION, not {name!r}")
         return different(values)
 
 

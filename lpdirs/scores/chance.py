@@ -89,7 +89,6 @@ def random_sets(
     k: int,
     *,
     sets: int = 1000,
-    pool: int | None = None,
     shifts: tuple[float, ...] = (-4, -2, 0, 2, 4),
     samples: int = 32,
     seed: int = 0,
@@ -97,10 +96,10 @@ def random_sets(
     """Measure random directions, and make `sets` random sets of k of them.
 
     Where k is at most latent_dim they are rows of random rotations, else random vectors, as `discover(generator, "random", k)` gives.
-    `pool` directions are measured (default: 20 k), from which the sets are drawn; with sets * k of them every set has its own.
+    20 k directions are measured, from which the sets are drawn; where that is sets * k, or more, every set has its own.
     """
     d = latent_dim_of(generator)
-    pool = max(k, min(pool or TIMES * k, sets * k))
+    pool = min(TIMES, sets) * k
     turns = range(-(-pool // (d if k <= d else pool)))
     matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
     table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)

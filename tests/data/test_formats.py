@@ -354,7 +354,7 @@ def test_volumes_of_one_folder_are_one_patient_where_that_is_said(tmp_path):
         for visit in range(2):
             nifti_in = tmp_path / "in" / person
             nifti_in.mkdir(parents=True, exist_ok=True)
-            sitk.WriteImage(volume() + 2 * ord(person) + visit, str(nifti_in / f"{visit}.nii"))
+            sitk.WriteImage(volume() + 3 * (ord(person) - 97) + visit, str(nifti_in / f"{visit}.nii"))
     assert built(tmp_path, SETTINGS.but(patients="folder"))[0]["patients"] == 3
     assert built(tmp_path, SETTINGS.but(patients="file"), "files")[0]["patients"] == 6
 

@@ -80,7 +80,7 @@ def test_every_grid_can_be_read(path):
     grid = Grid.read(path)
     jobs = grid.jobs()
     assert len({job.name for job in jobs}) == len(jobs)
-    trained = 1 if grid.train == "once" else len(grid.seeds)
+    trained = len({training for training, _ in grid.pairs})
     assert sum(job.notebook != DISCOVER for job in jobs) == 1 + 2 * trained
     before = [job.name for job in jobs]
     assert all(before.index(name) < before.index(job.name) for job in jobs for name in job.after)

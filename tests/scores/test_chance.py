@@ -60,5 +60,5 @@ def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_amon
 
 
 def test_every_set_has_directions_of_its_own_where_enough_are_measured(generator):
-    band = random_sets(generator, MEASURES, 3, sets=5, pool=15)
+    band = random_sets(generator, MEASURES, 3, sets=5)
     assert sorted(band.sets.ravel()) == list(range(15)) and band.best()["r"].shape == (5, 3)
