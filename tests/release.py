@@ -75,6 +75,12 @@ def _copy_run(run: Path, to: Path) -> None:
         (to / "directions" / path.parent.name).mkdir(parents=True)
         shutil.copyfile(path, to / "directions" / path.parent.name / path.name)
         shutil.copyfile(path.with_name("responses.csv"), to / "directions" / path.parent.name / "responses.csv")
+    for name in ("against_chance.csv", "prediction.csv"):  # what the README says
+        (to / "analysis").mkdir(exist_ok=True)
+        shutil.copyfile(run / "analysis" / name, to / "analysis" / name)
+    for path in sorted((run / "directions" / "chance").glob("*.csv")):
+        (to / "directions" / "chance").mkdir(exist_ok=True)
+        shutil.copyfile(path, to / "directions" / "chance" / path.name)
     _copy_slices(run / "data", to / "data")
     log = read_log(run)
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})

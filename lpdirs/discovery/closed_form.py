@@ -147,11 +147,7 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
         # attention has forward derivatives in its plain form alone; the warning is torch's own, when it first loads forward mode
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings(action="ignore", category=FutureWarning):
             for part in z.split(batch):
-                with torch.enable_grad():
-                    _, pull = vjp(generator, part)  # type: ignore[misc]
-                for i, vector in enumerate(vectors.to(part)):
-                    pushed = _push(generator, part, vector.expand_as(part))
-                    found[i] += pull(pushed)[0].sum(0).double().cpu()
+                found += _pulled(generator, part, vectors.to(part)).double().cpu()
         return found
 
     if k is None or 4 * (k + 8) >= d:
@@ -164,10 +160,12 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
     return (_sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
 
 
-def _push(generator: nn.Module, z: Tensor, tangent: Tensor) -> Tensor:
-    """J tangent, forward; where a layer has no forward derivative by two passes backward."""
+def _pulled(generator: nn.Module, z: Tensor, vectors: Tensor) -> Tensor:
+    """J^T (J v), summed over z (B, d), for each row v of (m, d): forward and back, or back three times."""
     try:
-        return jvp(generator, (z,), (tangent,))[1]
+        with torch.enable_grad():
+            _, pull = vjp(generator, z)  # type: ignore[misc]
+        return torch.stack([pull(jvp(generator, (z,), (v.expand_as(z),))[1])[0].sum(0) for v in vectors])
     except (RuntimeError, NotImplementedError):
         pass
     try:
@@ -175,13 +173,15 @@ def _push(generator: nn.Module, z: Tensor, tangent: Tensor) -> Tensor:
             point = z.detach().requires_grad_()
             x = generator(point)
             dual = torch.zeros_like(x, requires_grad=True)
-            (pulled,) = torch.autograd.grad(x, point, dual, create_graph=True)
-            return torch.autograd.grad(pulled, dual, tangent)[0]
+            (back,) = torch.autograd.grad(x, point, dual, create_graph=True)
+            rows = []
+            for v in vectors:
+                (pushed,) = torch.autograd.grad(back, dual, v.expand_as(z), retain_graph=True)
+                rows.append(torch.autograd.grad(x, point, pushed, retain_graph=True)[0].sum(0))
+        return torch.stack(rows)
     except (RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"jacobian needs derivatives forward, or twice backward, and a layer has neither ({reason}): use pca or sefa"
-        ) from error
+        raise UserError(f"jacobian needs derivatives that a layer of the generator does not have ({reason}): use pca or sefa") from error
 
 
 def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False, seed: int = 0) -> Tensor:

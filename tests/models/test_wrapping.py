@@ -345,3 +345,103 @@ def test_no_factor_is_named_where_it_could_hardly_be_measured():
         measures = lp.Measures(lambda x, share=share: where((x + 1) / 2, share), {"x": "px"})
         names.append(lp.name(generator, found, lp.respond(generator, found, measures, samples=64), measures).info.names)
     assert names[0] == {0: "x"} and not names[1]
+
+
+class Net(nn.Module):
+    """z (B, 8) to images (B, 1, 32, 32), by a layer, a nonlinearity and another layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(8, 64), nn.Linear(64, 1024)
+
+    def forward(self, z):
+        return torch.tanh(5 * self.last(torch.relu(self.first(z)))).view(-1, 1, 32, 32)
+
+
+def test_sefa_is_that_of_the_first_layer_whatever_weights_lie_around_it():
+    class Around(Net):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1))
+
+    plain, around = (lp.discover(lp.as_generator(net(), 8), "sefa", 8).matrix for net in (Net, Around))
+    assert torch.allclose(plain, around, atol=1e-5)
+
+
+def test_a_network_that_the_module_does_not_hold_is_refused_and_stays_as_it_is():
+    outside = Net()
+
+    class Borrows(nn.Module):
+        def forward(self, z):
+            return outside(z)
+
+    with pytest.raises(UserError, match="weights that it does not hold"):
+        lp.as_generator(Borrows(), 8)
+    assert outside.training and all(p.grad is None and p.requires_grad for p in outside.parameters())
+
+
+def test_the_fingerprint_sees_what_is_no_weight():
+    class Scaled(Net):
+        def __init__(self, psi):
+            super().__init__()
+            self.psi, self.plain = psi, torch.full((1,), psi)
+
+        def forward(self, z):
+            return super().forward(z * self.psi)
+
+    prints = [lp.as_generator(Scaled(psi), 8).info.fingerprint for psi in (1.0, 0.1)]
+    prints += [
+        lp.as_generator(Net(), 8, project=cut).info.fingerprint for cut in (lambda x: x[:, :, :16, :16], lambda x: x[:, :, 16:, 16:])
+    ]
+    assert len(set(prints)) == 4
+    assert lp.as_generator(Net(), 8).info.fingerprint == lp.as_generator(Net(), 8).info.fingerprint
+
+
+class NoForwardMode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0].cos()
+
+
+def test_odd_modules_go_all_the_way():
+    class Keeps(Net):
+        def forward(self, z):
+            self.kept = self.first(z)
+            return torch.tanh(self.last(self.kept)).view(-1, 1, 32, 32)
+
+    class Custom(Net):
+        def forward(self, z):
+            return torch.tanh(self.last(NoForwardMode.apply(self.first(z)))).view(-1, 1, 32, 32)
+
+    class Spectral(Net):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.utils.parametrizations.spectral_norm(self.last)
+
+    settings = DiscoverySettings(steps=2, batch=4)
+    for net in (Keeps, Custom, Spectral):
+        generator = lp.as_generator(net(), 8, prior=lp.Prior.uniform())
+        for method in ("reconstructor", "jacobian", "pca", "sefa"):
+            found = lp.discover(generator, method, 3, settings=settings if method == "reconstructor" else None)
+            assert found.info.prior == "uniform" and len(found) == 3
+    plain, custom = (lp.as_generator(net(), 8) for net in (Net, Custom))
+    assert lp.discover(custom, "jacobian", 3).matrix.shape == lp.discover(plain, "jacobian", 3).matrix.shape
+
+
+def test_what_a_measuring_function_gives_wrongly_is_one_line():
+    generator = lp.as_generator(Net(), 8)
+    directions = lp.discover(generator, "random", 2)
+
+    def fails(_):
+        raise RuntimeError("no model here")
+
+    for function in (fails, lambda x: 0.5, lambda x: {"a": ["x"] * len(x)}, lambda x: {"b": x.mean((1, 2, 3))}):
+        with pytest.raises(UserError, match="the measuring function") as error:
+            lp.respond(generator, directions, lp.Measures(function, {"a": ""}), samples=4)
+        assert "\n" not in str(error.value)

@@ -163,3 +163,24 @@ def test_a_sweep_takes_it_beside_no_training(home, factory, tmp_path):
 def test_a_generator_is_kept_beside_gan_and_vae(factory, tmp_path):
     keep(tmp_path, factory)
     assert json.loads((Path(tmp_path) / "own" / "kidney.json").read_text())["factory"].startswith("folder-")
+
+
+def test_files_with_siblings_of_one_name_are_not_mixed_up_and_a_library_s_name_takes_no_library_s_place(tmp_path):
+    import random
+
+    for folder, seed in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(FACTORY.format(seed=seed).replace('name="kidney"', f'name="of_{folder}"'))
+        (tmp_path / folder / "random.py").write_text("from net import make\n")
+    one, other = (make_generator(f"{tmp_path}/{folder}/random.py:make") for folder in "ab")
+    assert one.info.name == "of_a" and other.info.name == "of_b" and one.info.fingerprint != other.info.fingerprint
+    import sys
+
+    assert sys.modules["random"] is random and "net" not in sys.modules
+
+
+def test_two_generators_of_one_name_are_refused(home, factory, tmp_path):
+    (tmp_path / "again.py").write_text(FACTORY.format(seed=5))
+    given = GIVEN | {"generators": [factory, f"{tmp_path}/again.py:make"]}
+    with pytest.raises(UserError, match="two generators of the run are called 'kidney'"):
+        run_notebooks("smoke", "two", given, 0, tmp_path / "out", names=["04_discover_directions"])
