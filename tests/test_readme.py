@@ -11,6 +11,7 @@ from torch import nn
 from lpdirs.discovery.directions import Directions
 from lpdirs.runs import cli
 from tests.conftest import ROOT
+from tests.readme_tables import against_chance, prediction
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"(?m)(?:^    .*\n)+", README)
@@ -55,3 +56,9 @@ def test_files_that_it_links_to_are_there():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     missing = [link for link in links if not (ROOT / link).exists()]
     assert len(links) > 10 and not missing, missing
+
+
+def test_its_tables_are_those_of_the_committed_run():
+    """`python -m tests.readme_tables` prints them."""
+    for lines in (against_chance(), prediction()):
+        assert "\n".join(lines) in README
