@@ -142,7 +142,7 @@ def test_what_cannot_be_made_is_one_line(home, function, says):
 def test_a_file_that_is_not_there_is_said_before_any_work(tmp_path):
     with pytest.raises(UserError, match="there is no file nowhere.py"):
         run_notebooks("smoke", "x", {"generators": ["nowhere.py:make"]}, 0, tmp_path)
-    with pytest.raises(UserError, match="generators must be gan, vae"):
+    with pytest.raises(UserError, match="generators must be 'gan', 'vae' or"):
         run_notebooks("smoke", "x", {"generators": ["my gan"]}, 0, tmp_path)
 
 

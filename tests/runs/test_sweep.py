@@ -109,7 +109,7 @@ def test_a_sweep_gives_executed_notebooks_scores_and_their_comparison(serial):
     _, folder, result = serial
     assert result.stdout.strip().endswith(f"compared in: {folder / 'notebooks' / '07_compare_runs.ipynb'}")
     rows = collect(folder)
-    assert list(rows["configuration"]) == ["unit", "orthonormal"] and rows["kappa"].notna().all()
+    assert list(rows["configuration"]) == ["unit", "orthonormal"] and rows["kappa_fresh"].notna().all()
     for run in rows["run"]:
         notebook = nbformat.read(folder / run / "notebooks" / f"{DISCOVER}.ipynb", 4)
         assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
@@ -226,7 +226,7 @@ def test_only_what_notebook_04_last_wrote_is_compared(tmp_path):
         (run / "directions" / name / "directions.safetensors").write_text("")
         (run / "directions" / name / "scores.json").write_text(json.dumps({"kappa": kappa, "digest": _digest({"kappa": kappa})}))
     (run / "run.json").write_text(json.dumps({DISCOVER: {"results": {"sets": ["gan-unit16"]}}}))
-    (tmp_path / "grid.json").write_text(json.dumps({"generators": ["gan"], "configurations": {"a": {}}, "seeds": [0]}))
+    (tmp_path / "grid.json").write_text(json.dumps({"profile": "smoke", "generators": ["gan"], "configurations": {"a": {}}, "seeds": [0]}))
     assert collect(tmp_path)["kappa"].tolist() == [0.8]
 
 
