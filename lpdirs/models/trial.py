@@ -158,9 +158,13 @@ def is_differentiable(generator: nn.Module) -> bool:
 
 @torch.no_grad()
 def first_layers(generator: nn.Module) -> list[nn.Module]:
-    """Modules with weights of their own whose input is linear in z: 0, two random z, and their sum tell."""
+    """Modules with weights of their own whose input is z itself, or a part of it beside what does not depend on z.
+
+    Where there is none (z is turned or mixed without weights first), those whose input is linear in z: 0, two random z, and their sum tell.
+    """
     v, w = torch.randn(2, 1, latent_dim_of(generator), generator=torch.Generator().manual_seed(0)).to(device_of(generator))
-    z, found = torch.cat([torch.zeros_like(v), v, w, v + w]), dict[nn.Module, None]()
+    z, found, itself = torch.cat([torch.zeros_like(v), v, w, v + w]), dict[nn.Module, None](), dict[nn.Module, None]()
+    values = (v * getattr(generator, "unit", 1.0)).flatten()
 
     def look(module: nn.Module, inputs: tuple, given: Any) -> None:
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
@@ -168,6 +172,9 @@ def first_layers(generator: nn.Module) -> list[nn.Module]:
             of_v, of_w, of_both = (x[1:] - x[0]).float()
             if of_v.any() and x.isfinite().all() and torch.allclose(of_both, of_v + of_w, rtol=1e-2, atol=1e-2 * float(of_v.abs().max())):
                 found[module] = None
+                seen = of_v[of_v != 0].flatten()
+                if len(seen) <= 32 * len(values) and torch.cdist(seen[:, None], values[:, None]).amin(1).max() < 1e-2 * values.abs().max():
+                    itself[module] = None
 
     hooks = [module.register_forward_hook(look) for module in _innermost(generator)]
     noise, own_noise = getattr(generator, "noise", None), isinstance(getattr(generator, "noise", None), str)
@@ -181,7 +188,7 @@ def first_layers(generator: nn.Module) -> list[nn.Module]:
             generator.noise = noise  # type: ignore[assignment]
         for hook in hooks:
             hook.remove()
-    return list(found)
+    return list(itself or found)
 
 
 def weighted(generator: nn.Module) -> list[nn.Module]:

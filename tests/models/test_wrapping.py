@@ -445,3 +445,27 @@ def test_what_a_measuring_function_gives_wrongly_is_one_line():
         with pytest.raises(UserError, match="the measuring function") as error:
             lp.respond(generator, directions, lp.Measures(function, {"a": ""}), samples=4)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gan", "vae"])
+def test_sefa_is_of_the_first_weight_alone_though_what_follows_is_linear_too(name):
+    """A BatchNorm in eval mode, or a convolution, right behind the first layer is linear in z, and no first layer."""
+    from lpdirs.models.dcgan import Generator
+    from lpdirs.models.vae import Decoder
+
+    torch.manual_seed(0)
+    generator = Generator(32, D, 4) if name == "gan" else Decoder(32, D, 4)
+    for part in generator.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_var.uniform_(0.1, 4)
+    generator.eval()
+    first = first_layers(generator)
+    assert len(first) == {"gan": 1, "vae": 2}[name], "a residual block's two ways see z"
+    seen = []
+    hooks = [layer.register_forward_hook(lambda _, __, out: seen.append(out)) for layer in first]
+    generator(torch.cat([torch.zeros(1, D), torch.eye(D)]))
+    for hook in hooks:
+        hook.remove()
+    a = torch.cat([(out[1:] - out[:1]).flatten(1) for out in seen], 1).double()
+    expected = torch.linalg.eigh(a @ a.T)[1].flip(1).T
+    assert ((lp.discover(generator, "sefa", D).matrix.double() * expected).sum(1).abs() > 0.999).all()
