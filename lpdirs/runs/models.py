@@ -23,13 +23,6 @@ GENERATORS = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 Models = dict[str, tuple[nn.Module, Directions]]
 
 
-def generator_file(name: str) -> str:
-    """Where a run keeps the generator called `name` (gan or vae), relative to the run's folder."""
-    if name not in GENERATORS:
-        raise UserError(f"the generators that a run trains are {', '.join(GENERATORS)}, not {name!r}")
-    return GENERATORS[name]
-
-
 def open_generator(stage: Stage, name: str) -> nn.Module:
     """A generator of the run: gan, vae, one of the user's own that it knows, or a new one ("file.py:make"), which it then knows."""
     if name in GENERATORS:
