@@ -22,10 +22,10 @@ from lpdirs.base.files import alone, check_settings, write_atomic
 NOT_MATHEMATICS = tuple(f"lpdirs.base.{name}" for name in ("errors", "files", "settings", "code", "places", "progress"))
 
 
-def stream(seed: int, *keys: int) -> torch.Generator:
-    """A random stream that depends on (seed, keys) alone, so that step n draws the same after a resume."""
+def stream(seed: int, *keys: int, device: Any = "cpu") -> torch.Generator:
+    """A random stream that depends on (seed, keys) and the kind of device alone, so that step n draws the same after a resume."""
     digest = hashlib.blake2b(json.dumps([seed, *keys]).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 TWICE = 1.0  # seconds within which signals are one: a terminal and what runs in it may both pass it on

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PRECISIONS = ("fp32", "bf16")
-COMPILE = ("off", "default", "reduce-overhead")
+COMPILE = ("off", "default")
 
 # Processes that compute with tensors keep freed memory for the next (glibc): a step of training takes 15 percent less, and nearly half of
 # what it takes under Dask's own setting, which gives memory back at once and which workers hand on to all that they start.
@@ -63,12 +63,12 @@ def autocast(device: "str | torch.device", precision: str) -> "torch.autocast":
 
 
 def compiled(module: "nn.Module", mode: str) -> Any:
-    """torch.compile in `mode`: "off", "default", or "reduce-overhead" (CUDA graphs on a GPU); the weights stay the module's."""
+    """torch.compile in `mode`, "off" or "default"; the weights stay the module's."""
     import torch
 
     if mode not in COMPILE:
         raise UserError(f"compile must be one of {', '.join(COMPILE)}, not {mode!r}")
-    return module if mode == "off" else torch.compile(module, mode=None if mode == "default" else mode)
+    return module if mode == "off" else torch.compile(module)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Loader:
             x = self._next[1].result() if self._next and self._next[0] == index else self._read(index)
             self._next = index + 1, self._pool.submit(self._read, index + 1)
         x = scale(x.to(self.device, non_blocking=True).float(), self.slices.window)[:, None]
-        return affine(x, stream(self.seed, 3, index)) if self.augment else x
+        return affine(x, stream(self.seed, 3, index, device=self.device)) if self.augment else x
 
 
 def scale(hu: Tensor, window: tuple[float, float]) -> Tensor:
@@ -98,8 +98,8 @@ def to_hu(x: Any, window: tuple[float, float]) -> Any:
 
 def affine(x: Tensor, rng: torch.Generator, degrees: float = 1.0, zoom: float = 1.1) -> Tensor:
     """The paper's augmentation: rotation by +-1 degree and scale from 1 to 1.1, bilinear, with air in the corners."""
-    angle = torch.deg2rad((2 * torch.rand(len(x), generator=rng) - 1) * degrees)
-    factor = 1 / (1 + (zoom - 1) * torch.rand(len(x), generator=rng))
+    turn, larger = (torch.rand(len(x), generator=rng, device=rng.device) for _ in range(2))
+    angle, factor = torch.deg2rad((2 * turn - 1) * degrees), 1 / (1 + (zoom - 1) * larger)
     cos, sin, zero = angle.cos() * factor, angle.sin() * factor, torch.zeros_like(angle)
     theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3).to(x)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)

@@ -38,7 +38,7 @@ class DiscoverySettings(Settings):
     )
     freeze: bool = Field(False, description="A stays as it starts: only R is trained, to see how well given directions can be told apart")
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
-    compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
+    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

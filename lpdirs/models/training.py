@@ -34,8 +34,10 @@ class GANSettings(Settings):
     ema: float = setting(0.99, "decay of the moving average of G's weights; 0: none", "gan_ema", ge=0, lt=1)
     augment: bool = setting(False, "the paper's random affine")
     diffaugment: bool = setting(False, "shift and cut out what D sees, real and generated (for small data sets)", "gan_diffaugment")
+    r1: float = setting(0.0, "weight of the squared gradient of D on real slices (R1); 0: none", "gan_r1", ge=0)
+    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "gan_halving", ge=0)
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
-    compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
+    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -58,8 +60,9 @@ class VAESettings(Settings):
     loss: Literal["paper", "calibrated"] = setting("calibrated", "paper, or calibrated (sigma-VAE)", "vae_loss")
     kl_weight: float = setting(3.0, "of the KL: 0.01 with the paper's loss, beta with the calibrated one", "vae_kl_weight", ge=0)
     augment: bool = setting(False, "the paper's random affine")
+    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "vae_halving", ge=0)
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
-    compile: Literal["off", "default", "reduce-overhead"] = setting("off", "off, default (torch.compile) or reduce-overhead (CUDA graphs)")
+    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -88,10 +91,8 @@ class GANTraining:
         self.loader, self.device = Loader(slices, s.batch, s.seed, s.augment, device), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            # channels last pays on GPUs; on CPUs a step takes 15 percent longer with it (measured at paper size)
-            layout = torch.channels_last if torch.device(device).type == "cuda" else torch.contiguous_format
-            self.generator = Generator(s.size, s.latent_dim, s.width).to(device).to(memory_format=layout)
-            self.discriminator = Discriminator(s.size, s.width, s.spectral_norm).to(device).to(memory_format=layout)
+            self.generator = on(device, Generator(s.size, s.latent_dim, s.width), s.compile)
+            self.discriminator = on(device, Discriminator(s.size, s.width, s.spectral_norm), s.compile)
         self._generate, self._discriminate = compiled(self.generator, s.compile), compiled(self.discriminator, s.compile)
         self.moving = self._frozen() if s.ema else None
         betas = (s.beta1, 0.999)
@@ -99,23 +100,27 @@ class GANTraining:
         self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), s.lr, betas, fused=True)
 
     def step(self, index: int) -> dict[str, float]:
-        s, rng = self.settings, stream(self.settings.seed, 1, index)
+        s, rng = self.settings, stream(self.settings.seed, 1, index, device=self.device)
         real = self.loader[index]
-        labels = (0.9 + 0.1 * torch.rand(len(real), generator=rng)).to(self.device)
-        z = torch.randn(len(real), s.latent_dim, generator=rng).to(self.device)
+        labels = 0.9 + 0.1 * torch.rand(len(real), generator=rng, device=self.device)
+        z = torch.randn(len(real), s.latent_dim, generator=rng, device=self.device)
+        for optimiser in (self.optimiser_g, self.optimiser_d):
+            halve(optimiser, s.lr, s.halving, index)
         with autocast(self.device, s.precision):
             fake = self._generate(z)
         judge = lambda x: self._judge(x, s.precision)
         # instance noise (Sonderby et al. 2017): the same amount on real and generated slices
         sd = s.noise * max(0.0, 1 - index / s.noise_steps) if s.noise_steps else s.noise
         seen = lambda x: diffaugment(x, rng) if s.diffaugment else x
-        blur = lambda x: seen(x) + sd * torch.randn(x.shape, generator=rng).to(x) if sd else seen(x)
+        blur = lambda x: seen(x) + sd * torch.randn(x.shape, generator=rng, device=self.device) if sd else seen(x)
 
         self.optimiser_d.zero_grad()
         on_fake = judge(blur(fake.detach()))
-        loss_d = F.binary_cross_entropy_with_logits(judge(blur(real)), labels)
+        seen_real = blur(real).requires_grad_(s.r1 > 0)
+        on_real = judge(seen_real)
+        loss_d = F.binary_cross_entropy_with_logits(on_real, labels)
         loss_d = loss_d + F.binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))
-        loss_d.backward()
+        (loss_d + s.r1 / 2 * steepness(on_real, seen_real) if s.r1 else loss_d).backward()
         self.optimiser_d.step()
 
         self.optimiser_g.zero_grad()
@@ -162,14 +167,15 @@ class VAETraining:
         self.loader, self.device = Loader(slices, s.batch, s.seed, s.augment, device), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.vae = VAE(s.size, s.latent_dim, s.width).to(device)
+            self.vae = on(device, VAE(s.size, s.latent_dim, s.width), s.compile)
         self._vae = compiled(self.vae, s.compile)
         self.optimiser = torch.optim.Adam(self.vae.parameters(), s.lr, fused=True)
 
     def step(self, index: int) -> dict[str, float]:
-        s, rng = self.settings, stream(self.settings.seed, 2, index)
+        s, rng = self.settings, stream(self.settings.seed, 2, index, device=self.device)
         x = self.loader[index]
-        noise = torch.randn(len(x), s.latent_dim, generator=rng).to(self.device)
+        noise = torch.randn(len(x), s.latent_dim, generator=rng, device=self.device)
+        halve(self.optimiser, s.lr, s.halving, index)
         with autocast(self.device, s.precision):
             reconstruction, mean, log_variance = (value.float() for value in self._vae(x, noise))
         error, kl = F.mse_loss(reconstruction, x), kl_per_dimension(mean, log_variance).sum()
@@ -188,31 +194,54 @@ class VAETraining:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
+def on(device: str, network: nn.Module, compile: str = "off") -> nn.Module:
+    """The network on the device.
+
+    Channels last pays on GPUs; on CPUs a step takes 15 percent longer with it (measured at paper size), and what torch.compile makes of
+    it fails on the way back (torch 2.11, H200).
+    """
+    layout = torch.channels_last if torch.device(device).type == "cuda" and compile == "off" else torch.contiguous_format
+    return network.to(device).to(memory_format=layout)
+
+
+def halve(optimiser: torch.optim.Optimizer, lr: float, halving: int, index: int) -> None:
+    """Set the learning rate of step `index`: it halves every `halving` steps, whatever the number of steps; 0: it stays."""
+    for group in optimiser.param_groups if halving else ():
+        group["lr"] = lr * 0.5 ** (index / halving)
+
+
+def steepness(logits: Tensor, x: Tensor) -> Tensor:
+    """Mean squared length of the gradient of D at x (R1, Mescheder et al. 2018, equation 9), a scalar that carries a graph."""
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1).mean()
+
+
 def diffaugment(x: Tensor, rng: torch.Generator) -> Tensor:
     """Slices (B, 1, S, S), each shifted by up to an eighth of S, with a square of S/2 cut out; differentiable (Zhao et al. 2020).
 
     What leaves the frame is lost, what enters it is air (-1); the square becomes 0, the middle of the range.
     """
-    n, size = len(x), x.shape[-1]
-    shift = torch.randint(-(size // 8), size // 8 + 1, (n, 2), generator=rng)
-    corner = torch.randint(-(size // 4), size - size // 4 + 1, (n, 2), generator=rng)
-    index = torch.arange(size)
+    n, size, device = len(x), x.shape[-1], x.device
+    shift = torch.randint(-(size // 8), size // 8 + 1, (n, 2), generator=rng, device=rng.device).to(device)
+    corner = torch.randint(-(size // 4), size - size // 4 + 1, (n, 2), generator=rng, device=rng.device).to(device)
+    index = torch.arange(size, device=device)
     rows, columns = (index[None] + shift[:, i : i + 1] + 1 for i in (0, 1))  # into a frame with one pixel of air around
     padded = F.pad(x[:, 0] + 1, (1, 1, 1, 1))
-    rows, columns = (places.clamp(0, size + 1).to(x.device) for places in (rows, columns))
-    moved = padded[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]] - 1
+    rows, columns = (places.clamp(0, size + 1) for places in (rows, columns))
+    moved = padded[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]] - 1
     inside = [(index[None] >= corner[:, i : i + 1]) & (index[None] < corner[:, i : i + 1] + size // 2) for i in (0, 1)]
-    cut = (inside[0][:, :, None] & inside[1][:, None, :]).to(x.device)
+    cut = inside[0][:, :, None] & inside[1][:, None, :]
     return moved.masked_fill(cut, 0)[:, None]
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average <- decay * average + (1 - decay) * model, for weights and BatchNorm statistics alike."""
-    for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mine.dtype.is_floating_point:
-            mine.lerp_(theirs, 1 - decay)
-        else:
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    numbers = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+    torch._foreach_lerp_([mine for mine, _ in numbers], [theirs for _, theirs in numbers], 1 - decay)
+    for mine, theirs in pairs:
+        if not mine.dtype.is_floating_point:
             mine.copy_(theirs)
 
 

@@ -6,12 +6,13 @@ import torch
 from lpdirs.base.checkpoints import load_checkpoint, train
 from lpdirs.base.errors import SettingsDiffer, UserError
 from lpdirs.data.store import open_dataset
-from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining, update_average
+from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining, halve, steepness, update_average
 
 TASKS = {
     "gan": (GANTraining, GANSettings(size=32, latent_dim=4, width=4, batch=8, noise=0.2, noise_steps=10, ema=0.9)),
     "gan-sn": (GANTraining, GANSettings(size=32, latent_dim=4, width=4, batch=8, spectral_norm=True)),
-    "vae": (VAETraining, VAESettings(size=32, latent_dim=4, width=4, batch=8)),
+    "gan-r1": (GANTraining, GANSettings(size=32, latent_dim=4, width=4, batch=8, r1=0.5, halving=3, diffaugment=True)),
+    "vae": (VAETraining, VAESettings(size=32, latent_dim=4, width=4, batch=8, halving=3)),
     "vae-calibrated": (VAETraining, VAESettings(size=32, latent_dim=4, width=4, batch=8, loss="calibrated", kl_weight=1.0)),
 }
 
@@ -189,3 +190,21 @@ def test_rights_that_are_missing_are_no_damage(make, tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         load_checkpoint(tmp_path)
     assert (tmp_path / "checkpoint.pt").exists()
+
+
+def test_r1_is_the_squared_gradient():
+    """Of a D that is linear it is the squared length of its weights; of one that is flat, nothing."""
+    x, weights = torch.randn(5, 1, 4, 4, requires_grad=True), torch.arange(16.0)
+    assert steepness(x.flatten(1) @ weights, x).item() == pytest.approx(float(weights.square().sum()))
+    assert steepness(x.flatten(1) @ (0 * weights), x).item() == 0
+
+
+def test_the_learning_rate_halves_and_does_not_depend_on_the_number_of_steps():
+    optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.8)
+    seen = []
+    for index in (0, 10, 20, 30):
+        halve(optimiser, 0.8, 10, index)
+        seen.append(optimiser.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.8, 0.4, 0.2, 0.1])
+    halve(optimiser, 0.8, 0, 10**6)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.1), "0 leaves it as it is"
