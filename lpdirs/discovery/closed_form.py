@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
+from sklearn.decomposition import FastICA
 from torch import Tensor, nn
 from torch.func import jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import device_of, draw_z, latent_dim_of
+from lpdirs.models.generators import device_of, draw_z, latent_dim_of, typical_z
 from lpdirs.models.trial import first_layers, weighted
 
 MOST_FEATURES = 8192
@@ -90,6 +91,36 @@ def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0)
     `samples` random z (default: 2,048 or, in more than 256 dimensions, eight a dimension); each component is regressed on z. Largest
     variance first. More than 8,192 features are reduced to that many by a random projection.
     """
+    z, scores, scale = _components(generator, k + 8, samples, seed)
+    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
+        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
+    return unit((scores[:, :k] * scale[:k]).T @ (z - z.mean(0)))
+
+
+@torch.no_grad()
+def ica(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0) -> Tensor:
+    """FastICA (Hyvarinen 1999) of the first k principal components of features, as `pca` takes them, and for each source the z of it.
+
+    Sources are as independent as can be; they have no order. UserError where the features vary in fewer than k ways.
+    """
+    z, scores, scale = _components(generator, k, samples, seed)
+    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
+        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
+    with warnings.catch_warnings(action="ignore"):  # of a rotation that still turns a little after so many rounds
+        sources = FastICA(k, whiten="unit-variance", max_iter=500, random_state=seed).fit_transform(
+            (scores * scale)[:, :k].double().numpy()
+        )
+    return unit(torch.from_numpy(sources).T @ (z - z.mean(0)).double()).float()
+
+
+def local_basis(generator: nn.Module, k: int) -> Tensor:
+    """Right singular vectors of the Jacobian at one z, the typical one, largest first, (k, d) (Choi et al. 2022)."""
+    found = _pulled(generator, typical_z(generator)[None].to(device_of(generator)), torch.eye(latent_dim_of(generator)))
+    return _sorted_eigenvectors(found.double().cpu())[:k]
+
+
+def _components(generator: nn.Module, k: int, samples: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random z (N, d), and the first k principal components of their features: scores of unit length (N, k), and their scale (k,)."""
     d, device = latent_dim_of(generator), device_of(generator)
     z = draw_z(generator, samples or max(2048, 8 * d), seed)
     order: list[nn.Module] = []
@@ -121,10 +152,8 @@ def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0)
     x = torch.cat(features)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores, scale, _ = torch.pca_lowrank(x, q=min(k + 8, *x.shape), niter=3)
-    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
-        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
-    return unit((scores[:, :k] * scale[:k]).T @ (z - z.mean(0)))
+        scores, scale, _ = torch.pca_lowrank(x, q=min(k, *x.shape), niter=3)
+    return z, scores, scale
 
 
 def pca_encoded(encoded: Tensor) -> Tensor:

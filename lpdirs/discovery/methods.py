@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,6 +13,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.directions import Directions, DirectionsInfo
+from lpdirs.discovery.motion import MOTIONS, motion, sparse
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.generators import info_of, latent_dim_of, prior_of
 from lpdirs.models.trial import is_differentiable
@@ -23,12 +25,25 @@ METHODS = {
     "sefa": "what the first layer amplifies most, by the paper's equation",
     "sefa-released": "the same with the units of the layer normalised, as its authors released it",
     "jacobian": "what changes most pixels most",
+    "motion": "each motion that the generator has with the least other change, then sparse changes without motion: ours",
+    "sparse": "the Jacobian's, turned so that their changes are sparse (varimax)",
+    "ica": "independent components of features (FastICA)",
+    "local-basis": "the Jacobian's at one z (Local Basis)",
     "random": "chance: a random rotation, or random vectors where K is larger than latent_dim",
     "coordinate": "the axes of z",
     "oracle": "regression of known factors on z, no discovery: where each grows fastest",
     "oracle-alone": "the same with the other factors held still: what a line can reach at most, as far as factors are linear in z",
 }
-AT_MOST_D = ("sefa", "sefa-released", "jacobian", "pca-encoded", "coordinate")  # methods that give at most latent_dim directions
+AT_MOST_D = (
+    "motion",
+    "sparse",
+    "local-basis",
+    "sefa",
+    "sefa-released",
+    "jacobian",
+    "pca-encoded",
+    "coordinate",
+)  # methods that give at most latent_dim directions
 
 
 def discover(
@@ -50,6 +65,7 @@ def discover(
     """
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
+    notes: dict[str, Any] = {}
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
@@ -57,7 +73,7 @@ def discover(
     if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
     frozen = settings is not None and settings.freeze
-    if (method == "jacobian" or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
+    if (method in ("jacobian", "local-basis") or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
         raise UserError(
             f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use pca, "
             f"sefa, random or coordinate"
@@ -80,6 +96,15 @@ def discover(
         matrix = closed_form.sefa(generator, normalised=method == "sefa-released")[:k]
     elif method == "jacobian":
         matrix = closed_form.jacobian(generator, k, seed=seed)
+    elif method == "motion":
+        matrix, share = motion(generator, k, seed=seed)
+        notes["share of the change that is motion"] = dict(zip(MOTIONS, (round(float(part), 3) for part in share), strict=False))
+    elif method == "sparse":
+        matrix = sparse(generator, k, seed=seed)
+    elif method == "ica":
+        matrix = closed_form.ica(generator, k, seed=seed)
+    elif method == "local-basis":
+        matrix = closed_form.local_basis(generator, k)
     elif method == "random":
         matrix = closed_form.random(k, d, seed, orthonormal=k <= d)
     elif method == "coordinate":
@@ -91,5 +116,5 @@ def discover(
         matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
         names = {i: str(name) for i, name in enumerate(table)}
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
-    info = DirectionsInfo(method=method, seed=seed, names=names, prior=prior_of(generator).name, **belongs)
+    info = DirectionsInfo(method=method, seed=seed, names=names, notes=notes, prior=prior_of(generator).name, **belongs)
     return Directions(matrix.cpu(), info)

@@ -26,7 +26,21 @@ RENAMED = {
     "response_steps": "is now called response_shifts",
     "salt": "is gone: the salt is random and lies in ~/.lpdirs/salt; copy that file to have the same pseudonyms elsewhere",
 }
-Computed = Literal["random", "jacobian", "sefa", "sefa-released", "pca", "pca-encoded", "coordinate", "oracle", "oracle-alone"]
+Computed = Literal[
+    "random",
+    "motion",
+    "sparse",
+    "ica",
+    "local-basis",
+    "jacobian",
+    "sefa",
+    "sefa-released",
+    "pca",
+    "pca-encoded",
+    "coordinate",
+    "oracle",
+    "oracle-alone",
+]
 Method = Literal["reconstructor", Computed]
 
 

@@ -40,11 +40,26 @@ def agreement(found, frame):
     return (found * frame.T[: len(found)]).sum(1).abs()
 
 
-@pytest.mark.parametrize("method", ["sefa", "jacobian", "pca"])
+@pytest.mark.parametrize("method", ["sefa", "jacobian", "local-basis", "pca"])
 def test_closed_forms_find_what_was_planted_strongest_first(method):
     generator = Stretched()
     found = discover(generator, method, 4).matrix
     assert agreement(found, generator.frame).min() > (0.97 if method == "pca" else 0.999)
+
+
+def test_sources_and_sparse_changes_are_found_where_all_are_equally_strong():
+    """PCA and the Jacobian cannot tell such directions from any rotation of them."""
+    pictures = nn.functional.one_hot(torch.arange(D).repeat_interleave(6), D).float() @ torch.diag(torch.ones(D))  # each its own pixels
+    frame = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))[0]
+    image = nn.Linear(D, 36, bias=False)
+    image.weight.data = 0.2 * pictures @ frame.T
+    large = nn.Sequential(image, nn.Unflatten(1, (1, 6, 6)), nn.Upsample(scale_factor=4))
+    best = lambda found: (found @ frame).abs().max(1).values
+    assert best(discover(as_generator(large, D), "sparse", D).matrix).min() > 0.99
+    assert best(discover(as_generator(large, D), "jacobian", D).matrix).min() < 0.9
+    image.weight.data = 0.2 * torch.linalg.qr(torch.randn(36, D))[0]
+    axes = discover(as_generator(large, D, prior="uniform"), "ica", D).matrix.abs().max(1).values
+    assert axes.min() > 0.9 and discover(as_generator(large, D, prior="uniform"), "pca", D).matrix.abs().max(1).values.min() < 0.9
 
 
 def test_the_jacobian_is_that_of_torch():

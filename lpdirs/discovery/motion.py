@@ -1,0 +1,132 @@
+"""Directions that do one thing: each motion that the generator has with the least other change, then what changes without moving."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lpdirs.base.errors import UserError
+from lpdirs.base.progress import Progress
+from lpdirs.models.generators import device_of, draw_z, latent_dim_of
+
+MOTIONS = ("to the side", "up or down", "turned", "wider", "taller")
+STEP = 0.25  # of the finite differences, in units of z
+SIDE = 64  # px at most, at which changes are looked at
+ROWS = 20_000  # pixels of all images together, over which the rotation is sought
+RIDGE = 0.1  # of the least other change, relative to its mean over all directions
+
+
+@torch.no_grad()
+def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """k directions (k, d), and how much of what each of them changes is motion, (k,), 0 to 1. No labels, no measures, no training.
+
+    At `samples` random z the image's change along each axis of z is taken apart into what five motions of the picture would do, by
+    least squares of the change on the gradient (the brightness constancy of Horn and Schunck 1981; that latent spaces hold such motions:
+    Jahanian et al. 2020, Plumerault et al. 2020), and a rest. The motions are to the side, up or down, a turn, and wider and taller around
+    the middle of what is brighter than the darkest grey.
+
+    The first five directions are, for each motion, that in which it grows by one, the four others hold still on average, and the rest
+    changes least: M^-1 W^T (W M^-1 W^T)^-1, where W (5, d) is the mean motion and M (d, d) the mean square of the rest. Then come those
+    that move nothing on average and change most, turned among themselves so that their changes are sparse over z and over space (varimax).
+
+    By finite differences: 2 d images for each z, and no gradients are needed. A motion that the generator does not have gives a direction
+    that means nothing: little of what it changes is motion. UserError for images too small to move, or of volumes.
+    """
+    d = latent_dim_of(generator)
+    rng = torch.Generator().manual_seed(seed)
+    square, by_motion, mean = torch.zeros(3, d, d, dtype=torch.float64).unbind()
+    mean, rows = mean[: len(MOTIONS)], []
+    for image, change in _changes(generator, samples, rng):
+        fields = _fields(image)
+        gram = fields.T @ fields
+        gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(MOTIONS))
+        found = torch.linalg.solve(gram, fields.T @ change) if gram.diagonal().min() > 0 else torch.zeros(len(MOTIONS), d).double()
+        rest = change - fields @ found
+        mean += found / samples
+        square += rest.T @ rest / samples
+        by_motion += (fields @ found).T @ (fields @ found) / samples
+        rows.append(_some(rest, samples, rng))
+    inverse = torch.linalg.inv(square + RIDGE * square.diagonal().mean() * torch.eye(d))
+    pure = torch.linalg.lstsq(mean @ inverse @ mean.T, mean @ inverse).solution
+    still = torch.linalg.svd(mean)[2][len(MOTIONS) :]  # (d - 5, d)
+    values, vectors = torch.linalg.eigh(still @ square @ still.T)
+    basis = (still.T @ vectors.flip(1))[:, : max(k - len(MOTIONS), 0)]  # (d, k - 5), most change first
+    changes = torch.cat(rows) @ basis
+    turned = basis @ varimax(changes / changes.norm(dim=0).mean().clamp(min=1e-30)) if k > len(MOTIONS) + 1 else basis
+    size = (torch.cat(rows) @ turned).norm(dim=0)
+    directions = torch.cat([pure, turned.T[size.argsort(descending=True)]])[:k]
+    lengths = directions.norm(dim=1, keepdim=True)
+    if (lengths == 0).any():
+        raise UserError("motion finds nothing in these images that moves: use jacobian or pca")
+    part, rest = (((directions @ matrix) * directions).sum(1) for matrix in (by_motion, square))
+    return (directions / lengths).float(), (part / (part + rest)).float()
+
+
+@torch.no_grad()
+def sparse(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> Tensor:
+    """The k directions that change most pixels most, as the Jacobian's, turned among themselves so that their changes are sparse, (k, d).
+
+    Varimax over the changes at all z and pixels, as `motion` does with what does not move. Most change first.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    square, rows = torch.zeros(latent_dim_of(generator), latent_dim_of(generator), dtype=torch.float64), []
+    for _, change in _changes(generator, samples, rng):
+        square += change.T @ change / samples
+        rows.append(_some(change, samples, rng))
+    basis = torch.linalg.eigh(square)[1].flip(1)[:, :k]
+    changes = torch.cat(rows) @ basis
+    turned = varimax(changes / changes.norm(dim=0).mean().clamp(min=1e-30))
+    order = (changes @ turned).norm(dim=0).argsort(descending=True)
+    return (basis @ turned).T[order].float()
+
+
+def _changes(generator: nn.Module, samples: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """At each random z the image (1, H, W) and its change along each axis of z, (pixels, d), by central differences."""
+    d, device, bar = latent_dim_of(generator), device_of(generator), Progress("taking changes apart")
+    steps = STEP * torch.eye(d)
+    for i, at in enumerate(draw_z(generator, samples, rng)):
+        image = _small(generator(at[None].to(device)).cpu())
+        pairs = [_small(generator(part.to(device)).cpu()) for part in torch.cat([at + steps, at - steps]).split(64)]
+        up, down = torch.cat(pairs).chunk(2)
+        yield image, ((up - down) / (2 * STEP)).flatten(1).T.double()
+        bar(i + 1, samples)
+
+
+def _some(changes: Tensor, samples: int, rng: torch.Generator) -> Tensor:
+    """As many rows of one image's changes as it takes for ROWS of all."""
+    return changes[torch.randperm(len(changes), generator=rng)[: max(ROWS // samples, 1)]]
+
+
+def varimax(loadings: Tensor, turns: int = 200) -> Tensor:
+    """The rotation (k, k) that makes loadings (n, k) @ rotation sparse: Kaiser's varimax (1958), by singular values (Horst 1965)."""
+    n, k = loadings.shape
+    rotation, last = torch.eye(k, dtype=loadings.dtype), 0.0
+    for _ in range(turns):
+        turned = loadings @ rotation
+        left, values, right = torch.linalg.svd(loadings.T @ (turned**3 - turned * turned.square().mean(0)))
+        rotation = left @ right
+        if values.sum() <= last * (1 + 1e-6):
+            break
+        last = float(values.sum())
+    return rotation
+
+
+def _small(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) as (B, H', W'), their channels averaged, at most SIDE px a side."""
+    if images.ndim != 4 or min(images.shape[-2:]) < 8:
+        raise UserError(f"motion is of images of at least 8 px a side, (B, C, H, W), not {tuple(images.shape)}: use jacobian or pca")
+    times = -(-max(images.shape[-2:]) // SIDE)
+    return F.avg_pool2d(images.mean(1, keepdim=True), times)[:, 0]
+
+
+def _fields(image: Tensor) -> Tensor:
+    """What one image (1, H, W) would change by if it moved by one unit of each of MOTIONS, (pixels, 5); a unit is half a side, or 1 rad."""
+    picture = image[0].double()
+    down, side = torch.gradient(picture)
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in picture.shape), indexing="ij")
+    mass = picture - picture.min()
+    total, half = mass.sum().clamp(min=1e-12), max(picture.shape) / 2
+    x, y = (x - (mass * x).sum() / total) / half, (y - (mass * y).sum() / total) / half
+    change = (side, down, x * down - y * side, x * side, y * down)
+    return -half * torch.stack([part.flatten() for part in change], 1)

@@ -1,0 +1,105 @@
+"""Directions of one motion each, on a picture that is known to move."""
+
+import pytest
+import torch
+from torch import nn
+
+from lpdirs.base.errors import UserError
+from lpdirs.discovery.methods import discover
+from lpdirs.discovery.motion import MOTIONS, motion, varimax
+
+D = 8
+
+
+class Moving(nn.Module):
+    """Two blobs on a slanted bar, moved by five mixed parameters; a sixth and seventh brighten one blob each, an eighth does nothing."""
+
+    latent_dim = D
+
+    def __init__(self, size=48, channels=1, mixed=True, moves=True):
+        super().__init__()
+        torch.manual_seed(5)
+        self.size, self.channels, self.moves = size, channels, moves
+        self.register_buffer(
+            "mix", torch.linalg.qr(torch.randn(D, D))[0] @ torch.diag(torch.linspace(1.5, 0.7, D)) if mixed else torch.eye(D)
+        )
+
+    def forward(self, z):
+        p = 0.08 * (z @ self.mix.T)
+        at = torch.linspace(-1, 1, self.size)
+        y, x = torch.meshgrid(at, at, indexing="ij")
+        tx, ty, turn, wide, tall = ((p[:, i, None, None] if self.moves else 0 * p[:, 0, None, None]) for i in range(5))
+        x, y = x - tx, y - ty
+        x, y = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
+        x, y = x / wide.exp(), y / tall.exp()
+        blob = lambda a, b: torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.02)
+        body = torch.sigmoid((0.5 - (x / 1.2) ** 2 - (y / 0.8) ** 2) * 20)
+        image = body * (1 + p[:, 5, None, None] * 2 * blob(0.35, 0.0) + p[:, 6, None, None] * 2 * blob(-0.35, 0.0)) + 0.5 * blob(0.0, 0.3)
+        return (1.2 * image - 1)[:, None].expand(-1, self.channels, -1, -1)
+
+
+class Still(nn.Module):
+    """The same picture for every z."""
+
+    latent_dim = D
+
+    def forward(self, z):
+        return torch.zeros(len(z), 1, 16, 16)
+
+
+def alone(generator, directions):
+    """How much of each direction's effect on the parameters (K, 8) is its largest."""
+    effects = (directions @ generator.mix.T).abs()
+    return effects.max(1).values / effects.sum(1), effects.argmax(1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_motion_is_found_and_moves_nothing_else(channels):
+    generator = Moving(channels=channels)
+    directions, moving = motion(generator, 7)
+    share, which = alone(generator, directions)
+    assert which[:5].tolist() == [0, 1, 2, 3, 4], "in the order of MOTIONS"
+    assert share[:5].min() > 0.65 and share[:5].mean() > 0.8 and moving[:5].min() > 0.5 > moving[5:].max()
+    assert sorted(which[5:].tolist()) == [5, 6] and share[5:].min() > 0.65, "what changes without moving comes after, each place on its own"
+
+
+def test_directions_that_were_not_taken_apart_move_several_things():
+    generator = Moving()
+    for method in ("jacobian", "pca"):
+        share, _ = alone(generator, discover(generator, method, 5).matrix)
+        assert share.mean() < 0.6, "so that the test above is one that can fail"
+
+
+def test_the_sign_is_that_of_the_motion():
+    """A positive shift moves to the right and down, turns as the hands of a clock do, and makes wider and taller."""
+    generator = Moving(mixed=False)
+    directions, _ = motion(generator, 5)
+    assert (directions.diagonal() > 0.8).all()
+
+
+def test_where_nothing_moves_little_of_the_change_is_motion():
+    assert motion(Moving(moves=False), 5)[1].max() < 0.3
+    with pytest.raises(UserError, match="nothing .* that moves"):
+        motion(Still(), 7)
+
+
+def test_no_gradients_are_needed():
+    class Rounded(Moving):
+        def forward(self, z):
+            return (super().forward(z) * 127).round() / 127
+
+    share, which = alone(Moving(), motion(Rounded(), 5)[0])
+    assert which.tolist() == [0, 1, 2, 3, 4] and share.min() > 0.6
+
+
+def test_what_was_found_of_the_motions_is_noted():
+    found = discover(Moving(), "motion", 5)
+    assert list(found.info.notes["share of the change that is motion"]) == list(MOTIONS)
+
+
+def test_varimax_finds_the_sparse_axes():
+    rng = torch.Generator().manual_seed(0)
+    sparse = torch.randn(4000, 5, generator=rng, dtype=torch.float64) * (torch.rand(4000, 5, generator=rng) < 0.1)
+    frame = torch.linalg.qr(torch.randn(5, 5, generator=rng, dtype=torch.float64))[0]
+    found = frame @ varimax(sparse @ frame)
+    assert (found.abs().max(0).values > 0.99).all()
