@@ -15,8 +15,9 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import fingerprint
 from lpdirs.runs.models import check_belongs, directions_files, generator_of, measures_of, open_generator, weights_of
-from lpdirs.runs.search import chance_of
+from lpdirs.runs.search import chance_of, codes_of
 from lpdirs.runs.stage import open_run
+from lpdirs.scores.chance import against
 from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, counts, score
@@ -61,6 +62,7 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         row |= {
             f"{factor}_{name}": float(value) for factor, values in placed.iterrows() for name, value in values.items() if name in CHANCE
         }
+        row |= against(row, codes_of(open_run(run), generator, measures, len(directions)))
         row["beyond_chance"] = int(((placed["r_holm"] <= 0.05) | (placed["selectivity_holm"] <= 0.05)).sum())
         known = {"rca_cotrained": directions.info.cotrained_accuracy}
         content = which | known | row

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from pathlib import Path
 
+import pandas as pd
 from torch import Tensor, nn
 
 from lpdirs.base.code import fingerprint_of_code
-from lpdirs.base.files import alone
+from lpdirs.base.files import alone, write_atomic
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery
@@ -17,7 +19,8 @@ from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.runs.models import GENERATORS, measures_of
 from lpdirs.runs.stage import Stage
-from lpdirs.scores.chance import Chance, open_chance, random_sets
+from lpdirs.scores.chance import Chance, open_chance, random_codes, random_sets
+from lpdirs.scores.score import SAMPLES
 
 CHANCE = "import lpdirs.scores.chance, lpdirs.measures.thorax, lpdirs.measures.moments"
 
@@ -55,11 +58,26 @@ def chance_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) ->
     s = stage.settings.analysis
     samples = min(32, s.response_samples)
     seen = measures.sample(generator, 16)[1].round(6).to_csv()  # what is measured, and by which function
-    known = [info_of(generator).fingerprint, k, samples, s.response_shifts, seen, fingerprint_of_code(CHANCE)]
-    name = hashlib.sha256(json.dumps(known, default=list).encode()).hexdigest()[:12]
-    path = stage.folder / "directions" / "chance" / f"{info_of(generator).name}-{k}-{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _kept(stage, generator, str(k), [samples, s.response_shifts, seen, fingerprint_of_code(CHANCE)])
     with alone(path.parent):  # searches side by side on one generator wait for the first
         if not path.exists():
             random_sets(generator, measures, k, shifts=s.response_shifts, samples=samples).save(path)
     return open_chance(path, k)
+
+
+def codes_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) -> pd.DataFrame:
+    """What random sets of k reach by MIG, SAP and DCI on a generator of the run, kept beside what `chance_of` keeps."""
+    path = _kept(stage, generator, f"{k}-codes", [fingerprint_of_code("import lpdirs.scores.chance, lpdirs.measures.thorax")])
+    with alone(path.parent):
+        if not path.exists():
+            table = random_codes(measures.sample(generator, SAMPLES, 10_000), k)
+            write_atomic(path, lambda partial: table.to_csv(partial, index=False))
+    return pd.read_csv(path)
+
+
+def _kept(stage: Stage, generator: nn.Module, what: str, known: list) -> Path:
+    about = [info_of(generator).fingerprint, what, *known]
+    name = hashlib.sha256(json.dumps(about, default=list).encode()).hexdigest()[:12]
+    path = stage.folder / "directions" / "chance" / f"{info_of(generator).name}-{what}-{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

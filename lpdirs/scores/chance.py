@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
+from lpdirs.base.progress import Progress
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import latent_dim_of
+from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.intervals import holm
 from lpdirs.scores.naming import Rules, earned, main_factors
 from lpdirs.scores.response import best_directions, respond
@@ -104,6 +106,28 @@ def random_sets(
     matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
     table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)
     return Chance(table, _sets(len(table["direction"].unique()), k, sets, seed), samples, tuple(shifts))
+
+
+def random_codes(sample: tuple[Tensor, pd.DataFrame], k: int, sets: int = 100, seed: int = 0) -> pd.DataFrame:
+    """What random sets of k reach by the scores of `one_to_one` (MIG, SAP, DCI) on a sample, `Measures.sample`: a row a set."""
+    z, factors = sample
+    d, bar, rows = z.shape[1], Progress("scoring random sets"), []
+    for i in range(sets):
+        matrix = random(k, d, 7_000_003 * (seed + 1) + i, orthonormal=k <= d)
+        rows.append(one_to_one((z @ matrix.T).numpy(), factors, seed))
+        bar(i + 1, sets)
+    return pd.DataFrame(rows)
+
+
+def against(values: dict[str, float], band: pd.DataFrame) -> dict[str, float]:
+    """Scores in the band of random sets: for each its `_chance` (median of random sets), `_z` (in their SDs from their mean) and `_p`."""
+    row: dict[str, float] = {}
+    for name in band.columns.intersection(list(values)):
+        random_ones = band[name].to_numpy()
+        row[f"{name}_chance"] = float(np.median(random_ones))
+        row[f"{name}_z"] = float((values[name] - random_ones.mean()) / random_ones.std(ddof=1))
+        row[f"{name}_p"] = float((np.sum(random_ones >= values[name]) + 1) / (len(random_ones) + 1))
+    return row
 
 
 def open_chance(path: Path, k: int, seed: int = 0, sets: int = 1000) -> Chance:

@@ -8,7 +8,8 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.discovery.closed_form import random
-from lpdirs.scores.chance import random_sets
+from lpdirs.scores.chance import against, random_codes, random_sets
+from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.naming import earned, main_factors
 
 D = 6
@@ -62,3 +63,14 @@ def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_amon
 def test_every_set_has_directions_of_its_own_where_enough_are_measured(generator):
     band = random_sets(generator, MEASURES, 3, sets=5)
     assert sorted(band.sets.ravel()) == list(range(15)) and band.best()["r"].shape == (5, 3)
+
+
+def test_random_codes_hold_random_sets_and_not_the_axes():
+    """Of factors that are axes of z the axes have the best codes; one random set in a hundred is at the end of its own band."""
+    z = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    factors = pd.DataFrame(z[:, :4].numpy(), columns=list("abcd"))
+    band = random_codes((z, factors), 8, sets=20)
+    axes = against(one_to_one(z.numpy(), factors), band)
+    assert all(axes[f"{name}_z"] > 3 and axes[f"{name}_p"] == 1 / 21 for name in ("mig", "sap", "dci_forest_disentanglement"))
+    another = random_codes((z, factors), 8, sets=1, seed=1).iloc[0].to_dict()
+    assert all(abs(against(another, band)[f"{name}_z"]) < 4 for name in band if not name.endswith("informativeness"))

@@ -1,0 +1,210 @@
+"""The models of real chest CT in outputs/reference/chest: judged on held-out patients, directions placed against chance, figures.
+
+python -m tests.chest FOLDER DATA      FOLDER holds gan0..2 and vae0..2 (.safetensors) and directions/, DATA the data set of chest_ct
+
+What is in outputs/reference/chest already is not done again: delete a table to have it made anew.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import ks_2samp
+from torch import nn
+
+import lpdirs as lp
+from lpdirs.base.files import read_json
+from lpdirs.data.store import Slices, open_dataset, to_hu
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import Measures
+from lpdirs.measures.thorax import UNITS
+from lpdirs.measures.zposition import fit_z, known_z
+from lpdirs.models.files import load_generator, load_model
+from lpdirs.models.generators import draw_z, generate, info_of, typical_z
+from lpdirs.models.training import encode
+from lpdirs.scores import third_dimension as third
+from lpdirs.scores.chance import Chance, open_chance, random_sets
+from lpdirs.scores.inversion import invert, invert_by_encoder
+from lpdirs.scores.realism import features, kernel_distance, neighbours
+from lpdirs.scores.response import best_directions, respond
+from lpdirs.show.marking import save_figure
+from lpdirs.show.plots import contact_sheet, film_strips, set_style, shift_heads, strip
+from tests.notebooks.refresh import ROOT
+
+OUT = ROOT / "outputs" / "reference" / "chest"
+SHIPPED = {"gan": "gan0", "vae": "vae2"}
+FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
+COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
+SAMPLES, K = 24, 32
+
+
+def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table at `path`, made where it is not there."""
+    if not path.exists():
+        began = time.time()
+        table = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, float_format="%.5g")
+        print(f"{path.relative_to(OUT)}: {time.time() - began:.0f} s", flush=True)
+    return pd.read_csv(path)
+
+
+def quality(models: Path, train: Slices, test: Slices, measures: Measures, n: int = 500) -> pd.DataFrame:
+    """Each training, and training slices in its place, against held-out patients: a row each."""
+    extract, real, every = features(), test.tensor(), train.tensor()
+    window, held, known = test.window, extract(real), measures(real)
+    some = train.tensor(np.random.default_rng(0).permutation(len(train))[:400])
+
+    def judged(name: str, x: torch.Tensor, **more: float) -> dict:
+        found, (distance, error) = measures(x), kernel_distance(extract(x), held)
+        away = {f"KS {f}": ks_2samp(found[f].dropna(), known[f].dropna()).statistic for f in known}
+        lost = {f"lost {f}": found[f].isna().mean() for f in known}
+        return {"model": name, "KID": distance, "KID_error": error} | more | away | lost
+
+    rows = [judged("training slices", some), {"model": "held-out slices"} | {f"lost {f}": known[f].isna().mean() for f in known}]
+    for path in sorted(models.glob("*.safetensors")):
+        x = generate(load_generator(path), draw_z(load_generator(path), n, 7))
+        near = neighbours(x, every, real, window)
+        rows.append(judged(path.stem, x, copied=near.copied, ratio=near.ratio))
+    return pd.DataFrame(rows)
+
+
+def put_back(train: Slices, test: Slices) -> pd.DataFrame:
+    """Held-out and training slices in the models' latent spaces: error in HU and SSIM, a row a slice."""
+    rows, vae, gan = [], load_model(OUT / FILES["vae"])[0], load_generator(OUT / FILES["gan"])
+    for split, slices in (("training", train), ("held out", test)):
+        x = slices.tensor(np.linspace(0, len(slices) - 1, 250).astype(int))
+        found = {"encoder": invert_by_encoder(vae, x, slices.window), "optimisation": invert(gan, x[::25], slices.window, 150, 2)}
+        for how, each in found.items():
+            rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def chance(name: str, generator: nn.Module, measures: Measures) -> Chance:
+    path = OUT / "directions" / "chance" / f"{name}-{K}.csv"
+    if not path.exists():
+        began = time.time()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        random_sets(generator, measures, K, samples=SAMPLES).save(path)
+        print(f"chance {name}: {time.time() - began:.0f} s", flush=True)
+    return open_chance(path, K)
+
+
+def searched(models: Path, name: str, generator: nn.Module) -> dict[str, Directions]:
+    """All sets of K = 32: those computed now, and those found before in `models`/directions."""
+    sets = {}
+    for method in COMPUTED:
+        path = OUT / "directions" / f"{name}-{method}{K}" / "directions.safetensors"
+        if not path.exists():
+            began = time.time()
+            lp.discover(generator, method, K).save(path)
+            print(f"{name} {method}: {time.time() - began:.0f} s", flush=True)
+        sets[f"{method}{K}"] = Directions.load(path)
+    for path in sorted((models / "directions").glob(f"{SHIPPED[name]}-*-{K}/directions.safetensors")):
+        _, reconstructor, basis, _ = path.parent.name.split("-")
+        label = f"{basis}{K}-{reconstructor}"
+        mine = OUT / "directions" / f"{name}-{label}" / "directions.safetensors"
+        if not mine.exists():
+            Directions.load(path).with_info(generator=name, generator_fingerprint=info_of(generator).fingerprint).save(mine)
+        sets[label] = Directions.load(mine)
+    return sets
+
+
+def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measures: Measures) -> pd.DataFrame:
+    """Each set's best direction of each factor against chance, and how many earn a name."""
+    band, parts = chance(name, generator, measures), []
+    rules = band.rules()
+    for label, directions in sets.items():
+        folder = OUT / "directions" / f"{name}-{label}"
+        if not (folder / "responses.csv").exists():
+            answers = respond(generator, directions, measures, samples=48)
+            table = answers.table()
+            best = best_directions(table).dropna(subset=["direction"])
+            named = lp.name(generator, directions, answers, measures, rules)
+            named.with_info(best_for={int(row.direction): str(factor) for factor, row in best.iterrows()}).save(
+                folder / "directions.safetensors"
+            )
+            table.to_csv(folder / "responses.csv", index=False, float_format="%.5g")
+        table, directions = pd.read_csv(folder / "responses.csv"), Directions.load(folder / "directions.safetensors")
+        where = once(folder / "chance.csv", lambda d=directions: band.place(generator, d, measures).rename_axis("factor").reset_index())
+        best = best_directions(table)
+        where = where.set_index("factor")
+        for column in ("slope", "missing", "sign_consistency", "r_low", "r_high", "selectivity_low", "selectivity_high"):
+            where[column] = best[column]
+        where["r"], where["selectivity"], where["direction"] = best["r"], best["selectivity"], best["direction"]
+        parts.append(where.reset_index().assign(set=label, names=len(directions.info.names)))
+    return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
+
+
+def walks(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
+    """Slices 10 to 60 mm away, predicted by the VAE from one slice of a held-out patient, in HU."""
+    vae = load_model(OUT / FILES["vae"])[0]
+    pairs = third.pairs_of(test, (10, 20, 40, 60), starts=4)
+    latent = lambda rows: encode(vae, test.tensor(rows))[0]
+    inside, level = encode(vae, train.tensor())[0], known_z(train.table)
+    curved = third.fit_path(inside, level, train.table["patient"].to_numpy())
+    straight = third.fit_path(inside, level, train.table["patient"].to_numpy(), knots=2)
+    turned = torch.randn(inside.shape[1], generator=torch.Generator().manual_seed(0))
+    turned *= torch.linalg.norm(torch.from_numpy(straight.weight[1] - straight.weight[0])) / turned.norm()
+    start, end = (lambda p: p["start"].to_numpy(int)), (lambda p: p["end"].to_numpy(int))
+    along = lambda path: lambda p: generate(vae.decoder, path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
+    far = lambda p: torch.from_numpy((p["z_end"] - p["z_start"]).to_numpy()).float()[:, None]
+    methods = {
+        "staying put": lambda p: test.tensor(start(p)),
+        "its own reconstruction, staying put": lambda p: generate(vae.decoder, latent(start(p))),
+        "curved path": along(curved),
+        "straight direction": along(straight),
+        "random direction": lambda p: generate(vae.decoder, latent(start(p)) + far(p) * turned),
+        "mean slice of the level": lambda p: third.mean_slices(train, p["z_end"].to_numpy()),
+        "reconstruction of the truth (floor)": lambda p: generate(vae.decoder, latent(end(p))),
+    }
+    return third.predictions(test, pairs, methods, measures)
+
+
+def figures(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display) -> None:
+    words = {"gan": "GAN", "vae": "VAE"}[name]
+    x = generate(generator, draw_z(generator, 64, 1))[:, 0].numpy()
+    save_figure(contact_sheet(display.value(x), 16, f"64 samples of the {words}, not selected"), OUT / f"samples_{name}.png", dpi=110)
+    rows = table[(table["set"] == f"motion{K}")].set_index("factor")
+    factors = [f for f in ("rotation", "breast", "thickness", "y_position", "z_position") if np.isfinite(rows["r"].get(f, np.nan))]
+    shifts = (-4, -2, 0, 2, 4)
+    start = typical_z(generator)
+    pictures = [strip(generator, sets[f"motion{K}"], start, int(rows["direction"][f]), shifts) for f in factors]
+    titles = [f"{f.replace('_', '-')}\n{rows['slope'][f]:+.2g} {UNITS[f]}, r {rows['r'][f]:+.2f}" for f in factors]
+    title = f"{words} of real chest CT: the paper's five factors, each by its best direction of motion{K}"
+    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"best_{name}.png", dpi=130)
+
+
+def main(models: Path, data: Path) -> None:
+    set_style()
+    train, test = (open_dataset(data, split) for split in ("train", "test"))
+    about = read_json(data / "dataset.json")
+    z = fit_z(train, test)
+    display = lp.Display(tuple(about["window"]))
+    for name, training in SHIPPED.items():
+        path = OUT / FILES[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((models / f"{training}.safetensors").read_bytes())
+    measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
+    once(OUT / "quality.csv", lambda: quality(models, train, test, measures))
+    once(OUT / "third_dimension.csv", lambda: walks(train, test, measures))
+    tables = []
+    for name in SHIPPED:
+        generator = load_generator(OUT / FILES[name])
+        sets = searched(models, name, generator)
+        tables.append(placed(name, sets, generator, measures))
+        figures(name, generator, sets, tables[-1], display)
+        pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
+    once(OUT / "inversion.csv", lambda: put_back(train, test))
+    known = {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
+    level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
+    (OUT / "summary.json").write_text(json.dumps({"data": known, "z": level, "HU": to_hu(1.0, tuple(about["window"]))}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
