@@ -122,7 +122,7 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
     for label, directions in sets.items():
         folder = OUT / "directions" / f"{name}-{label}"
         if not (folder / "responses.csv").exists():
-            answers = respond(generator, directions, measures, samples=48)
+            answers = respond(generator, directions, measures, band.shifts, band.samples)
             table = answers.table()
             best = best_directions(table).dropna(subset=["direction"])
             named = lp.name(generator, directions, answers, measures, rules)
@@ -131,12 +131,15 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
             )
             table.to_csv(folder / "responses.csv", index=False, float_format="%.5g")
         table, directions = pd.read_csv(folder / "responses.csv"), Directions.load(folder / "directions.safetensors")
-        where = once(folder / "chance.csv", lambda d=directions: band.place(generator, d, measures).rename_axis("factor").reset_index())
+        where = once(
+            folder / "chance.csv",
+            lambda d=directions, t=table: band.place(generator, d, measures, table=t).rename_axis("factor").reset_index(),
+        )
         best = best_directions(table)
         where = where.set_index("factor")
         for column in ("slope", "missing", "sign_consistency", "r_low", "r_high", "selectivity_low", "selectivity_high"):
             where[column] = best[column]
-        where["r"], where["selectivity"], where["direction"] = best["r"], best["selectivity"], best["direction"]
+        where["r"] = best["r"]
         parts.append(where.reset_index().assign(set=label, names=len(directions.info.names)))
     return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
 

@@ -63,14 +63,17 @@ class Chance:
         met = main["selectivity"][earned(main, replace(rules, selectivity=0.0))]
         return replace(rules, selectivity=float(np.nextafter(met.max(), 1)) if len(met) else 0.0)
 
-    def place(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
+    def place(
+        self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0, table: pd.DataFrame | None = None
+    ) -> pd.DataFrame:
         """Each factor's best direction of a set against chance, a row a factor.
 
         `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
         mean, `_p` the share of random sets that reach it (at least 1 / (S + 1)), and `_holm` that after correction for all factors of the
-        table. All are measured as the random ones were.
+        table. All are measured as the random ones were; `table` is Responses.table() where that has been done already.
         """
-        table = respond(generator, directions, measures, self.shifts, self.samples, seed).table(seed)
+        if table is None:
+            table = respond(generator, directions, measures, self.shifts, self.samples, seed).table(seed)
         found, columns = best_directions(table), dict[str, pd.Series]()
         for name, band in self.best().items():
             value = found[name].abs().reindex(band.columns)

@@ -1,0 +1,66 @@
+"""All methods on many generators, into outputs/reference/methods/judged.csv: what each factor's best direction does, and the time.
+
+python -m tests.judge CHEST PHANTOM DATA_CHEST DATA_PHANTOM [--methods motion pca ...]
+
+The first two are folders of generators (gan0.safetensors, vae1.safetensors, ...), the others the data sets that they learned. A row that
+is there is not made again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import lpdirs as lp
+from lpdirs.base.files import read_json
+from lpdirs.data.store import open_dataset
+from lpdirs.discovery.methods import discover
+from lpdirs.measures.zposition import fit_z
+from lpdirs.models.files import load_generator
+from lpdirs.scores.response import best_directions
+from tests.notebooks.refresh import ROOT
+
+OUT = ROOT / "outputs" / "reference" / "methods" / "judged.csv"
+METHODS = ("motion", "jacobian", "sparse", "local-basis", "pca", "ica", "sefa", "sefa-released", "random", "oracle-alone", "reconstructor")
+K, SAMPLES = 32, 24
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("chest", "phantom", "data_chest", "data_phantom"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    given = parser.parse_args()
+    rows = pd.read_csv(OUT).to_dict("records") if OUT.exists() else []
+    for kind, models, data in (("phantom", given.phantom, given.data_phantom), ("chest", given.chest, given.data_chest)):
+        about = read_json(data / "dataset.json")
+        measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], fit_z(*(open_dataset(data, split) for split in ("train", "test"))))
+        for path in sorted(models.glob("*.safetensors")):
+            generator = load_generator(path)
+            for method in given.methods:
+                known = {"data": kind, "model": path.stem[:3], "training": int(path.stem[3:]), "method": method}
+                if any(all(row[key] == value for key, value in known.items()) for row in rows):
+                    continue
+                if method == "reconstructor" and kind == "chest":
+                    continue  # hours on a CPU: outputs/reference/chest has those that were found on a GPU
+                began = time.time()
+                factors = measures.sample(generator, 1024, 5) if method == "oracle-alone" else None
+                began = began if factors is None else time.time()
+                directions = discover(generator, method, K, known=factors)
+                seconds = time.time() - began
+                best = best_directions(lp.respond(generator, directions, measures, samples=SAMPLES).table(resamples=50))
+                for factor, row in best.iterrows():
+                    found = {"r": abs(row["r"]), "selectivity": row["selectivity"], "slope": row["slope"]}
+                    rows.append(
+                        known | {"factor": factor, "seconds": round(seconds, 1)} | {k: round(float(v), 4) for k, v in found.items()}
+                    )
+                OUT.parent.mkdir(parents=True, exist_ok=True)
+                pd.DataFrame(rows).to_csv(OUT, index=False)
+                print(*known.values(), f"{seconds:.0f} s, mean selectivity {best['selectivity'].mean():.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(torch.get_num_threads())
+    main()
