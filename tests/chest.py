@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -35,12 +36,18 @@ from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.marking import save_figure
 from lpdirs.show.plots import contact_sheet, film_strips, set_style, shift_heads, strip
 from tests.notebooks.refresh import ROOT
+from tests.release import copy_slices
 
 OUT = ROOT / "outputs" / "reference" / "chest"
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES, K = 24, 32
+MODELS = {"gan": "GAN", "vae": "VAE"}
+WORDS = {
+    "rotation": "body rotation", "breast": "breast size", "thickness": "body thickness", "y_position": "y-position",
+    "z_position": "z-position", "x_position": "x-position", "width": "body width",
+}  # fmt: skip
 
 
 def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -170,17 +177,68 @@ def walks(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
 
 
 def figures(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display) -> None:
-    words = {"gan": "GAN", "vae": "VAE"}[name]
+    words = MODELS[name]
     x = generate(generator, draw_z(generator, 64, 1))[:, 0].numpy()
     save_figure(contact_sheet(display.value(x), 16, f"64 samples of the {words}, not selected"), OUT / f"samples_{name}.png", dpi=110)
-    rows = table[(table["set"] == f"motion{K}")].set_index("factor")
-    factors = [f for f in ("rotation", "breast", "thickness", "y_position", "z_position") if np.isfinite(rows["r"].get(f, np.nan))]
-    shifts = (-4, -2, 0, 2, 4)
-    start = typical_z(generator)
-    pictures = [strip(generator, sets[f"motion{K}"], start, int(rows["direction"][f]), shifts) for f in factors]
-    titles = [f"{f.replace('_', '-')}\n{rows['slope'][f]:+.2g} {UNITS[f]}, r {rows['r'][f]:+.2f}" for f in factors]
-    title = f"{words} of real chest CT: the paper's five factors, each by its best direction of motion{K}"
-    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"best_{name}.png", dpi=130)
+    rows = table[table["set"] == f"unit{K}-lenet"].set_index("factor")
+    factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["r"][factor])]
+    shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)
+    pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
+    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}, r {rows['r'][f]:+.2f}" for f in factors]
+    title = f"{words} of real chest CT: each factor by the best of {K} directions of the paper's method"
+    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"paper_{name}.png", dpi=144)
+
+
+def front(parts: dict[str, tuple], display: lp.Display) -> None:
+    """The paper's five factors in both models, a row each, and what a unit of shift does to each."""
+    shifts, low, high = (-4, -2, 0, 2, 4), *display.grey
+    factors = ("rotation", "breast", "thickness", "y_position", "z_position")
+    fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 7.6), width_ratios=[1] * 5 + [0.25] + [1] * 5)
+    for block, (name, (generator, sets, table)) in enumerate(parts.items()):
+        rows, start = table[table["set"] == f"motion{K}"].set_index("factor"), typical_z(generator)
+        for i, factor in enumerate(factors):
+            row = rows.loc[factor]
+            sign = 1 if row["slope"] > 0 else -1
+            drawn = strip(generator, sets[f"motion{K}"], start, int(row["direction"]), [sign * shift for shift in shifts])
+            for j, picture in enumerate(drawn):
+                ax = axes[i, 6 * block + j]
+                image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+                if i == 0:
+                    ax.set_title(f"{shifts[j]:+d}" if shifts[j] else "0", fontsize=9)
+            said = f"{abs(row['slope']):.2g} {UNITS[factor]} a unit of shift, |r| {abs(row['r']):.2f}, selectivity {row['selectivity']:.2f}"
+            axes[i, 6 * block + 2].text(0.5, -0.03, said, transform=axes[i, 6 * block + 2].transAxes, ha="center", va="top", fontsize=8)
+            if block == 0:
+                axes[i, 0].text(-0.08, 0.5, WORDS[factor], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
+        axes[0, 6 * block + 2].text(0.5, 1.22, MODELS[name], transform=axes[0, 6 * block + 2].transAxes, ha="center", fontsize=12)
+    for ax in axes.flat:
+        ax.axis("off")
+    fig.subplots_adjust(left=0.085, right=0.93, top=0.93, bottom=0.03, wspace=0.03, hspace=0.13)
+    fig.colorbar(image, cax=fig.add_axes((0.945, 0.25, 0.01, 0.5)), label="HU")
+    save_figure(fig, OUT / "directions.png", dpi=144)
+
+
+def results(table: pd.DataFrame) -> None:
+    """Selectivity of each factor's best direction: motion, the paper's method, and the band of random sets."""
+    shown = {
+        f"motion{K}": ("motion", "C3", "D"),
+        f"unit{K}-lenet": ("the paper's (LeNet)", "C0", "o"),
+        f"jacobian{K}": ("Jacobian", "C2", "s"),
+    }
+    factors = list(WORDS)
+    fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    for ax, (name, words) in zip(axes, MODELS.items(), strict=True):
+        band = open_chance(OUT / "directions" / "chance" / f"{name}-{K}.csv", K).best()["selectivity"]
+        low, middle, high = (band[factors].quantile(q).to_numpy() for q in (0.025, 0.5, 0.975))
+        y = np.arange(len(factors))
+        ax.barh(y, high - low, left=low, height=0.6, color="0.85", label="95 percent of random sets")
+        ax.plot(middle, y, "|", color="0.4", ms=14)
+        for label, (text, colour, marker) in shown.items():
+            rows = table[(table["model"] == name) & (table["set"] == label)].set_index("factor")["selectivity"].reindex(factors)
+            ax.plot(rows, y, marker, color=colour, label=text, ms=7)
+        ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
+        ax.invert_yaxis() if not ax.yaxis_inverted() else None
+    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    save_figure(fig, OUT / "results.png", dpi=144)
 
 
 def main(models: Path, data: Path) -> None:
@@ -196,14 +254,20 @@ def main(models: Path, data: Path) -> None:
     measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
     once(OUT / "quality.csv", lambda: quality(models, train, test, measures))
     once(OUT / "third_dimension.csv", lambda: walks(train, test, measures))
-    tables = []
+    tables, parts = [], {}
     for name in SHIPPED:
         generator = load_generator(OUT / FILES[name])
         sets = searched(models, name, generator)
         tables.append(placed(name, sets, generator, measures))
         figures(name, generator, sets, tables[-1], display)
+        parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
+    front(parts, display)
+    results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))
+    slices = OUT / "data"
+    if not slices.exists():
+        copy_slices(data, slices, {"train": 200, "test": 60})
     known = {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
     level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
     (OUT / "summary.json").write_text(json.dumps({"data": known, "z": level, "HU": to_hu(1.0, tuple(about["window"]))}, indent=1) + "\n")

@@ -1,10 +1,11 @@
-"""The tables of results in the README, from the committed run: `python -m tests.readme_tables` prints them."""
+"""The tables of results in the pages, from the committed files: `python -m tests.readme_tables` prints them."""
 
 import pandas as pd
 
 from tests.conftest import ROOT
 
-ANALYSIS = ROOT / "outputs" / "reference" / "demo" / "analysis"
+REFERENCE = ROOT / "outputs" / "reference"
+ANALYSIS, CHEST = REFERENCE / "demo" / "analysis", REFERENCE / "chest"
 WORDS = {
     "rotation": "rotation",
     "thickness": "body thickness",
@@ -12,7 +13,21 @@ WORDS = {
     "y_position": "y-position",
     "z_position": "z-position",
 }
+ALL = WORDS | {"x_position": "x-position", "width": "body width"}
 MODELS = ("gan", "vae")
+UNITS = {"rotation": "degrees", "z_position": "of the lungs' extent"}  # the others are mm
+SETS = {
+    "motion32": "motion",
+    "unit32-lenet": "the paper's, LeNet",
+    "unit32-resnet18": "the paper's, ResNet-18",
+    "orthonormal32-lenet": "the same, orthonormal, LeNet",
+    "orthonormal32-resnet18": "the same, orthonormal, ResNet-18",
+    "jacobian32": "Jacobian",
+    "pca32": "PCA",
+    "sefa32": "SeFa",
+    "ica32": "ICA",
+    "random32": "one random set",
+}
 
 
 def against_chance() -> list[str]:
@@ -40,5 +55,99 @@ def prediction() -> list[str]:
     return lines
 
 
+def chest_directions(model: str) -> list[str]:
+    """A line each factor: what `motion` finds in a model of real chest CT, and chance."""
+    table = pd.read_csv(CHEST / "against_chance.csv")
+    lines = ["| factor | \\|r\\| | a unit of shift | selectivity | of random sets | p, corrected |", "|---|---|---|---|---|---|"]
+    rows = table[(table["model"] == model) & (table["set"] == "motion32")].set_index("factor")
+    for factor, words in ALL.items():
+        row, p = rows.loc[factor], rows.loc[factor, "selectivity_holm"]
+        unit = f"{abs(row['slope']):.2g} {UNITS.get(factor, 'mm')}"
+        lines.append(f"| {words} | {abs(row['r']):.2f} | {unit} | {row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {p:.3f} |")
+    return lines
+
+
+def chest_sets() -> list[str]:
+    """A line each method: mean selectivity and |r| over the seven factors, and names earned, in both models."""
+    table = pd.read_csv(CHEST / "against_chance.csv")
+    lines = ["| directions | GAN: selectivity | \\|r\\| | names | VAE: selectivity | \\|r\\| | names |", "|---|---|---|---|---|---|---|"]
+    for name, words in SETS.items():
+        cells = []
+        for model in MODELS:
+            rows = table[(table["model"] == model) & (table["set"] == name)]
+            found = (
+                (f"{rows['selectivity'].mean():.2f}", f"{rows['r'].abs().mean():.2f}", f"{rows['names'].iloc[0]}")
+                if len(rows)
+                else ("–",) * 3
+            )
+            cells += found
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return lines
+
+
+def chest_quality() -> list[str]:
+    """A line each training: distances to held-out patients."""
+    table = pd.read_csv(CHEST / "quality.csv").set_index("model")
+    lines = [
+        "| slices | KID to held-out patients | Kolmogorov-Smirnov distance, mean of four factors | not measurable | nearer to training |",
+        "|---|---|---|---|---|",
+    ]
+    factors = ["thickness", "breast", "y_position", "rotation"]
+    words = {"held-out slices": "held-out patients", "training slices": "training patients"}
+    for name, row in table.iterrows():
+        kid = f"{row['KID']:.2f} ± {row['KID_error']:.2f}" if row["KID"] == row["KID"] else "–"
+        away = row[[f"KS {f}" for f in factors]].mean()
+        copied = f"{row['copied']:.0%}" if row["copied"] == row["copied"] else "–"
+        said = words.get(name, f"{name[:3].upper()}, training {name[3:]}")
+        lines.append(f"| {said} | {kid} | {'–' if away != away else f'{away:.2f}'} | {row['lost thickness']:.0%} | {copied} |")
+    return lines
+
+
+def chest_third() -> list[str]:
+    """A line each way to predict a slice of a held-out patient from another: root mean square error in HU, mean over patients."""
+    table = pd.read_csv(CHEST / "third_dimension.csv")
+    mean = table.groupby(["method", "gap", "patient"])["error"].mean().groupby(["method", "gap"]).mean()
+    gaps = sorted(table["gap"].unique())
+    lines = [f"| | {' | '.join(f'{gap:.0f} mm' for gap in gaps)} |", "|---|" + "---|" * len(gaps)]
+    return lines + [f"| {method} | {' | '.join(f'{mean[method, gap]:.0f}' for gap in gaps)} |" for method in dict.fromkeys(table["method"])]
+
+
+def chest_inversion() -> list[str]:
+    """A line each model and split: how well slices are drawn again."""
+    table = pd.read_csv(CHEST / "inversion.csv")
+    lines = ["| slices | by | root mean square error, HU | SSIM | slices |", "|---|---|---|---|---|"]
+    words = {"encoder": "VAE, encoder", "optimisation": "GAN, optimisation of z"}
+    for (split, how), rows in table.groupby(["split", "how"], sort=False):
+        lines.append(f"| {split} | {words[how]} | {rows['error'].mean():.0f} | {rows['ssim'].mean():.2f} | {len(rows)} |")
+    return lines
+
+
+def judged() -> list[str]:
+    """A line each method: mean selectivity and |r| of the best direction of a factor, over the trainings that nothing was tuned on."""
+    table = pd.read_csv(REFERENCE / "methods" / "judged.csv")
+    table = table[(table["data"] == "chest") | (table["training"] > 0)]
+    each = table.groupby(["method", "data", "model", "training"])[["selectivity", "r", "seconds"]].mean()
+    groups = each.groupby(["method", "data", "model"]).mean()
+    heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
+    lines = ["| method | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
+    for method in dict.fromkeys(table["method"]):
+        cells = [
+            f"{groups.loc[(method, *head), 'selectivity']:.2f} ({groups.loc[(method, *head), 'r']:.2f})"
+            if (method, *head) in groups.index
+            else "–"
+            for head in heads
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+TABLES = {
+    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged],
+    "outputs/reference/chest/README.md": [
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
+    ],
+}  # fmt: skip
+
 if __name__ == "__main__":
-    print("\n".join([*against_chance(), "", *prediction()]))
+    for page, tables in TABLES.items():
+        print(page, *("\n".join(["", *lines()]) for lines in tables), sep="\n")

@@ -81,7 +81,7 @@ def _copy_run(run: Path, to: Path) -> None:
     for path in sorted((run / "directions" / "chance").glob("*.csv")):
         (to / "directions" / "chance").mkdir(exist_ok=True)
         shutil.copyfile(path, to / "directions" / "chance" / path.name)
-    _copy_slices(run / "data", to / "data")
+    copy_slices(run / "data", to / "data", SLICES, "the synthetic cohort data_manifests/phantom_demo.json")
     log = read_log(run)
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})
     for entry in log.values():
@@ -97,17 +97,17 @@ def _copy_sweep(sweep: Path, to: Path) -> None:
     (to / "configurations.json").write_text(json.dumps({name: log for name, log in logs.items() if log}))
 
 
-def _copy_slices(data: Path, to: Path) -> None:
+def copy_slices(data: Path, to: Path, most_of: dict[str, int], source: str = "") -> None:
     """Some slices of each split, evenly spread, with their rows of the table."""
     to.mkdir(parents=True)
     table, hu = pd.read_csv(data / "slices.csv"), np.load(data / "slices.npy", mmap_mode="r")
-    parts = [table[table["split"] == split] for split in SLICES]
+    parts = [table[table["split"] == split] for split in most_of]
     spread = lambda n, most: np.linspace(0, n - 1, min(most, n)).astype(int)
-    kept = pd.concat(part.iloc[spread(len(part), most)] for part, most in zip(parts, SLICES.values(), strict=True))
+    kept = pd.concat(part.iloc[spread(len(part), most)] for part, most in zip(parts, most_of.values(), strict=True))
     np.save(to / "slices.npy", hu[kept["row"].to_numpy()])
     kept.assign(row=range(len(kept))).to_csv(to / "slices.csv", index=False)
     about = json.loads((data / "dataset.json").read_text())
-    about["settings"]["source"] = "the synthetic cohort data_manifests/phantom_demo.json"
+    about["settings"]["source"] = source or about["settings"]["source"]
     about["subset"] = f"{len(kept)} of {len(table)} slices, to predict z-position with"
     (to / "dataset.json").write_text(json.dumps(about, indent=1))
 

@@ -13,7 +13,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.directions import Directions, DirectionsInfo
-from lpdirs.discovery.motion import MOTIONS, motion, sparse
+from lpdirs.discovery.motion import motion, sparse
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.generators import info_of, latent_dim_of, prior_of
 from lpdirs.models.trial import is_differentiable
@@ -97,8 +97,7 @@ def discover(
     elif method == "jacobian":
         matrix = closed_form.jacobian(generator, k, seed=seed)
     elif method == "motion":
-        matrix, share = motion(generator, k, seed=seed)
-        notes["share of the change that is motion"] = dict(zip(MOTIONS, (round(float(part), 3) for part in share), strict=False))
+        matrix, notes["motions"] = motion(generator, k, seed=seed)
     elif method == "sparse":
         matrix = sparse(generator, k, seed=seed)
     elif method == "ica":

@@ -14,29 +14,30 @@ MOTIONS = ("to the side", "up or down", "turned", "wider", "taller")
 STEP = 0.25  # of the finite differences, in units of z
 SIDE = 64  # px at most, at which changes are looked at
 ROWS = 20_000  # pixels of all images together, over which the rotation is sought
+MOVES = 0.1  # of what a direction changes: where less is motion, it is none
 RIDGE = 0.1  # of the least other change, relative to its mean over all directions
 
 
 @torch.no_grad()
-def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """k directions (k, d), and how much of what each of them changes is motion, (k,), 0 to 1. No labels, no measures, no training.
+def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tuple[Tensor, dict[str, float]]:
+    """k directions (k, d), and for those that are motions which, and how much of what they change is that. No labels, no training.
 
     At `samples` random z the image's change along each axis of z is taken apart into what five motions of the picture would do, by
     least squares of the change on the gradient (the brightness constancy of Horn and Schunck 1981; that latent spaces hold such motions:
     Jahanian et al. 2020, Plumerault et al. 2020), and a rest. The motions are to the side, up or down, a turn, and wider and taller around
     the middle of what is brighter than the darkest grey.
 
-    The first five directions are, for each motion, that in which it grows by one, the four others hold still on average, and the rest
-    changes least: M^-1 W^T (W M^-1 W^T)^-1, where W (5, d) is the mean motion and M (d, d) the mean square of the rest. Then come those
-    that move nothing on average and change most, turned among themselves so that their changes are sparse over z and over space (varimax).
+    The first directions are, for each motion, that in which it grows by one, the others hold still on average, and the rest changes
+    least: M^-1 W^T (W M^-1 W^T)^-1, where W (5, d) is the mean motion and M (d, d) the mean square of the rest. A motion that the
+    generator does not have, of which less than MOVES of the change is motion, is left out. Then come directions that move nothing on
+    average and change most, turned among themselves so that their changes are sparse over z and over space (varimax).
 
-    By finite differences: 2 d images for each z, and no gradients are needed. A motion that the generator does not have gives a direction
-    that means nothing: little of what it changes is motion. UserError for images too small to move, or of volumes.
+    By finite differences: 2 d images for each z, and no gradients are needed. UserError for images too small to move, or of volumes.
     """
     d = latent_dim_of(generator)
     rng = torch.Generator().manual_seed(seed)
-    square, by_motion, mean = torch.zeros(3, d, d, dtype=torch.float64).unbind()
-    mean, rows = mean[: len(MOTIONS)], []
+    square, by_motion = torch.zeros(2, d, d, dtype=torch.float64).unbind()
+    mean, rows = torch.zeros(len(MOTIONS), d, dtype=torch.float64), []
     for image, change in _changes(generator, samples, rng):
         fields = _fields(image)
         gram = fields.T @ fields
@@ -47,20 +48,27 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
         square += rest.T @ rest / samples
         by_motion += (fields @ found).T @ (fields @ found) / samples
         rows.append(_some(rest, samples, rng))
+    if not square.any():
+        raise UserError("motion finds nothing in these images that changes with z: use random or coordinate")
     inverse = torch.linalg.inv(square + RIDGE * square.diagonal().mean() * torch.eye(d))
-    pure = torch.linalg.lstsq(mean @ inverse @ mean.T, mean @ inverse).solution
-    still = torch.linalg.svd(mean)[2][len(MOTIONS) :]  # (d - 5, d)
-    values, vectors = torch.linalg.eigh(still @ square @ still.T)
-    basis = (still.T @ vectors.flip(1))[:, : max(k - len(MOTIONS), 0)]  # (d, k - 5), most change first
+
+    def pure_of(motions: list[int]) -> tuple[Tensor, Tensor]:
+        wanted = mean[motions]
+        found = torch.linalg.pinv(wanted @ inverse @ wanted.T) @ wanted @ inverse
+        part, rest = (((found @ matrix) * found).sum(1) for matrix in (by_motion, square))
+        return found, part / (part + rest).clamp(min=1e-30)
+
+    there = [i for i, share in enumerate(pure_of(list(range(len(MOTIONS))))[1]) if share >= MOVES][:d]
+    pure, share = pure_of(there)
+    still = torch.linalg.svd(mean[there])[2][len(there) :]  # (d - motions, d)
+    vectors = torch.linalg.eigh(still @ square @ still.T)[1].flip(1)
+    basis = (still.T @ vectors)[:, : max(k - len(there), 0)]  # most change first
     changes = torch.cat(rows) @ basis
-    turned = basis @ varimax(changes / changes.norm(dim=0).mean().clamp(min=1e-30)) if k > len(MOTIONS) + 1 else basis
+    turned = basis @ varimax(changes / changes.norm(dim=0).mean().clamp(min=1e-30)) if basis.shape[1] > 1 else basis
     size = (torch.cat(rows) @ turned).norm(dim=0)
     directions = torch.cat([pure, turned.T[size.argsort(descending=True)]])[:k]
-    lengths = directions.norm(dim=1, keepdim=True)
-    if (lengths == 0).any():
-        raise UserError("motion finds nothing in these images that moves: use jacobian or pca")
-    part, rest = (((directions @ matrix) * directions).sum(1) for matrix in (by_motion, square))
-    return (directions / lengths).float(), (part / (part + rest)).float()
+    names = {MOTIONS[i]: round(float(part), 3) for i, part in zip(there[:k], share, strict=False)}
+    return (directions / directions.norm(dim=1, keepdim=True)).float(), names
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ def open_models(stage: Stage, names: tuple[str, ...] | list[str] | None = None) 
     generators: dict[str, nn.Module] = {}
     factories = {entry.get("factory"): name for name, entry in kept(stage.folder).items()}
     wanted = None if names is None else {factories.get(name, name) for name in names}
-    for path in directions_files(stage.folder):
+    for path in sorted(directions_files(stage.folder), key=_rank):
         directions = Directions.load(path)
         try:
             name = generator_of(path, directions)
@@ -108,6 +108,12 @@ def open_models(stage: Stage, names: tuple[str, ...] | list[str] | None = None) 
             f"run notebooks/04_discover_directions.ipynb with run = {stage.folder.name!r} first"
         )
     return models
+
+
+def _rank(path: Path) -> tuple:
+    """Sets that do one thing first, then the paper's, then the others; of each kind in the order of their names."""
+    method = path.parent.name.partition("-")[2]
+    return not method.startswith("motion"), not method.endswith(("lenet", "resnet18", "resnet18-224")), path.parent.name
 
 
 def check_belongs(path: Path, directions: Directions, generator: nn.Module) -> None:

@@ -10,6 +10,7 @@ from lpdirs.discovery import closed_form
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
+from lpdirs.models.priors import Prior
 from lpdirs.models.vae import Decoder
 from lpdirs.models.wrapping import as_generator
 from tests.show.test_explorer import lively
@@ -58,8 +59,10 @@ def test_sources_and_sparse_changes_are_found_where_all_are_equally_strong():
     assert best(discover(as_generator(large, D), "sparse", D).matrix).min() > 0.99
     assert best(discover(as_generator(large, D), "jacobian", D).matrix).min() < 0.9
     image.weight.data = 0.2 * torch.linalg.qr(torch.randn(36, D))[0]
-    axes = discover(as_generator(large, D, prior="uniform"), "ica", D).matrix.abs().max(1).values
-    assert axes.min() > 0.9 and discover(as_generator(large, D, prior="uniform"), "pca", D).matrix.abs().max(1).values.min() < 0.9
+    axes = discover(as_generator(large, D, prior=Prior.uniform(-1, 1)), "ica", D).matrix.abs().max(1).values
+    assert (
+        axes.min() > 0.9 and discover(as_generator(large, D, prior=Prior.uniform(-1, 1)), "pca", D).matrix.abs().max(1).values.min() < 0.9
+    )
 
 
 def test_the_jacobian_is_that_of_torch():
