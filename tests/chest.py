@@ -22,15 +22,16 @@ import lpdirs as lp
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset, to_hu
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
-from lpdirs.measures.thorax import UNITS
+from lpdirs.measures.thorax import UNITS as OF_DATA
 from lpdirs.measures.zposition import fit_z, known_z
 from lpdirs.models.files import load_generator, load_model
 from lpdirs.models.generators import draw_z, generate, info_of, typical_z
 from lpdirs.models.training import encode
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets
-from lpdirs.scores.inversion import invert, invert_by_encoder
+from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.marking import save_figure
@@ -43,6 +44,7 @@ SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES, K = 24, 32
+UNITS = OF_DATA | {"z_position": "of the lungs' extent"}  # of real series
 MODELS = {"gan": "GAN", "vae": "VAE"}
 WORDS = {
     "rotation": "body rotation", "breast": "breast size", "thickness": "body thickness", "y_position": "y-position",
@@ -176,6 +178,74 @@ def walks(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     return third.predictions(test, pairs, methods, measures)
 
 
+def path_of(train: Slices) -> third.ZPath:
+    vae = load_model(OUT / FILES["vae"])[0]
+    return third.fit_path(encode(vae, train.tensor())[0], known_z(train.table), train.table["patient"].to_numpy())
+
+
+def volume(train: Slices, test: Slices) -> None:
+    """One held-out patient: the chest, each slice drawn again, and the whole chest predicted from its middle slice."""
+    vae, path, table = load_model(OUT / FILES["vae"])[0], path_of(train), test.table
+    level = known_z(table)
+    patient = table[np.isfinite(level)].groupby("patient").size().idxmax()
+    rows = np.flatnonzero((table["patient"] == patient).to_numpy() & np.isfinite(level))
+    known = pd.read_csv(ROOT / "data_manifests" / "chest_ct" / "patients.csv", dtype=str).set_index("patient")
+    collection = known.loc[patient, "collection"]
+    z, x, mm = level[rows], test.tensor(rows), table["z_mm"].to_numpy()[rows]
+    pixel = float(table["pixel_mm"].to_numpy()[rows][0]) if "pixel_mm" in table else 2.99
+    latents, middle = encode(vae, x)[0], int(np.abs(z - np.median(z)).argmin())
+    walked = path.move(latents[middle].expand(len(z), -1), np.full(len(z), z[middle]), z)
+    stacks = {
+        f"a patient of {collection}": x,
+        "each slice drawn again by the VAE": generate(vae.decoder, latents),
+        "predicted from the one slice at the line": generate(vae.decoder, walked),
+    }
+    cuts = {k: third.reformat(to_hu(v[:, 0].numpy(), test.window), z, float(np.ptp(mm)), pixel) for k, v in stacks.items()}
+    fig, axes = plt.subplots(2, 3, figsize=(9.5, 3.3), layout="constrained")
+    for column, (title, both) in zip(axes.T, cuts.items(), strict=True):
+        for ax, cut, plane in zip(column, both, ("coronal", "sagittal"), strict=True):
+            image = ax.imshow(cut, cmap="gray", vmin=-1000, vmax=600)
+            at = (z[middle] - z.min()) / np.ptp(z) * (len(cut) - 1)
+            ax.axhline(at, color="C1", lw=0.8, ls=":")
+            ax.plot([4, 4 + 100 / pixel], [len(cut) - 5] * 2, color="w", lw=2)
+            ax.text(4 + 50 / pixel, len(cut) - 7, "100 mm", color="w", ha="center", va="bottom", fontsize=7)
+            ax.axis("off")
+            if title.startswith("a patient"):
+                ax.text(-0.03, 0.5, plane, transform=ax.transAxes, rotation=90, ha="right", va="center")
+        column[0].set_title(title, fontsize=9)
+    fig.colorbar(image, ax=axes, label="HU", shrink=0.8)
+    save_figure(fig, OUT / "third_dimension.png", dpi=144)
+
+
+def edited(test: Slices, directions: Directions, table: pd.DataFrame) -> None:
+    """Slices of held-out patients in the VAE: drawn again, and moved along the best direction of each factor."""
+    vae, known = load_model(OUT / FILES["vae"])[0], pd.read_csv(ROOT / "data_manifests" / "chest_ct" / "patients.csv", dtype=str)
+    collection = known.set_index("patient")["collection"]
+    of = test.table["patient"].map(collection)
+    rows = [int(part.index[len(part) // 2]) for _, part in test.table.groupby(of)][:4]
+    inverted = invert_by_encoder(vae, test.tensor(rows), test.window)
+    best = table[table["set"] == f"motion{K}"].set_index("factor")
+    factors, shift = ("thickness", "breast", "y_position", "z_position"), 3.0
+    columns = {"a patient": inverted.slices, "drawn again": inverted.reconstruction}
+    for factor in factors:
+        row = best.loc[factor]
+        sign = 1 if row["slope"] > 0 else -1
+        size = f"{abs(row['slope']) * shift:.2g} {UNITS[factor]}".replace(" of the lungs' extent", "")
+        columns[f"{WORDS[factor]}\n+{size}"] = edit(vae.decoder, directions, inverted, int(row["direction"]), sign * shift)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=(10, 1.62 * len(rows) + 0.6), squeeze=False)
+    for j, (title, slices) in enumerate(columns.items()):
+        for i, ax in enumerate(axes[:, j]):
+            image = ax.imshow(to_hu(slices[i, 0].numpy(), test.window), cmap="gray", vmin=-1000, vmax=600)
+            ax.axis("off")
+        axes[0, j].set_title(title, fontsize=9)
+    for i, row in enumerate(rows):
+        said = f"{of[row]}\nerror {inverted.error[i]:.0f} HU"
+        axes[i, 0].text(-0.05, 0.5, said, transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8)
+    fig.subplots_adjust(left=0.12, right=0.92, top=0.9, bottom=0.03, wspace=0.03, hspace=0.03)
+    fig.colorbar(image, cax=fig.add_axes((0.935, 0.25, 0.012, 0.5)), label="HU")
+    save_figure(fig, OUT / "edited.png", dpi=144)
+
+
 def figures(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display) -> None:
     words = MODELS[name]
     x = generate(generator, draw_z(generator, 64, 1))[:, 0].numpy()
@@ -246,7 +316,7 @@ def main(models: Path, data: Path) -> None:
     train, test = (open_dataset(data, split) for split in ("train", "test"))
     about = read_json(data / "dataset.json")
     z = fit_z(train, test)
-    display = lp.Display(tuple(about["window"]))
+    display = ct(tuple(about["window"]))
     for name, training in SHIPPED.items():
         path = OUT / FILES[name]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +324,7 @@ def main(models: Path, data: Path) -> None:
     measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
     once(OUT / "quality.csv", lambda: quality(models, train, test, measures))
     once(OUT / "third_dimension.csv", lambda: walks(train, test, measures))
+    volume(train, test)
     tables, parts = [], {}
     for name in SHIPPED:
         generator = load_generator(OUT / FILES[name])
@@ -263,6 +334,7 @@ def main(models: Path, data: Path) -> None:
         parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
     front(parts, display)
+    edited(test, parts["vae"][1][f"motion{K}"], parts["vae"][2])
     results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))
     slices = OUT / "data"
