@@ -295,7 +295,7 @@ def results(table: pd.DataFrame) -> None:
         f"jacobian{K}": ("Jacobian", "C2", "s"),
     }
     factors = list(WORDS)
-    fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4.1), sharey=True, layout="constrained")
     for ax, (name, words) in zip(axes, MODELS.items(), strict=True):
         band = open_chance(OUT / "directions" / "chance" / f"{name}-{K}.csv", K).best()["selectivity"]
         low, middle, high = (band[factors].quantile(q).to_numpy() for q in (0.025, 0.5, 0.975))
@@ -307,7 +307,8 @@ def results(table: pd.DataFrame) -> None:
             ax.plot(rows, y, marker, color=colour, label=text, ms=7)
         ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
         ax.invert_yaxis() if not ax.yaxis_inverted() else None
-    axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    fig.suptitle("Directions by motion are purer than chance for rotation in both models", fontsize=11)
     save_figure(fig, OUT / "results.png", dpi=144)
 
 
@@ -339,7 +340,7 @@ def main(models: Path, data: Path) -> None:
     once(OUT / "inversion.csv", lambda: put_back(train, test))
     slices = OUT / "data"
     if not slices.exists():
-        copy_slices(data, slices, {"train": 200, "test": 60})
+        copy_slices(data, slices, {"train": 200, "test": 60}, "the sample data_manifests/chest_ct")
     known = {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
     level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
     (OUT / "summary.json").write_text(json.dumps({"data": known, "z": level, "HU": to_hu(1.0, tuple(about["window"]))}, indent=1) + "\n")

@@ -141,8 +141,22 @@ def judged() -> list[str]:
     return lines
 
 
+def named() -> list[str]:
+    """A line each method: of seven factors, how many are purer than chance (corrected) and how many earn a name, a number a training."""
+    table = pd.read_csv(REFERENCE / "methods" / "named.csv")
+    table = table[table["training"] > 0]
+    lines = ["| method | GAN: purer than chance | named | VAE: purer than chance | named |", "|---|---|---|---|---|"]
+    for method in dict.fromkeys(table["method"]):
+        cells = []
+        for model in MODELS:
+            rows = table[(table["method"] == method) & (table["model"] == model)]
+            cells += [", ".join(str(value) for value in rows[column]) for column in ("beyond_selectivity", "factors_named")]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
 TABLES = {
-    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged],
+    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
     ],

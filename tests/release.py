@@ -54,7 +54,7 @@ def _say_what_made_them(reference: Path, sweeps: tuple[str, ...]) -> None:
     path = reference / "sources.json"
     made = json.loads(path.read_text()) if path.exists() else {}
     for figure in sorted(p for p in reference.rglob("*") if p.suffix in (".png", ".gif")):
-        if (figure.parent / "README.md").exists():
+        if figure.parent != reference and (figure.parent / "README.md").exists():
             continue  # a model card says what made it
         sweep = figure.parent.name if figure.parent != reference else None
         notebook = (
