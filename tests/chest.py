@@ -309,7 +309,8 @@ def results(table: pd.DataFrame) -> None:
         ax.invert_yaxis() if not ax.yaxis_inverted() else None
     fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     fig.suptitle("Directions by motion are purer than chance for rotation in both models", fontsize=11)
-    save_figure(fig, OUT / "results.png", dpi=144)
+    fig.savefig(OUT / "results.png", dpi=144)
+    plt.close(fig)
 
 
 def main(models: Path, data: Path) -> None:
