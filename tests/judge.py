@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import nn
 
 import lpdirs as lp
@@ -81,9 +80,8 @@ def main() -> None:
                     continue
                 if method == "reconstructor" and kind == "chest":
                     continue  # hours on a CPU: outputs/reference/chest has those that were found on a GPU
-                began = time.time()
                 factors = measures.sample(generator, 1024, 5) if method == "oracle-alone" else None
-                began = began if factors is None else time.time()
+                began = time.time()
                 directions = discover(generator, method, K, known=factors)
                 seconds = time.time() - began
                 best = best_directions(lp.respond(generator, directions, measures, samples=SAMPLES).table(resamples=50))
@@ -98,5 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(torch.get_num_threads())
     main()
