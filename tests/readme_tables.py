@@ -1,5 +1,7 @@
 """The tables of results in the pages, from the committed files: `python -m tests.readme_tables` prints them."""
 
+import json
+
 import pandas as pd
 
 from tests.conftest import ROOT
@@ -155,7 +157,27 @@ def named() -> list[str]:
     return lines
 
 
+def gpu_steps() -> list[str]:
+    """A line each task: milliseconds and memory of a step of batch 128 on a GPU."""
+    steps = json.loads((REFERENCE / "bench" / "gpu.json").read_text())["steps"]
+    words = {
+        "gan, width 128, batch 128": "GAN, width 128",
+        "vae, width 64, batch 128": "VAE, width 64",
+        "discovery, lenet, K = 100, batch 128": "discovery, K = 100, LeNet",
+        "discovery, resnet18, K = 100, batch 128": "discovery, K = 100, ResNet-18",
+    }
+    lines = []
+    for name, said in words.items():
+        ways = [
+            steps[name].get(f"{precision}, compile {how}") for precision, how in (("fp32", "off"), ("bf16", "off"), ("bf16", "default"))
+        ]
+        taken = [f"{way['ms']:.0f} ms" if way else "–" for way in ways]
+        lines.append(f"| {said} | {' | '.join(taken)} | {ways[0]['GiB']:.1f} GiB |")
+    return lines
+
+
 TABLES = {
+    "notebooks/README.md": [gpu_steps],
     "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 
+import pandas as pd
 import pytest
 from torch import nn
 
@@ -11,6 +12,7 @@ from lpdirs.runs import cli
 from tests.conftest import ROOT
 from tests.readme_tables import TABLES
 
+METHODS = ROOT / "outputs" / "reference" / "methods"
 PAGES = (
     "README.md",
     "notebooks/README.md",
@@ -68,6 +70,17 @@ def test_files_that_it_links_to_are_there(page):
 
 def test_the_front_page_is_read_in_a_minute():
     assert len(README.splitlines()) <= 130
+
+
+def test_the_front_page_says_what_the_tables_say():
+    """The numbers that are words there: names earned in models that the method was not made on, and purity on real CT."""
+    names = pd.read_csv(METHODS / "named.csv").query("training > 0").groupby("method")["factors_named"].agg(["min", "max"])
+    words = ("none", "one", "two", "three", "four", "five", "six", "seven")
+    ours, paper = ([words[n] for n in names.loc[method]] for method in ("motion", "reconstructor"))
+    assert f"earn the names of {ours[0]} to {ours[1]} of seven factors" in README and f"earn {paper[0]} or {paper[1]}." in README
+    real = pd.read_csv(METHODS.parent / "chest" / "against_chance.csv").query("set == 'motion32'")
+    assert real.groupby("model")["selectivity"].mean().between(0.45, 0.55).all(), "half of what such a direction does"
+    assert (real[real["factor"] == "rotation"]["selectivity_holm"] <= 0.05).all(), "rotation is purer than chance in both"
 
 
 @pytest.mark.parametrize("page", TABLES)
