@@ -52,19 +52,19 @@ fuzz: setup
 	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
 
 # both sides of each comparison in one run; figures and machine go to outputs/bench/. About 40 minutes on 2 cores
-bench: setup outputs/demo/vae/vae.safetensors
+bench: setup outputs/phantom/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.explorer
 	$(BIN)/python -m tests.benchmarks.sweep
 
-outputs/demo/vae/vae.safetensors:
-	$(MAKE) run PROFILE=demo RUN=demo
+outputs/phantom/vae/vae.safetensors:
+	$(MAKE) run PROFILE=phantom RUN=phantom
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
 
-# sliders on outputs/demo or, before there is one, on the run that comes with the project: Run All Cells
+# sliders on the models of real chest CT that come with the project: Run All Cells
 explore: setup
 	$(BIN)/jupyter lab notebooks/explore.ipynb
 
@@ -81,7 +81,7 @@ reference: setup
 	rm -rf outputs/nbval
 	$(BIN)/python -m tests.notebooks.refresh reference
 
-# what comes with the project, in outputs/reference: after `make notebooks` and `python -m lpdirs sweep notebooks/profiles/grid_demo.yaml`
+# what comes with the project, in outputs/reference: after `make notebooks`, `make run PROFILE=phantom` and the sweep grid_phantom
 release: setup
 	$(BIN)/python -m tests.release
 

@@ -1,8 +1,8 @@
-"""The directions of a trained run: opened, looked at, and measured anew. Half a minute; expected numbers stand beside the calls.
+"""The directions of a trained run: opened, looked at, and measured anew. A minute; expected numbers stand beside the calls.
 
     python examples/trained_run.py
 
-The run "demo" comes with the project; one of your own lies in outputs/<name>.
+The run "chest" comes with the project; one of your own lies in outputs/<name>.
 """
 
 import pandas as pd
@@ -10,22 +10,22 @@ import pandas as pd
 import lpdirs as lp
 from lpdirs.base.places import home
 
-run = home() / "outputs" / "reference" / "demo"
-models = lp.load(run)  # {"gan-unit32-lenet": (generator, directions), "vae-unit32-lenet": ...}
-generator, directions = models["vae-unit32-lenet"]
+run = home() / "outputs" / "reference" / "chest"
+models = lp.load(run)  # {"gan-motion32": (generator, directions), "vae-motion32": ..., "gan-unit32-lenet": ..., ...}
+generator, directions = models["vae-motion32"]
 
-for k in directions.in_order()[: len(directions.info.names)]:
-    print(f"{directions.title(k):20}{directions.words(k)}")  # five earn a name: rotation (24), thickness (4), ...
+for k in directions.in_order()[:7]:
+    print(f"{directions.title(k):30}{directions.words(k)}")  # rotation earns a name; the others are the best for a factor
 
-table = pd.read_csv(run / "directions" / "vae-unit32-lenet" / "responses.csv")
-best = table[table["factor"] == "rotation"].sort_values("r", key=abs).iloc[-1]
+table = pd.read_csv(run / "directions" / "vae-motion32" / "responses.csv")
+best = table[table["factor"] == "thickness"].sort_values("r", key=abs).iloc[-1]
 k = int(best["direction"])
-print(f"direction {k}: rotation, r {best['r']:.2f}, {best['slope']:.2f} degrees per unit of shift")  # r -0.98, -2.62 degrees
+print(f"direction {k}: body thickness, r {best['r']:.2f}, {best['slope']:.1f} mm a unit of shift")  # r 0.99, 13.4 mm
 
-# the same from the weights: 32 starting slices in place of 256
+# the same from the weights, from 16 starting slices of another seed
 measures = lp.thorax(generator.info.window, generator.info.pixel_mm)
 alone = lp.Directions(directions.matrix[[k]])
-again = lp.respond(generator, alone, measures, samples=32).table().set_index("factor").loc["rotation"]
-print(f"measured again: r {again['r']:.2f}, {again['slope']:.2f} degrees per unit of shift")  # r -0.99, -2.50 degrees
+again = lp.respond(generator, alone, measures, samples=16, seed=1).table().set_index("factor").loc["thickness"]
+print(f"measured again: r {again['r']:.2f}, {again['slope']:.1f} mm a unit of shift")  # r 0.98, 12.8 mm
 
-lp.strips(generator, directions, k=[k], title=f"vae, {directions.title(k)}").savefig("trained_run.png")
+lp.strips(generator, directions, k=[k], title=f"VAE, {directions.title(k)}").savefig("trained_run.png")

@@ -198,6 +198,10 @@ def main(models: Path, data: Path) -> None:
         parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
     front(parts, display)
+    for generator, _, _ in parts.values():
+        generator.measures = measures
+    shown = {f"{name}-motion{K}": (generator, sets[f"motion{K}"]) for name, (generator, sets, _) in parts.items()}
+    lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
     edited(vae, test, parts["vae"][1][f"motion{K}"], parts["vae"][2])
     results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))

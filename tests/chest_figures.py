@@ -6,9 +6,11 @@ import pandas as pd
 from torch import nn
 
 import lpdirs as lp
+from lpdirs.base.words import FACTORS as WORDS
+from lpdirs.base.words import MODELS
 from lpdirs.data.store import Slices, to_hu
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.thorax import UNITS as OF_DATA
+from lpdirs.measures.thorax import UNITS
 from lpdirs.measures.zposition import known_z
 from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.models.training import encode
@@ -22,12 +24,6 @@ from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "chest"
 K = 32
-UNITS = OF_DATA | {"z_position": "of the lungs' extent"}  # of real series
-MODELS = {"gan": "GAN", "vae": "VAE"}
-WORDS = {
-    "rotation": "body rotation", "breast": "breast size", "thickness": "body thickness", "y_position": "y-position",
-    "z_position": "z-position", "x_position": "x-position", "width": "body width",
-}  # fmt: skip
 
 
 def collections() -> pd.Series:

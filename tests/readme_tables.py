@@ -7,7 +7,7 @@ import pandas as pd
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
-ANALYSIS, CHEST = REFERENCE / "demo" / "analysis", REFERENCE / "chest"
+ANALYSIS, CHEST = REFERENCE / "phantom" / "analysis", REFERENCE / "chest"
 WORDS = {
     "rotation": "rotation",
     "thickness": "body thickness",

@@ -1,6 +1,7 @@
-"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and the sweeps of the demo grids.
+"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks`, `make run PROFILE=phantom`
+and the sweep grid_phantom.
 
-`python -m tests.release run` takes the run alone, and leaves the sweeps' tables and figures as they are.
+`python -m tests.release demo phantom` takes these runs alone, and leaves all else as it is.
 """
 
 import json
@@ -19,29 +20,33 @@ from tests.notebooks.refresh import ROOT, sources
 LARGEST = 20_000_000  # bytes of a file
 MOST = 60_000_000  # of all
 SLICES = {"train": 240, "test": 80}  # enough for the regression of z
+RUNS = {
+    "demo": "the sample of real chest CT in data_manifests/chest_ct",
+    "phantom": "the synthetic cohort data_manifests/phantom_demo.json",
+}
+SWEEPS = ("grid_phantom",)
 MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
 
 
-def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_demo", "grid_real")) -> Path:
-    """Fill outputs/reference/ from outputs/<run>/ and the sweeps in outputs/: weights, directions, some slices, tables, figures.
+def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS), sweeps: tuple[str, ...] = SWEEPS) -> Path:
+    """Fill outputs/reference/ from the runs and sweeps in outputs/: weights, directions, some slices, tables, figures.
 
     Of a sweep, tables, figures and how they were made: what was trained on patients stays where it was made.
     """
     reference = outputs / "reference"
-    for path in (outputs / run / "run.json", *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
+    for path in (*(outputs / run / "run.json" for run in runs), *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
         if not path.exists():
-            raise MissingInput(
-                f"{path.relative_to(outputs.parent)} is missing: run `make notebooks` and the sweeps {', '.join(sweeps)} first"
-            )
-    shutil.rmtree(reference / run, ignore_errors=True)
-    _copy_run(outputs / run, reference / run)
+            raise MissingInput(f"{path.relative_to(outputs.parent)} is missing: run {', '.join((*runs, *sweeps))} first")
+    for run in runs:
+        shutil.rmtree(reference / run, ignore_errors=True)
+        _copy_run(outputs / run, reference / run)
+        for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("best_*.gif")):
+            name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
+            shutil.copy(path, reference / run / name)
     for sweep in sweeps:
         shutil.rmtree(reference / sweep, ignore_errors=True)
         _copy_sweep(outputs / sweep, reference / sweep)
-    for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("strongest_*.gif")):
-        name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
-        shutil.copy(path, reference / name)
-    _say_what_made_them(reference, sweeps)
+    _say_what_made_them(reference, runs, sweeps)
     sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
     large = [path.name for path, size in sizes.items() if size > LARGEST]
     if large or sum(sizes.values()) > MOST:
@@ -49,22 +54,21 @@ def release(outputs: Path, run: str = "demo", sweeps: tuple[str, ...] = ("grid_d
     return reference
 
 
-def _say_what_made_them(reference: Path, sweeps: tuple[str, ...]) -> None:
+def _say_what_made_them(reference: Path, runs: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
     """Write sources.json: for each figure the notebook that drew it, and hashes of its cells and of the code that they import."""
     path = reference / "sources.json"
     made = json.loads(path.read_text()) if path.exists() else {}
     for figure in sorted(p for p in reference.rglob("*") if p.suffix in (".png", ".gif")):
-        if figure.parent != reference and (figure.parent / "README.md").exists():
+        if (figure.parent / "README.md").exists():
             continue  # a model card says what made it
-        sweep = figure.parent.name if figure.parent != reference else None
-        notebook = (
-            "07_compare_runs" if sweep else "06_quantitative_analysis" if figure.stem.startswith("best") else "05_qualitative_analysis"
-        )
-        if sweep is None or sweep in sweeps:
+        of = figure.parent.name
+        of_run = "06_quantitative_analysis" if figure.suffix == ".png" else "05_qualitative_analysis"
+        notebook = of_run if of in RUNS else "07_compare_runs"
+        if of in runs or of in sweeps:
             made[figure.relative_to(reference).as_posix()] = {"notebook": notebook, **sources(ROOT / "notebooks" / f"{notebook}.ipynb")}
         else:
             made.setdefault(figure.relative_to(reference).as_posix(), {"notebook": notebook, "cells": None, "code": None})
-    path.write_text(json.dumps(made, indent=1))
+    path.write_text(json.dumps({name: entry for name, entry in made.items() if (reference / name).exists()}, indent=1))
 
 
 def _copy_run(run: Path, to: Path) -> None:
@@ -81,7 +85,7 @@ def _copy_run(run: Path, to: Path) -> None:
     for path in sorted((run / "directions" / "chance").glob("*.csv")):
         (to / "directions" / "chance").mkdir(exist_ok=True)
         shutil.copyfile(path, to / "directions" / "chance" / path.name)
-    copy_slices(run / "data", to / "data", SLICES, "the synthetic cohort data_manifests/phantom_demo.json")
+    copy_slices(run / "data", to / "data", SLICES, RUNS[run.name])
     log = read_log(run)
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})
     for entry in log.values():
@@ -113,4 +117,4 @@ def copy_slices(data: Path, to: Path, most_of: dict[str, int], source: str = "")
 
 
 if __name__ == "__main__":
-    print(f"written: {release(ROOT / 'outputs', sweeps=()) if sys.argv[1:] == ['run'] else release(ROOT / 'outputs')}")
+    print(f"written: {release(ROOT / 'outputs', tuple(sys.argv[1:]), ()) if sys.argv[1:] else release(ROOT / 'outputs')}")

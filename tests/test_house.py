@@ -102,8 +102,8 @@ def test_every_import_is_declared():
 
 
 def test_profiles_hold_differences_only():
-    defaults = resolve("demo", {}).flat()
-    assert profile_names() == ["chest", "chest_gpu", "demo", "paper", "smoke"]
+    defaults = resolve("phantom", {}).flat()
+    assert profile_names() == ["chest", "chest_gpu", "demo", "paper", "phantom", "smoke"]
     for name in profile_names():
         values = yaml.safe_load((ROOT / "notebooks" / "profiles" / f"{name}.yaml").read_text())
         assert values.pop("profile") == name

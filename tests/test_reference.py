@@ -16,7 +16,7 @@ from lpdirs.runs.verify import verify
 from lpdirs.scores.response import best_directions, respond
 from tests.conftest import ROOT
 from tests.notebooks.refresh import sources
-from tests.release import LARGEST, MOST
+from tests.release import LARGEST, MOST, RUNS
 
 REFERENCE = ROOT / "outputs" / "reference"
 
@@ -26,33 +26,35 @@ def test_it_is_small():
     assert max(sizes) <= LARGEST and sum(sizes) <= MOST
 
 
-def test_its_files_are_those_of_its_run():
-    lines = verify(REFERENCE / "demo")
+@pytest.mark.parametrize("run", RUNS)
+def test_its_files_are_those_of_its_run(run):
+    lines = verify(REFERENCE / run)
     assert not [str(line) for line in lines if line.broken] and "11 files are what they were" in lines[0].text
 
 
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ["gan", "vae"])
-def test_a_headline_number_comes_out_again_from_the_committed_weights(name):
-    """Rotation's best direction, walked again from the same 256 starting slices."""
-    (path,) = (REFERENCE / "demo" / "directions").glob(f"{name}-*/directions.safetensors")
+def test_a_headline_number_comes_out_again_from_the_committed_weights(name, run):
+    """Body thickness' best direction, walked again from the same starting slices."""
+    (path,) = (REFERENCE / run / "directions").glob(f"{name}-*/directions.safetensors")
     table = pd.read_csv(path.with_name("responses.csv"))
-    row = table[table["factor"] == "rotation"].sort_values("r", key=abs).iloc[-1]
-    generator = load_generator(REFERENCE / "demo" / GENERATORS[name])
+    row = table[table["factor"] == "thickness"].sort_values("r", key=abs).iloc[-1]
+    generator = load_generator(REFERENCE / run / GENERATORS[name])
     found = Directions.load(path)
     one = Directions(found.matrix[[int(row["direction"])]])
-    log = json.loads((REFERENCE / "demo" / "run.json").read_text())["04_discover_directions"]
+    log = json.loads((REFERENCE / run / "run.json").read_text())["04_discover_directions"]
     shifts = log["settings"].get("response_shifts") or log["settings"]["response_steps"]  # as it was called
     measures = thorax(generator.info.window, generator.info.pixel_mm)
     again = respond(generator, one, measures, shifts, log["settings"]["response_samples"], log["seed"])
-    now = again.table(log["seed"]).set_index("factor").loc["rotation"]
+    now = again.table(log["seed"]).set_index("factor").loc["thickness"]
     assert abs(row["r"]) >= 0.8, "the README says so"
     assert now["r"] == pytest.approx(row["r"], abs=0.005) and now["slope"] == pytest.approx(row["slope"], rel=0.01)
 
 
 def test_it_opens_in_the_explorer_with_names_and_z(tmp_path):
     explorer = explore("demo", outputs=str(REFERENCE))
-    assert any("y_position (" in title for title in list(explorer.titles.values())[:8])
-    assert "from shoulders to liver" in explorer.readout.value
+    assert any("y-position (" in title for title in list(explorer.titles.values())[:8])
+    assert "of the lungs' extent" in explorer.readout.value
     before = explorer.image_values()
     explorer.sliders[explorer.order[0]].value = 3.0
     assert not np.array_equal(explorer.image_values(), before)

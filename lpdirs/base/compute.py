@@ -27,6 +27,7 @@ LOOPBACK = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False, "dashboa
 # Dask watches its workers fifty times a second, which takes a tenth of a core from the one worker; once a second is enough for these.
 CALM = {
     "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.worker-ttl": None,  # workers that were halted, as by Ctrl-Z, are not given up
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
     **{f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in KEEP_MEMORY.items()},

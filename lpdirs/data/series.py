@@ -22,7 +22,7 @@ LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as with
 
 
 class DataSettings(Settings):
-    """How slices are made of files; the defaults are the demo's."""
+    """How slices are made of files; the defaults are the phantom profile's."""
 
     size: Literal[32, 64, 128] = setting(64, "px a side")
     window_low: float = setting(-1000.0, "HU that become -1", ge=-32768, le=32767)

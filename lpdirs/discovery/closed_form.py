@@ -1,7 +1,7 @@
 """Directions that need no training: PCA, SeFa, the Jacobian, chance, axes, and a supervised oracle. Each gives (K, d) unit rows."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
@@ -119,10 +119,9 @@ def local_basis(generator: nn.Module, k: int) -> Tensor:
     return _sorted_eigenvectors(found.double().cpu())[:k]
 
 
-def _components(generator: nn.Module, k: int, samples: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random z (N, d), and the first k principal components of their features: scores of unit length (N, k), and their scale (k,)."""
-    d, device = latent_dim_of(generator), device_of(generator)
-    z = draw_z(generator, samples or max(2048, 8 * d), seed)
+def features_of(generator: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The function from z (B, d) to the outputs of the layer with weights halfway through the generator, or to its images where none is
+    seen, or where it draws noise of its own."""
     order: list[nn.Module] = []
 
     def note(module: nn.Module, _: object, out: object) -> None:
@@ -130,20 +129,28 @@ def _components(generator: nn.Module, k: int, samples: int | None, seed: int) ->
             order.append(module)  # features: of each image its own
 
     hooks = [m.register_forward_hook(note) for m in weighted(generator)]
-    noise = getattr(generator, "noise", "none")
-    generator(z[:3].to(device))
+    generator(draw_z(generator, 3).to(device_of(generator)))
     for hook in hooks:
         hook.remove()
-    middle = order[len(order) // 2] if order and noise == "none" else None
-    features, project = [], None
+    if not order or getattr(generator, "noise", "none") != "none":
+        return generator
+    middle = order[len(order) // 2]
+
+    def features(z: Tensor) -> Tensor:
+        with _watch([middle], generator) as seen:
+            generator(z)
+        return seen[0]
+
+    return features
+
+
+def _components(generator: nn.Module, k: int, samples: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random z (N, d), and the first k principal components of their features: scores of unit length (N, k), and their scale (k,)."""
+    d, device = latent_dim_of(generator), device_of(generator)
+    z = draw_z(generator, samples or max(2048, 8 * d), seed)
+    of, features, project = features_of(generator), [], None
     for part in z.split(128):
-        if middle is None:
-            out = generator(part.to(device))
-        else:
-            with _watch([middle], generator) as seen:
-                generator(part.to(device))
-            (out,) = seen
-        out = out.flatten(1).float()
+        out = of(part.to(device)).flatten(1).float()
         if out.shape[1] > MOST_FEATURES:
             if project is None:
                 project = torch.randn(out.shape[1], MOST_FEATURES, generator=torch.Generator().manual_seed(seed)).to(device)

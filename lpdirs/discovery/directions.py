@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.base.settings import Settings
+from lpdirs.base.words import FACTORS, factor_words
 from lpdirs.models.files import read_header
 from lpdirs.models.generators import info_of, latent_dim_of
 
@@ -87,16 +88,17 @@ class Directions:
     def title(self, k: int) -> str:
         """Direction k's name and number: "rotation (4)"; where it has earned none "best for rotation (4)", or "direction 4"."""
         name, best = self.info.names.get(k), self.info.best_for.get(k)
-        return f"{name} ({k})" if name else f"best for {best} ({k})" if best else f"direction {k}"
+        return f"{factor_words(name)} ({k})" if name else f"best for {factor_words(best)} ({k})" if best else f"direction {k}"
 
     def words(self, k: int) -> str:
         """What direction k does, with size and unit; "not measured" where nobody has looked."""
         return self.info.words.get(k, "not measured")
 
     def in_order(self) -> list[int]:
-        """All k: the named ones first, by name, then those that are the best for a factor."""
-        names, best = self.info.names, self.info.best_for
-        return sorted(range(len(self)), key=lambda k: (k not in names, k not in best, names.get(k, best.get(k, "")), k))
+        """All k: the best for each factor first, then others that have a name, then the rest."""
+        names, best, order = self.info.names, self.info.best_for, list(FACTORS)
+        rank = lambda k: order.index(best[k]) if best.get(k) in order else len(order)
+        return sorted(range(len(self)), key=lambda k: (k not in best, k not in names, rank(k), names.get(k, best.get(k, "")), k))
 
     def with_info(self, **changes: Any) -> "Directions":
         """The same directions with some of what is known of them changed."""

@@ -12,7 +12,9 @@ from lpdirs.base.checkpoints import train
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
+from lpdirs.discovery.contrastive import contrastive
 from lpdirs.discovery.directions import Directions, DirectionsInfo
+from lpdirs.discovery.hessian import hessian
 from lpdirs.discovery.motion import motion, sparse
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.generators import info_of, latent_dim_of, prior_of
@@ -29,6 +31,9 @@ METHODS = {
     "sparse": "the Jacobian's, turned so that their changes are sparse (varimax)",
     "ica": "independent components of features (FastICA)",
     "local-basis": "the Jacobian's at one z (Local Basis)",
+    "hessian": "the Jacobian's, turned until they change images independently (Hessian penalty)",
+    "latentclr": "changes of features that are alike from any start, and unlike others (LatentCLR)",
+    "disco": "the same in images, without sign, each in few places (DisCo's objective)",
     "random": "chance: a random rotation, or random vectors where K is larger than latent_dim",
     "coordinate": "the axes of z",
     "oracle": "regression of known factors on z, no discovery: where each grows fastest",
@@ -37,6 +42,7 @@ METHODS = {
 AT_MOST_D = (
     "motion",
     "sparse",
+    "hessian",
     "local-basis",
     "sefa",
     "sefa-released",
@@ -73,7 +79,8 @@ def discover(
     if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
     frozen = settings is not None and settings.freeze
-    if (method in ("jacobian", "local-basis") or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
+    with_gradients = ("jacobian", "local-basis", "hessian", "latentclr", "disco")
+    if (method in with_gradients or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
         raise UserError(
             f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use pca, "
             f"sefa, random or coordinate"
@@ -104,6 +111,10 @@ def discover(
         matrix = closed_form.ica(generator, k, seed=seed)
     elif method == "local-basis":
         matrix = closed_form.local_basis(generator, k)
+    elif method == "hessian":
+        matrix = hessian(generator, k, seed=seed)
+    elif method in ("latentclr", "disco"):
+        matrix = contrastive(generator, k, seed=seed, unsigned=method == "disco")
     elif method == "random":
         matrix = closed_form.random(k, d, seed, orthonormal=k <= d)
     elif method == "coordinate":

@@ -19,7 +19,7 @@ from lpdirs.models.generators import channels_of, device_of, draw_z, info_of, la
 
 
 class DiscoverySettings(Settings):
-    """The defaults are the demo's; the paper's are in notebooks/profiles/paper.yaml."""
+    """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
     n_directions: int = setting(32, "K, the number of directions", ge=2, le=4096)
     basis: Literal["unit", "orthonormal"] = setting("unit", "unit (any K), or orthonormal (K at most latent_dim)")

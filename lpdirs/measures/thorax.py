@@ -9,9 +9,9 @@ from lpdirs.base.errors import UserError
 from lpdirs.data.store import to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
 from lpdirs.measures.measures import Measures
-from lpdirs.measures.zposition import ZPosition
+from lpdirs.measures.zposition import EXTENT, ZPosition
 
-UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": "of the way from shoulders to liver"}
+UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": EXTENT}
 FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")  # that directions are judged by
 MAIN = FACTORS[:5]  # those that the paper names
 
@@ -49,7 +49,7 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
             z_position=z_position,
             names=geometric,
         ),
-        {name: UNITS[name] for name in factors},
+        {name: UNITS[name] for name in factors} | ({"z_position": z_position.unit} if z_position is not None else {}),
         tuple(name for name in MAIN if name in factors),
         {"breast": ("z_position", 0.3, 0.7)} if z_position is not None else {},
     )

@@ -1,4 +1,4 @@
-"""z-position of a slice, from shoulders (0) to liver (1), predicted by a regression on slices whose position is known."""
+"""z-position of a slice, from the top of the lungs (0) to their base (1), predicted by a regression on slices whose position is known."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from lpdirs.data.store import Slices, to_hu
 
+EXTENT = "of the lungs' extent"  # what z is a fraction of in a patient
+LENGTH = "of the phantom's length"
+
 
 @dataclass(frozen=True)
 class ZPosition:
@@ -21,6 +24,7 @@ class ZPosition:
     r: float
     error: float
     held_out: int
+    unit: str = EXTENT
 
     def __call__(self, hu: np.ndarray) -> np.ndarray:
         return self.model.predict(body_picture(hu))
@@ -61,7 +65,8 @@ def fit_z(train: Slices, held_out: Slices, most: int = 3000, seed: int = 0) -> Z
     model = make_pipeline(pca, _Centred(alpha=0.02, kernel="rbf", gamma=0.5 / scale, mean=mean))
     guess = model.fit(x[0], y[0]).predict(x[1])
     r = float(np.corrcoef(guess, y[1])[0, 1]) if np.std(y[1]) > 0 and np.std(guess) > 0 else float("nan")
-    return ZPosition(model, r, float(np.abs(guess - y[1]).mean()), len(y[1]))
+    unit = LENGTH if "true_z" in train.table else EXTENT
+    return ZPosition(model, r, float(np.abs(guess - y[1]).mean()), len(y[1]), unit)
 
 
 class _Centred(KernelRidge):

@@ -18,7 +18,7 @@ from lpdirs.models.vae import LOSSES, VAE, kl_per_dimension
 
 
 class GANSettings(Settings):
-    """The defaults are the demo's; the paper's are in notebooks/profiles/paper.yaml."""
+    """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
     size: Literal[32, 64, 128] = setting(64, "px a side")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
@@ -48,7 +48,7 @@ class GANSettings(Settings):
 
 
 class VAESettings(Settings):
-    """The defaults are the demo's; the paper's are in notebooks/profiles/paper.yaml."""
+    """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
     size: Literal[32, 64, 128] = setting(64, "px a side")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)

@@ -23,7 +23,7 @@ def collect(folder: Path) -> pd.DataFrame:
     if not (folder / "grid.json").exists():
         if (folder / "scores.csv").exists():
             return pd.read_csv(folder / "scores.csv")
-        raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_demo.yaml makes one")
+        raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_phantom.yaml makes one")
     grid = Grid(folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
     searched = [
         (g, name, *pair) for g in grid.generators for name in grid.configurations for pair in grid.pairs if g in grid.of(name, pair[1])
@@ -39,6 +39,44 @@ def collect(folder: Path) -> pd.DataFrame:
     if not scored:
         raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")
     return pd.DataFrame(scored)
+
+
+def sorted_by(rows: pd.DataFrame, score: str) -> list[str]:
+    """The configurations from the highest to the lowest mean of a score over generators, each by its median over searches."""
+    medians = rows.groupby(["configuration", "generator"])[score].median().groupby("configuration").mean()
+    return list(medians.sort_values(ascending=False).index)
+
+
+def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same with kappa_fresh_z: by how many SDs of the random sets on the same training, and of as many directions, it lies above."""
+    if "random" not in set(rows["configuration"]):
+        return rows
+    which = [name for name in ("generator", "training", "K") if name in rows]
+    band = rows[rows["configuration"] == "random"].groupby(which)["kappa_fresh"].agg(["mean", "std"])
+    placed = rows[which].merge(band, left_on=which, right_index=True, how="left")
+    return rows.assign(kappa_fresh_z=((rows["kappa_fresh"] - placed["mean"]) / placed["std"].where(placed["std"] > 0)).to_numpy())
+
+
+def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
+    """What `tested` is asked: the paper's method against every other, ours against the best others, and what R and A change."""
+    paper = next((name for name in configurations if name.startswith("lenet-unit")), configurations[0])
+    computed = (
+        "random",
+        "coordinate",
+        "pca",
+        "sefa",
+        "sefa-released",
+        "jacobian",
+        "ica",
+        "sparse",
+        "local-basis",
+        "oracle",
+        "oracle-alone",
+    )
+    pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
+    pairs += [("motion", name) for name in (paper, "random", "jacobian", "pca", "oracle-alone")]
+    pairs += [("lenet-orthonormal-32", "random"), ("resnet18-orthonormal-32", "lenet-orthonormal-32")]
+    return [pair for pair in pairs if set(pair) <= set(configurations)]
 
 
 def spread(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "configuration"), digits: int = 2) -> pd.DataFrame:

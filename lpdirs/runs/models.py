@@ -13,8 +13,9 @@ from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for, moments
 from lpdirs.measures.thorax import thorax
 from lpdirs.measures.zposition import fit_z
-from lpdirs.models.files import fingerprint, load_generator
+from lpdirs.models.files import fingerprint, load_generator, save_model
 from lpdirs.models.generators import channels_of, info_of, latent_dim_of
+from lpdirs.models.training import GANSettings, VAESettings
 from lpdirs.runs.own import is_factory, keep, kept, make_measures, open_own
 from lpdirs.runs.records import read_log
 from lpdirs.runs.stage import Stage
@@ -33,6 +34,15 @@ def open_generator(stage: Stage, name: str) -> nn.Module:
         known = ", ".join([*GENERATORS, *kept(stage.folder)])
         raise UserError(f"{stage.folder.name} knows no generator {name!r}: there are {known}; give your own as file.py:function")
     return open_own(stage.folder, name).to(stage.device)
+
+
+def save_trained(stage: Stage, name: str, model: nn.Module, settings: GANSettings | VAESettings, data: dict, steps: int) -> nn.Module:
+    """Write the run's GAN or VAE with all that opens it again, and open its generator, frozen. `data` is what dataset.json says."""
+    kind = {"size": settings.size, "latent_dim": settings.latent_dim, "width": settings.width}
+    window = list(data["window"]) if data["unit"] == "HU" else None
+    about = {"model": name, "window": window, "pixel_mm": data["pixel_mm"], "data": data["fingerprint"], "steps": steps}
+    save_model(model, stage.folder / GENERATORS[name], {"gan": "dcgan"}.get(name, name), about, **kind)
+    return load_generator(stage.folder / GENERATORS[name])
 
 
 def open_generators(stage: Stage) -> dict[str, nn.Module]:

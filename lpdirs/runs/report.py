@@ -6,8 +6,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
+
 from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import write_atomic
+from lpdirs.base.words import factor_words, set_words
 from lpdirs.runs.records import read_log, read_notebook
 from lpdirs.runs.stage import SINGLE
 
@@ -24,6 +28,8 @@ PAGE = """<!doctype html>
 <h1>Run “{run}”</h1>
 <p>{summary}</p>
 {explore}
+{best}
+<h2>The notebooks</h2>
 <table><thead><tr><th>notebook</th><th>time</th><th>result</th></tr></thead><tbody>{rows}</tbody></table>
 {pictures}
 <p>Generated slices are synthetic and not for diagnosis. Settings, versions and timings are in <a href="../run.json">run.json</a>.</p>
@@ -49,12 +55,13 @@ def write_report(folder: Path) -> Path:
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
         write_atomic(report / f"{name}.html", partial(_write, html))
         entry = log.get(name, {})
-        results = "; ".join(f"{k.replace('_', ' ')}: {_text(v)}" for k, v in entry.get("results", {}).items())
+        results = "<br>".join(escape(f"{_said(k)}: {_text(v)}") for k, v in entry.get("results", {}).items())
         title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
         time = f"{entry['seconds']:.0f} s" if entry else ""
-        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{escape(results)}</td></tr>')
+        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{results}</td></tr>')
     pictures = "".join(
-        f'<h2>{escape(path.stem.removeprefix("best_"))}</h2><img src="../analysis/{escape(quote(path.name))}" alt="{escape(path.stem)}">'
+        f"<h2>{escape(set_words(path.stem.removeprefix('best_')))}</h2>"
+        f'<img src="../analysis/{escape(quote(path.name))}" alt="{escape(path.stem)}">'
         for path in sorted((folder / "analysis").glob("best_*.png"))
     )
     last = log.get("06_quantitative_analysis", {})
@@ -66,9 +73,35 @@ def write_report(folder: Path) -> Path:
     )
     explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
     explore = explore if (folder / "analysis" / "explore.html").exists() else ""
-    page = PAGE.format(explore=explore, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
+    best = _best(folder / "analysis" / "against_chance.csv")
+    page = PAGE.format(explore=explore, best=best, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
     write_atomic(report / "index.html", partial(_write, page))
     return report / "index.html"
+
+
+def _best(path: Path) -> str:
+    """Each factor's best direction beside chance, as a table; nothing where notebook 06 has not written it."""
+    if not path.exists():
+        return ""
+    table = pd.read_csv(path)
+    beside = lambda name: [
+        "not measured" if np.isnan(a) else f"{a:.2f} ({b:.2f})" for a, b in zip(table[name].abs(), table[f"{name}_chance"], strict=True)
+    ]
+    shown = pd.DataFrame({
+        "directions": table["set"].map(set_words),
+        "factor": table["factor"].map(factor_words),
+        "|r| (by chance)": beside("r"),
+        "selectivity (by chance)": beside("selectivity"),
+        "beyond chance": ["yes" if holds else "no" for holds in table["holds"]],
+    })  # fmt: skip
+    said = "Chance is the median of the best of as many random directions; beyond chance is after correction for all factors, at 5 percent."
+    return f"<h2>The best direction for each factor</h2><p>{said}</p>{shown.to_html(index=False, border=0)}"
+
+
+def _said(key: str) -> str:
+    """A result's name in words: "gan-unit32-lenet_rotation" is "GAN, the paper's method (LeNet), K = 32: rotation"."""
+    of, _, factor = key.partition("_")
+    return f"{set_words(of)}: {factor_words(factor)}" if "-" in of and factor else key.replace("_", " ")
 
 
 def _write(text: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.files import alone, write_atomic
 from lpdirs.data.store import open_dataset
+from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery
 from lpdirs.measures.measures import Measures
@@ -20,6 +21,8 @@ from lpdirs.models.vae import VAE
 from lpdirs.runs.models import GENERATORS, measures_of
 from lpdirs.runs.stage import Stage
 from lpdirs.scores.chance import Chance, open_chance, random_codes, random_sets
+from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
+from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES
 
 CHANCE = "import lpdirs.scores.chance, lpdirs.measures.thorax, lpdirs.measures.moments"
@@ -48,6 +51,30 @@ def known_for(stage: Stage, name: str, generator: nn.Module, method: str) -> Ten
         assert isinstance(vae, VAE)
         return encode(vae, open_dataset(stage.need("data"), "train").tensor().to(stage.device))[0].cpu()
     return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method.startswith("oracle") else None
+
+
+def save_found(stage: Stage, label: str, search: Discovery, accuracy: float) -> Path:
+    """Write what a search found to directions/<label>/, with how it was found and the co-trained R's accuracy; returns the file."""
+    choice = stage.settings.choice
+    start = choice.start if choice.method == "reconstructor" else None
+    directions = search.directions(method=label.partition("-")[2], start=start, cotrained_accuracy=accuracy)
+    path = stage.folder / "directions" / label / "directions.safetensors"
+    directions.save(path)
+    return path
+
+
+def name_set(stage: Stage, generator: nn.Module, label: str) -> tuple[pd.DataFrame, Rules]:
+    """Measure along a set of directions of the run, and name those that earn it by rules that random directions of the same generator do
+    not meet. Names go into the set's file, what was measured beside it; returns a row a direction (`name_directions`) and the rules."""
+    path, s = stage.folder / "directions" / label / "directions.safetensors", stage.settings.analysis
+    directions, measures = Directions.load(path), measures_of(stage, generator)
+    responses = respond(generator, directions, measures, s.response_shifts, s.response_samples, stage.seed)
+    rules = chance_of(stage, generator, measures, len(directions)).rules()
+    table, changes = responses.table(stage.seed), image_changes(generator, directions, seed=stage.seed)
+    named = name_directions(table, directions, changes, measures.units, rules)
+    with_names(directions, named, responses).save(path)
+    table.to_csv(path.with_name("responses.csv"), index=False)
+    return named, rules
 
 
 def chance_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) -> Chance:

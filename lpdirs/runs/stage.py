@@ -203,7 +203,7 @@ def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
             f"make it with python -m lpdirs run --run {Path(run).name}"
         )
     log = read_log(folder)
-    entry: dict[str, Any] = log[next(reversed(log))] if log else {"profile": "demo", "seed": 0}
+    entry: dict[str, Any] = log[next(reversed(log))] if log else {"profile": "phantom", "seed": 0}
     known = log.get("04_discover_directions", {}).get("settings", {})
     settings = with_seed(resolve(entry["profile"], {name: known.get(name) for name in ("generators", "measures")}), entry["seed"])
     return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())

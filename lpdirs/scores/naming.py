@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lpdirs.base.words import factor_words
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
@@ -124,10 +125,12 @@ def _words(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "dead":
         return "dead: it changes almost nothing"
     if row.kind == "mixed":
-        return f"mixed: mostly {row.factor}, {row.selectivity:.0%} of what it does" if isinstance(row.factor, str) else "mixed"
+        return (
+            f"mixed: mostly {factor_words(row.factor)}, {row.selectivity:.0%} of what it does" if isinstance(row.factor, str) else "mixed"
+        )
     interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
     unit = f" {units[row.factor]}" if units.get(row.factor) else ""
-    return f"{row.factor}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
+    return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
 
 
 def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses | None = None) -> Directions:

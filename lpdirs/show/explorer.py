@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
+from lpdirs.base.words import factor_words, set_words
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display
 from lpdirs.measures.measures import Measures
@@ -20,7 +21,7 @@ from lpdirs.show.scene import Scene, to_png
 
 SHOWN = 8  # sliders before a search
 DELAY = 0.004  # seconds in which further changes replace this one
-SIDE = {"width": "240px", "height": "240px", "flex": "0 0 auto"}
+SIDE = {"width": "clamp(240px, 24vw, 400px)", "height": "clamp(240px, 24vw, 400px)", "flex": "0 0 auto"}
 WRAP = {"flex_flow": "row wrap"}
 
 
@@ -52,7 +53,9 @@ class Explorer(widgets.VBox):
 
     def _build(self, models: dict, seed: int) -> None:
         button, noun = (lambda text, action, width="6.5em": _button(text, action, width)), self.scene.display.noun
-        self.model = widgets.Dropdown(options=list(models), description="model", layout={"width": "20em"})
+        self.model = widgets.Dropdown(
+            options=[(set_words(label), label) for label in models], description="model", layout={"width": "28em"}
+        )
         self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description=noun, layout={"width": "11em"})
         self.preset = widgets.Dropdown(options=list(self.scene.display.greys), description="window", layout={"width": "14em"})
         self.search = widgets.Text(placeholder="search all directions", layout={"width": "17em"})
@@ -193,8 +196,8 @@ class Explorer(widgets.VBox):
     def _table(self, both: Tensor) -> str:
         units = self.scene.measuring.units if self.scene.measuring else {}
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{_number(a)}</td><td style='text-align:right'>{_number(b)}</td>"
-            f"<td>{escape(units[name])}</td></tr>"
+            f"<tr><td>{escape(factor_words(name))}</td><td style='text-align:right'>{_number(a)}</td>"
+            f"<td style='text-align:right'>{_number(b)}</td><td>{escape(units[name])}</td></tr>"
             for name, (a, b) in self.scene.read(both).items()
         )
         head = "<tr><th style='text-align:left'>measured</th><th>before</th><th>after</th><th></th></tr>" if rows else ""

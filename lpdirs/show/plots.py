@@ -10,23 +10,33 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
+from lpdirs.base.words import factor_words
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, ct, display_of
 from lpdirs.models.generators import generate, typical_z
-from lpdirs.show.marking import NOTICE, mark
+from lpdirs.show.marking import MARK, NOTICE
 
 SIDE = 0.95  # inches of an image in a strip
+TILE = 144  # px of an image in an animation
+LOSSES = {"loss_d": "discriminator", "loss_g": "generator", "squared_error": "squared error", "kl": "KL, nats"}  # in words
+HEAT = {"r": "correlation r", "effect": "SDs a unit of shift"}  # what a heat map's colours are
 CT = ct((-1000.0, 1000.0))  # grey values of CT do not depend on the data set's window
 
 
 def set_style() -> None:
     """One look for all figures."""
     sns.set_theme(context="notebook", style="white", palette="colorblind", font_scale=0.85)
-    plt.rcParams |= {"figure.dpi": 80, "savefig.bbox": "tight", "axes.spines.top": False, "axes.spines.right": False}
+    plt.rcParams |= {
+        "figure.dpi": 144,
+        "font.family": "sans-serif",
+        "savefig.bbox": "tight",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
 
 
 def show_slice(ax: plt.Axes, values: np.ndarray, title: str = "", display: Display = CT) -> None:
@@ -35,6 +45,14 @@ def show_slice(ax: plt.Axes, values: np.ndarray, title: str = "", display: Displ
     ax.imshow(values if values.ndim == 2 else display.to_grey(values), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_title(title, fontsize=9)
     ax.axis("off")
+
+
+def mm_bar(ax: plt.Axes, pixel_mm: float | None, length: float = 100) -> None:
+    """A white bar of `length` mm in the lower left of an image with pixels of `pixel_mm`; nothing where that is not known."""
+    if pixel_mm:
+        bottom = max(ax.get_ylim())
+        ax.plot([3, 3 + length / pixel_mm], [0.94 * bottom] * 2, color="w", lw=2, solid_capstyle="butt")
+        ax.text(3, 0.9 * bottom, f"{length:g} mm", color="w", fontsize=7, va="bottom")
 
 
 def mosaic(values: np.ndarray, columns: int, display: Display = CT) -> np.ndarray:
@@ -146,8 +164,8 @@ def loss_curves(history: list[dict[str, float]], panels: list[tuple[str, ...]], 
             ax.plot(np.arange(1, len(values) + 1), values, alpha=0.2, color=f"C{i}", lw=0.8)
             n = min(smooth, len(values))
             mean = np.convolve(values, np.ones(n) / n, "valid")
-            ax.plot(np.arange(n, len(values) + 1), mean, color=f"C{i}", label=name)
-        ax.set(xlabel="step", ylabel="loss" if len(names) > 1 else names[0])
+            ax.plot(np.arange(n, len(values) + 1), mean, color=f"C{i}", label=LOSSES.get(name, name))
+        ax.set(xlabel="step", ylabel="loss" if len(names) > 1 else LOSSES.get(names[0], names[0]))
         if len(names) > 1:
             ax.legend(frameon=False)
     return fig
@@ -161,20 +179,46 @@ def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) ->
         table.assign(effect=table["effect"].abs().fillna(0)).pivot(index="factor", columns="direction", values="effect").reindex(factors)
     )
     main, size = effect.to_numpy().argmax(0), effect.to_numpy().max(0)
-    grid = grid.iloc[:, np.lexsort((-size, main))]
-    fig, ax = plt.subplots(figsize=(0.32 * grid.shape[1] + 2.4, 0.34 * len(grid) + 1.3), layout="constrained")
-    sns.heatmap(grid, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar_kws={"label": value, "aspect": 10})
-    ax.set(title=title, xlabel="direction", ylabel="")
+    grid = grid.iloc[:, np.lexsort((-size, main))].rename(index=factor_words)
+    fig, ax = plt.subplots(figsize=(0.26 * grid.shape[1] + 2.4, 0.32 * len(grid) + 1.2), layout="constrained")
+    sns.heatmap(grid, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar_kws={"label": HEAT.get(value, value), "aspect": 10})
+    ax.set(title=title, xlabel="direction, by the factor that it moves most", ylabel="")
     return fig
 
 
-def animation(frames: np.ndarray, path: Path, columns: int = 8, seconds: float = 2.0, display: Display = CT) -> Path:
-    """A GIF of images (K, n frames, S, S) side by side, running there and back, marked as synthetic; returns `path`."""
-    one_way = [mark(Image.fromarray(display.to_grey(mosaic(frame, columns, display))), 12) for frame in frames.swapaxes(0, 1)]
+def animation(
+    frames: np.ndarray,
+    path: Path,
+    shifts: Sequence[float] | np.ndarray,
+    labels: Sequence[str] = (),
+    columns: int = 4,
+    seconds: float = 2.0,
+    display: Display = CT,
+) -> Path:
+    """A GIF of images (K, n shifts, S, S) side by side, running there and back, with a label above each and the shift below all.
+
+    Every frame is marked as synthetic; returns `path`.
+    """
+    one_way = [_labelled(frame, shift, labels, columns, display) for frame, shift in zip(frames.swapaxes(0, 1), shifts, strict=True)]
     film = one_way + one_way[-2:0:-1]
     duration = round(1000 * seconds / len(one_way))
     film[0].save(path, "GIF", save_all=True, append_images=film[1:], duration=duration, loop=0, comment=NOTICE.encode(), optimize=False)
     return path
+
+
+def _labelled(frame: np.ndarray, shift: float, labels: Sequence[str], columns: int, display: Display) -> Image.Image:
+    """One frame of an animation: images (K, S, S), each TILE px wide with its label above, on white, and the shift below."""
+    columns, line = min(columns, len(frame)), 18
+    rows, font = -(-len(frame) // columns), ImageFont.load_default(13)
+    sheet = Image.new("L", (columns * (TILE + 4), rows * (TILE + line) + line), 255)
+    pen = ImageDraw.Draw(sheet)
+    for i, values in enumerate(frame):
+        left, top = i % columns * (TILE + 4), i // columns * (TILE + line)
+        picture = Image.fromarray(display.to_grey(values)).convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (left, top + line))
+        pen.text((left + 2, top + 1), labels[i] if labels else "", fill=0, font=font)
+    pen.text((2, sheet.height - line + 1), f"shift {shift:+.1f} · {MARK.lower()}", fill=0, font=font)
+    return sheet
 
 
 def as_png(gif: Path) -> bytes:

@@ -7,15 +7,17 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
+from lpdirs.base.words import factor_words, set_words
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, display_of
-from lpdirs.models.generators import draw_z, typical_z
-from lpdirs.show.plots import strip
+from lpdirs.measures.measures import Measures
+from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.show.scene import check_models
 
 WIDEST = 16383  # px of a WebP picture
@@ -28,12 +30,13 @@ def share(
     display: Display | None = None,
     reach: float = 4.5,
     frames: int = 13,
-    slices: int = 3,
+    slices: int = 5,
     note: str = "",
 ) -> Path:
     """Write the page to `path` from pre-rendered strips of all directions, named ones first; returns `path`.
 
-    From `slices` starting images, up to a shift of `reach`; `frames` is odd, so that the unshifted image is among them. All models are
+    From `slices` starting images, up to a shift of `reach`, with the factors that a generator's own measures read along the way; `frames`
+    is odd, so that the unshifted image is among them. All models are
     shown as `display` says, by default as the first one's is. The page takes as many directions as fit into 10 MB, the first ones of
     each model, and says how many it left out; UserError where not one fits.
     """
@@ -45,23 +48,28 @@ def share(
     path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
     how = display_of(next(iter(models.values()))[0], display)
     starts = {label: [typical_z(generator), *draw_z(generator, slices - 1, 1)] for label, (generator, _) in models.items()}
-    content: dict[str, dict] = {label: {"name": label, "directions": [], "sprites": [[] for _ in starts[label]]} for label in models}
+    content: dict[str, dict] = {
+        label: {"name": set_words(label), "factors": _factors(generator), "directions": [], "sprites": [[] for _ in starts[label]]}
+        for label, (generator, _) in models.items()
+    }
     size, room = 0, LARGEST - ROOM
     for rank in range(max(len(directions) for _, directions in models.values())):  # the first of each model, the second of each, ...
         for label, (generator, directions) in models.items():
             if rank >= len(directions) or room <= 0:
                 continue
             k = directions.in_order()[rank]
-            strips = [strip(generator, directions, z, k, shifts, how) for z in starts[label]]
+            images = [generate(generator, torch.cat([directions.shift(z[None], k, eps) for eps in shifts])) for z in starts[label]]
+            strips = [how.pictures(x) for x in images]
             if size and size != strips[0].shape[1]:
                 raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[1]} px, others {size}; share them apart")
             size = strips[0].shape[1]
             if size * frames > WIDEST:
                 raise UserError(f"{frames} frames of {size} px are wider than a picture may be: share at most {WIDEST // size} frames")
             sprites = [_sprite(x, how) for x in strips]
-            room -= sum(map(len, sprites)) + len(directions.words(k)) + 200
+            read = [_read(generator, x) for x in images]
+            room -= sum(map(len, sprites)) + len(directions.words(k)) + len(json.dumps(read)) + 200
             if room > 0:
-                content[label]["directions"].append({"name": directions.title(k), "words": directions.words(k)})
+                content[label]["directions"].append({"name": directions.title(k), "words": directions.words(k), "read": read})
                 for row, sprite in zip(content[label]["sprites"], sprites, strict=True):
                     row.append(sprite)
     shown = {label: (len(content[label]["directions"]), len(directions)) for label, (_, directions) in models.items()}
@@ -76,6 +84,20 @@ def share(
     page = template.replace("__DATA__", json.dumps(data).replace("<", "\\u003c"))
     write_atomic(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
+
+
+def _factors(generator: nn.Module) -> list[list[str]]:
+    """Words and unit of each factor that the generator's own measures read; none without measures."""
+    measures = getattr(generator, "measures", None)
+    return [[factor_words(name), unit] for name, unit in measures.units.items()] if isinstance(measures, Measures) else []
+
+
+def _read(generator: nn.Module, images: Tensor) -> list[list[float | None]]:
+    """The factors of images (n, C, S, S), a row an image; None where one cannot be measured."""
+    measures = getattr(generator, "measures", None)
+    if not isinstance(measures, Measures):
+        return []
+    return [[float(f"{v:.3g}") if np.isfinite(v) else None for v in row] for row in measures(images).to_numpy()]
 
 
 def _sprite(frames: np.ndarray, display: Display) -> str:

@@ -1,6 +1,6 @@
 """Training: steps at paper size against the recipe written plainly, time to a reconstructor accuracy, closed forms, the loader.
 
-python -m tests.benchmarks.training [--run demo] [--patience 150]      needs the generators of a run (make run)
+python -m tests.benchmarks.training [--run phantom] [--patience 150]      needs the generators of a run (make run)
 """
 
 import argparse
@@ -146,7 +146,7 @@ def time_to_accuracy(generator, patience: float) -> dict:
     reached = lambda points: points[-1][0] if points and points[-1][1] >= TARGET else None
     a, b = reached(quick), reached(slow)
     return {
-        "what": f"seconds of training to an accuracy of {TARGET}, K = 32, LeNet, the demo's VAE; None: not within {patience:.0f} s",
+        "what": f"seconds of training to an accuracy of {TARGET}, K = 32, LeNet, the phantom's VAE; None: not within {patience:.0f} s",
         "settings": OURS,
         "seconds": a,
         "naive_seconds": b,
@@ -169,7 +169,7 @@ def closed_forms(generators: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="demo", help="a run with gan/ and vae/")
+    parser.add_argument("--run", default="phantom", help="a run with gan/ and vae/")
     parser.add_argument("--patience", type=float, default=150, help="seconds of training for each side of the race")
     parser.add_argument("--rounds", type=int, default=5)
     words = parser.parse_args()

@@ -7,6 +7,7 @@ from torch import nn
 
 from lpdirs.base.errors import UserError
 from lpdirs.discovery import closed_form
+from lpdirs.discovery.contrastive import contrast
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
@@ -65,6 +66,41 @@ def test_sources_and_sparse_changes_are_found_where_all_are_equally_strong():
     )
 
 
+class Bumps(nn.Module):
+    """Along each column of `frame` another part of the image changes, all by as much, and not in a straight line; parts may overlap."""
+
+    latent_dim = D
+
+    def __init__(self, overlap=0.0):
+        super().__init__()
+        self.mixing = nn.Parameter(torch.eye(D) + overlap * torch.eye(D).roll(1, 0), False)
+        self.frame = nn.Parameter(torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))[0], False)
+
+    def forward(self, z):
+        parts = torch.sin(0.5 * z @ self.frame) @ self.mixing  # (B, D)
+        return parts.repeat_interleave(6, 1).reshape(-1, 1, 6, 6).repeat_interleave(6, 2).repeat_interleave(6, 3)
+
+
+def test_the_hessian_penalty_finds_what_changes_independently():
+    """Also where their changes overlap in the image, which mixes the Jacobian's."""
+    generator = Bumps(overlap=0.6)
+    cosines = lambda found: (found @ generator.frame).abs().max(1).values.min()
+    assert cosines(discover(generator, "hessian", D).matrix) > 0.95 > cosines(discover(generator, "jacobian", D).matrix)
+
+
+@pytest.mark.parametrize(("method", "absolute"), [("latentclr", False), ("disco", True)])
+def test_contrastive_directions_do_the_same_everywhere_and_each_its_own(method, absolute):
+    """By their loss on starting points that they have not seen, far below that of random directions."""
+    generator = Bumps()
+    z = torch.randn(64, D, generator=torch.Generator().manual_seed(9))
+
+    def loss(directions):
+        changes = torch.stack([(generator(z + 3 * a) - generator(z)).flatten(1) for a in directions.matrix])
+        return contrast(changes.abs() if absolute else changes).item()
+
+    assert loss(discover(generator, method, 3)) < 0.5 * min(loss(discover(generator, "random", 3, seed=seed)) for seed in range(5))
+
+
 def test_the_jacobian_is_that_of_torch():
     generator = lively(Decoder(32, 4, 4))
     z = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
@@ -89,7 +125,7 @@ def test_the_oracle_follows_the_factors_and_names_its_directions():
     assert (
         (found.matrix[:2] * truth).sum(1).min() > 0.999
         and (found.matrix[2:4] * truth).sum(1).min() > 0.999
-        and found.title(1) == "thickness (1)"
+        and found.title(1) == "body thickness (1)"
         and len(found) == 32
     )
 

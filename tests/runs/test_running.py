@@ -25,7 +25,7 @@ COMMON = {"profile": "smoke", "run": "r", "seed": 0}
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--profile", "huge"], "unknown profile 'huge': choose one of chest, chest_gpu, demo, paper, smoke"),
+        (["--profile", "huge"], "unknown profile 'huge': choose one of chest, chest_gpu, demo, paper, phantom, smoke"),
         (["--set", "gan_step=3"], "unknown setting gan_step: did you mean gan_steps"),
         (["--set", "a=[1"], "--set a=[1: the value cannot be read"),
         (["--set", "gan_steps"], "--set takes NAME=VALUE"),

@@ -162,13 +162,13 @@ def test_every_other_way_in_checks_too(way, tmp_path, capsys, monkeypatch):
 
 def test_numbers_in_words_are_read():
     """YAML takes 2e-4 for text."""
-    assert resolve("demo", {"gan_lr": "2e-4"}).gan.lr == 2e-4
-    assert resolve("demo", {"generators": "gan"}).choice.generators == ("gan",)
-    assert resolve("demo", {"compile": False}).gan.compile == "off", "as YAML reads off"
+    assert resolve("phantom", {"gan_lr": "2e-4"}).gan.lr == 2e-4
+    assert resolve("phantom", {"generators": "gan"}).choice.generators == ("gan",)
+    assert resolve("phantom", {"compile": False}).gan.compile == "off", "as YAML reads off"
 
 
 def test_epochs_that_are_asked_for_take_the_place_of_steps():
-    assert resolve("demo", {"gan_epochs": 3}).gan.steps is None and resolve("demo", {}).gan.steps == 2000
+    assert resolve("phantom", {"gan_epochs": 3}).gan.steps is None and resolve("phantom", {}).gan.steps == 2000
     assert resolve("paper", {"gan_steps": 7}).gan.steps == 7
 
 

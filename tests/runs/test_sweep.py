@@ -313,7 +313,7 @@ def test_the_kubernetes_example_starts_what_dask_has():
 def test_profiles_and_grids_do_not_mix():
     from lpdirs.runs.settings import load_profile
 
-    with pytest.raises(UserError, match="choose one of chest, chest_gpu, demo, paper, smoke, or"):
+    with pytest.raises(UserError, match="choose one of chest, chest_gpu, demo, paper, phantom, smoke, or"):
         load_profile("grid_demo")
 
 

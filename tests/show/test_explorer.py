@@ -201,16 +201,19 @@ def test_an_animation_runs_there_and_back(tmp_path):
         with Image.open(file) as film:
             return np.stack([np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(film)])
 
-    frames = read(animation(walks, tmp_path / "a.gif", columns=3))
-    assert len(frames) == 6 and np.array_equal(frames[1], frames[5]) and frames[0].shape == (8, 24)
+    frames = read(animation(walks, tmp_path / "a.gif", (-2, -1, 1, 2), ["one", "two", "three"], columns=2))
+    assert len(frames) == 6 and np.array_equal(frames[1], frames[5])
+    assert (frames[0][-130:-20, -130:] == 255).all(), "where there is no fourth image the sheet is white"
+    below = [frame[-18:] for frame in frames[:4]]
+    assert all((one != other).any() for one, other in zip(below, below[1:], strict=False)), "the shift counts"
     assert np.array_equal(read(io.BytesIO(as_png(tmp_path / "a.gif"))), frames), "the PNG that moves holds the same frames"
 
 
 def test_what_leaves_the_notebooks_is_marked_as_synthetic(tmp_path):
     walks = np.full((2, 3, 64, 64), -1000.0)
-    path = animation(walks, tmp_path / "a.gif")
+    path = animation(walks, tmp_path / "a.gif", (-1, 0, 1))
     with Image.open(path) as picture:
-        assert picture.info["comment"].decode() == NOTICE and np.asarray(picture.convert("L")).max() == 255, "letters on black"
+        assert picture.info["comment"].decode() == NOTICE and np.asarray(picture.convert("L"))[-18:].min() == 0, "letters on white"
     steps = np.linspace(-1, 1, 3)
     fig = film_strips(np.zeros((1, 3, 8, 8)), shift_heads(steps), ["a"])
     with Image.open(save_figure(fig, tmp_path / "a.png")) as picture:

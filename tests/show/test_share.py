@@ -13,8 +13,9 @@ from PIL import Image
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.measures.display import ct
+from lpdirs.measures.measures import Measures
 from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import typical_z
+from lpdirs.models.generators import generate, typical_z
 from lpdirs.show.plots import strip
 from lpdirs.show.share import share
 from tests.browser import page
@@ -27,6 +28,7 @@ WINDOW = (-1000.0, 1000.0)
 def shared(tmp_path_factory):
     torch.manual_seed(0)
     generator = lively(Generator(32, 6, 8))
+    generator.measures = Measures(lambda x: {"mean_value": x.mean((1, 2, 3)).numpy()}, {"mean_value": "half ranges"})
     named = DirectionsInfo(names={2: "rotation"}, words={2: "rotation, +3.1 degrees per unit of shift", 0: "dead: <nothing>"})
     models = {
         "gan-unit4": (generator, Directions(torch.eye(6)[:4], named)),
@@ -46,6 +48,8 @@ def test_the_page_holds_what_the_models_draw(shared):
     generator, directions = models["gan-unit4"]
     how = ct(WINDOW)
     sprite = np.array(Image.open(io.BytesIO(base64.b64decode(data["models"][0]["sprites"][0][0]))).convert("L"), float)
+    read = data["models"][0]["directions"][0]["read"][0]
+    assert len(read) == 5 and abs(read[2][0] - generate(generator, typical_z(generator)[None]).mean().item()) < 1e-3
     drawn = np.concatenate(list(how.to_grey(strip(generator, directions, typical_z(generator), 2, data["shifts"], how))), axis=1)
     assert sprite.shape == (32, 5 * 32) and np.abs(sprite - drawn).mean() < 6
 
@@ -74,6 +78,11 @@ def test_it_works_in_a_browser_without_a_network(shared):
         tab.wait_for_function("document.getElementById('after').toDataURL() !== document.getElementById('before').toDataURL()")
         assert tab.locator("#shift").get_attribute("aria-valuetext") == "+2.3 along rotation (2)"
         moved = picture("after")
+        assert tab.locator("#read").text_content().startswith("measuredunshiftedmovedmean value"), "the factor is read along the way"
+        tab.keyboard.down("b")
+        tab.wait_for_function("document.getElementById('after').toDataURL() === document.getElementById('before').toDataURL()")
+        tab.keyboard.up("b")
+        tab.wait_for_function("document.getElementById('after').toDataURL() !== document.getElementById('before').toDataURL()")
         box = tab.locator("#after").bounding_box()
         tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
         tab.mouse.down()
@@ -81,8 +90,9 @@ def test_it_works_in_a_browser_without_a_network(shared):
         tab.mouse.up()
         tab.wait_for_function("document.getElementById('value').textContent === '-4.5'")
         assert picture("after") != moved
-        tab.select_option("#model", label="vae-sefa3")
+        tab.select_option("#model", label="VAE, SeFa, K = 3")
         tab.wait_for_function("document.getElementById('words').textContent === 'not measured'")
+        assert tab.locator("#read").text_content() == "", "no measures, no table"
         tab.select_option("#direction", label="direction 1")
         tab.select_option("#slice", label="slice 2")
         tab.emulate_media(color_scheme="dark")
