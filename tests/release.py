@@ -40,7 +40,7 @@ def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS), sweeps: tuple[st
     for run in runs:
         shutil.rmtree(reference / run, ignore_errors=True)
         _copy_run(outputs / run, reference / run)
-        for path in sorted((outputs / run / "analysis").glob("best_*.png")) + sorted((outputs / run / "analysis").glob("best_*.gif")):
+        for path in sorted((outputs / run / "analysis").glob("best_*.png")):
             name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
             shutil.copy(path, reference / run / name)
     for sweep in sweeps:
@@ -58,12 +58,11 @@ def _say_what_made_them(reference: Path, runs: tuple[str, ...], sweeps: tuple[st
     """Write sources.json: for each figure the notebook that drew it, and hashes of its cells and of the code that they import."""
     path = reference / "sources.json"
     made = json.loads(path.read_text()) if path.exists() else {}
-    for figure in sorted(p for p in reference.rglob("*") if p.suffix in (".png", ".gif")):
+    for figure in sorted(p for p in reference.rglob("*") if p.suffix == ".png"):
         if (figure.parent / "README.md").exists():
             continue  # a model card says what made it
         of = figure.parent.name
-        of_run = "06_quantitative_analysis" if figure.suffix == ".png" else "05_qualitative_analysis"
-        notebook = of_run if of in RUNS else "07_compare_runs"
+        notebook = "06_quantitative_analysis" if of in RUNS else "07_compare_runs"
         if of in runs or of in sweeps:
             made[figure.relative_to(reference).as_posix()] = {"notebook": notebook, **sources(ROOT / "notebooks" / f"{notebook}.ipynb")}
         else:
@@ -84,7 +83,7 @@ def _copy_run(run: Path, to: Path) -> None:
         shutil.copyfile(run / "analysis" / name, to / "analysis" / name)
     for path in sorted((run / "directions" / "chance").glob("*.csv")):
         (to / "directions" / "chance").mkdir(exist_ok=True)
-        shutil.copyfile(path, to / "directions" / "chance" / path.name)
+        pd.read_csv(path).to_csv(to / "directions" / "chance" / path.name, index=False, float_format="%.6g")
     copy_slices(run / "data", to / "data", SLICES, RUNS[run.name])
     log = read_log(run)
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})
