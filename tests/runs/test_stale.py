@@ -346,7 +346,7 @@ def test_a_run_of_the_first_version_opens_verifies_explores_and_is_scored(tmp_pa
     assert len(model[1]) == 3 and model[1].info.generator == "vae"
     assert not [str(line) for line in verify(run) if line.broken]
     explorer = lp.explore(run)
-    assert "rotation" in explorer.readout.value and "shoulders to liver" in explorer.readout.value
+    assert "rotation" in explorer.readout.value and "length" in explorer.readout.value
     assert json.loads(score_run(run, 2, 0)[0].read_text())["directions"] == "unit3-lenet"
 
 
