@@ -39,5 +39,5 @@ def test_what_make_explore_opens_works_without_any_run(tmp_path):
     with jupyter_lab(tmp_path, None) as address, page() as tab:
         run_all(tab, address)
         drag(tab, AFTER)
-        tab.get_by_text("y_position (").first.wait_for()
+        tab.get_by_text("y-position (").first.wait_for()
         keep(tab, "explore.png")
