@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from lpdirs.runs.comparison import tested
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -157,6 +158,45 @@ def named() -> list[str]:
     return lines
 
 
+def of_seeds() -> pd.DataFrame:
+    """Every search of `python -m tests.seeds`, of both models."""
+    return pd.concat([pd.read_csv(REFERENCE / "methods" / f"seeds_{model}.csv") for model in MODELS])
+
+
+def seeds() -> list[str]:
+    """A line each method: median over searches with lowest and highest, of mean selectivity, factors beyond chance and names."""
+    rows = of_seeds()
+    lines = [
+        "| method | searches of each | GAN: selectivity | beyond chance | named | VAE: selectivity | beyond chance | named |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    order = rows.groupby("method")["selectivity"].median().sort_values(ascending=False).index
+    for method in order:
+        cells = []
+        for model in MODELS:
+            part = rows[(rows["method"] == method) & (rows["generator"] == model)]
+            for column, digits in (("selectivity", 2), ("beyond_chance", 0), ("factors_named", 0)):
+                low, middle, high = (part[column].quantile(q) for q in (0, 0.5, 1))
+                cells.append(f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        count = rows[rows["method"] == method].groupby("generator").size().min()
+        lines.append(f"| {WAYS.get(method, method)} | {count} | {' | '.join(cells)} |")
+    return lines
+
+
+def seeds_tested() -> list[str]:
+    """A line each difference that holds after Holm's correction for all that were asked: one method minus another, on the same training."""
+    pairs = [("reconstructor", "random"), ("reconstructor", "pca"), ("reconstructor", "jacobian"), ("motion", "reconstructor")]
+    pairs += [("motion", "jacobian"), ("motion", "pca"), ("motion", "oracle-alone")]
+    table = tested(of_seeds(), pairs, ["selectivity", "r", "beyond_chance"])
+    held = table[table["holm"] <= 0.05]
+    words = {"selectivity": "selectivity", "r": "\\|r\\|", "beyond_chance": "factors beyond chance"}
+    lines = ["| one method minus another | model | score | difference | pairs | p, corrected |", "|---|---|---|---|---|---|"]
+    for row in held.itertuples():
+        said = f"{WAYS.get(row.one, row.one)} minus {WAYS.get(row.other, row.other)}"
+        lines.append(f"| {said} | {row.generator.upper()} | {words[row.score]} | {row.difference:+.2f} | {row.n} | {row.holm:.3f} |")
+    return lines + [f"| (of {len(table)} comparisons, {len(held)} hold) | | | | | |"]
+
+
 def gpu_steps() -> list[str]:
     """A line each task: milliseconds and memory of a step of batch 128 on a GPU."""
     steps = json.loads((REFERENCE / "bench" / "gpu.json").read_text())["steps"]
@@ -176,9 +216,10 @@ def gpu_steps() -> list[str]:
     return lines
 
 
+WAYS = {"reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "random": "random", "oracle-alone": "oracle, alone"}
 TABLES = {
     "notebooks/README.md": [gpu_steps],
-    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named],
+    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
     ],
