@@ -164,20 +164,17 @@ def of_seeds() -> pd.DataFrame:
 
 
 def seeds() -> list[str]:
-    """A line each method: median over searches with lowest and highest, of mean selectivity, factors beyond chance and names."""
+    """A line each method: median over searches with lowest and highest, of mean selectivity and mean |r|."""
     rows = of_seeds()
-    lines = [
-        "| method | searches of each | GAN: selectivity | beyond chance | named | VAE: selectivity | beyond chance | named |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| method | searches of each | GAN: selectivity | \\|r\\| | VAE: selectivity | \\|r\\| |", "|---|---|---|---|---|---|"]
     order = rows.groupby("method")["selectivity"].median().sort_values(ascending=False).index
     for method in order:
         cells = []
         for model in MODELS:
             part = rows[(rows["method"] == method) & (rows["generator"] == model)]
-            for column, digits in (("selectivity", 2), ("beyond_chance", 0), ("factors_named", 0)):
+            for column in ("selectivity", "r"):
                 low, middle, high = (part[column].quantile(q) for q in (0, 0.5, 1))
-                cells.append(f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+                cells.append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
         count = rows[rows["method"] == method].groupby("generator").size().min()
         lines.append(f"| {WAYS.get(method, method)} | {count} | {' | '.join(cells)} |")
     return lines
@@ -187,14 +184,25 @@ def seeds_tested() -> list[str]:
     """A line each difference that holds after Holm's correction for all that were asked: one method minus another, on the same training."""
     pairs = [("reconstructor", "random"), ("reconstructor", "pca"), ("reconstructor", "jacobian"), ("motion", "reconstructor")]
     pairs += [("motion", "jacobian"), ("motion", "pca"), ("motion", "oracle-alone")]
-    table = tested(of_seeds(), pairs, ["selectivity", "r", "beyond_chance"])
+    table = tested(of_seeds(), pairs, ["selectivity", "r"])
     held = table[table["holm"] <= 0.05]
-    words = {"selectivity": "selectivity", "r": "\\|r\\|", "beyond_chance": "factors beyond chance"}
+    words = {"selectivity": "selectivity", "r": "\\|r\\|"}
     lines = ["| one method minus another | model | score | difference | pairs | p, corrected |", "|---|---|---|---|---|---|"]
     for row in held.itertuples():
         said = f"{WAYS.get(row.one, row.one)} minus {WAYS.get(row.other, row.other)}"
         lines.append(f"| {said} | {row.generator.upper()} | {words[row.score]} | {row.difference:+.2f} | {row.n} | {row.holm:.3f} |")
     return lines + [f"| (of {len(table)} comparisons, {len(held)} hold) | | | | | |"]
+
+
+def mig_bins() -> list[str]:
+    """A line each model and set: MIG by the number of bins."""
+    table = pd.read_csv(REFERENCE / "methods" / "mig_bins.csv")
+    bins = sorted(table["bins"].unique())
+    lines = [f"| model | directions | {' | '.join(f'{n} bins' for n in bins)} |", "|---|---|" + "---|" * len(bins)]
+    for (model, method), rows in table.groupby(["model", "method"], sort=False):
+        said = " | ".join(f"{value:.2f}" for value in rows.set_index("bins")["mig"].reindex(bins))
+        lines.append(f"| {model.upper()} | {WAYS.get(method, method)} | {said} |")
+    return lines
 
 
 def gpu_steps() -> list[str]:
@@ -219,7 +227,7 @@ def gpu_steps() -> list[str]:
 WAYS = {"reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "random": "random", "oracle-alone": "oracle, alone"}
 TABLES = {
     "notebooks/README.md": [gpu_steps],
-    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested],
+    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
     ],

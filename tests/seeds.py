@@ -50,7 +50,7 @@ def main() -> None:
             factors = measures.sample(generator, 1024, 5 + seed) if method == "oracle-alone" else None
             directions = discover(generator, method, K, seed=seed, known=factors)
             seconds = time.time() - began
-            table = lp.respond(generator, directions, measures, band.shifts, SAMPLES, seed).table(resamples=50)
+            table = lp.respond(generator, directions, measures, band.shifts, SAMPLES, band.seed).table(resamples=50)
             placed = band.place(generator, directions, measures, table=table)
             names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units, band.rules())
             found = {"selectivity": placed["selectivity"].mean(), "r": placed["r"].mean(), "seconds": seconds}

@@ -33,10 +33,11 @@ class Chance:
     sets: np.ndarray
     samples: int
     shifts: tuple[float, ...]
+    seed: int = 0  # of the starting images
 
     def save(self, path: Path) -> None:
         """Write what was measured as a table, which `open_chance` reads."""
-        about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts)}
+        about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts), "seed": self.seed}
         write_atomic(path, lambda partial: self.table.assign(**about).to_csv(partial, index=False))
 
     def best(self) -> dict[str, pd.DataFrame]:
@@ -70,10 +71,11 @@ class Chance:
 
         `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
         mean, `_p` the share of random sets that reach it (at least 1 / (S + 1)), and `_holm` that after correction for all factors of the
-        table. All are measured as the random ones were; `table` is Responses.table() where that has been done already.
+        table. All are measured as the random ones were, from the same starting images; `seed` is of the resamples alone. `table` is
+        Responses.table() where they have been measured so already.
         """
         if table is None:
-            table = respond(generator, directions, measures, self.shifts, self.samples, seed).table(seed)
+            table = respond(generator, directions, measures, self.shifts, self.samples, self.seed).table(seed)
         found, columns = best_directions(table), dict[str, pd.Series]()
         for name, band in self.best().items():
             value = found[name].abs().reindex(band.columns)
@@ -108,7 +110,7 @@ def random_sets(
     turns = range(-(-pool // (d if k <= d else pool)))
     matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
     table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)
-    return Chance(table, _sets(len(table["direction"].unique()), k, sets, seed), samples, tuple(shifts))
+    return Chance(table, _sets(len(table["direction"].unique()), k, sets, seed), samples, tuple(shifts), seed)
 
 
 def random_codes(sample: tuple[Tensor, pd.DataFrame], k: int, sets: int = 100, seed: int = 0) -> pd.DataFrame:
@@ -139,8 +141,9 @@ def open_chance(path: Path, k: int, seed: int = 0, sets: int = 1000) -> Chance:
     if not {"direction", "factor", "selectivity", "samples", "shifts"} <= set(table):
         raise UserError(f"{path.name} holds no random directions: run notebook 04 again")
     shifts = tuple(float(shift) for shift in str(table["shifts"][0]).split())
-    known = table.drop(columns=["samples", "shifts"])
-    return Chance(known, _sets(known["direction"].nunique(), k, sets, seed), int(table["samples"][0]), shifts)
+    started = int(table["seed"][0]) if "seed" in table else 0  # of before it was written
+    known = table.drop(columns=["samples", "shifts", "seed"], errors="ignore")
+    return Chance(known, _sets(known["direction"].nunique(), k, sets, seed), int(table["samples"][0]), shifts, started)
 
 
 def _sets(pool: int, k: int, sets: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.discovery.closed_form import random
-from lpdirs.scores.chance import against, random_codes, random_sets
+from lpdirs.scores.chance import against, open_chance, random_codes, random_sets
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.naming import earned, main_factors
 
@@ -58,6 +58,17 @@ def test_a_planted_direction_stands_beyond_all_random_sets_and_a_random_one_amon
     assert (found["selectivity"] > found["selectivity_chance"]).all()
     usual = [band.place(generator, lp.discover(generator, "random", 4, seed=s), MEASURES)["selectivity_p"].mean() for s in range(8)]
     assert 0.3 < np.mean(usual) < 0.7
+
+
+def test_a_set_is_measured_from_the_band_s_starting_images_whatever_its_seed(generator, tmp_path):
+    """Other starting images would move r and selectivity by themselves, and chance with them."""
+    band = random_sets(generator, MEASURES, 4, sets=50, samples=8, seed=3)
+    band.save(tmp_path / "band.csv")
+    directions = lp.discover(generator, "random", 4, seed=1)
+    places = [
+        kept.place(generator, directions, MEASURES, seed) for kept in (band, open_chance(tmp_path / "band.csv", 4)) for seed in (0, 7)
+    ]
+    assert all(np.allclose(places[0]["r"], other["r"], atol=1e-9) for other in places[1:])
 
 
 def test_every_set_has_directions_of_its_own_where_enough_are_measured(generator):
