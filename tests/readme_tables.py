@@ -194,6 +194,18 @@ def seeds_tested() -> list[str]:
     return lines + [f"| (of {len(table)} comparisons, {len(held)} hold) | | | | | |"]
 
 
+def kappa_steps() -> list[str]:
+    """A line each set: kappa of a fresh R along its training."""
+    files = [REFERENCE / "methods" / f"kappa_{model}.csv" for model in MODELS]
+    table = pd.concat([pd.read_csv(path) for path in files if path.exists()])
+    steps = sorted(table["steps"].unique())
+    lines = [f"| model | K | directions | {' | '.join(f'{n} steps' for n in steps)} |", "|---|---|---|" + "---|" * len(steps)]
+    for (model, k, method), rows in table.groupby(["model", "K", "method"], sort=False):
+        said = " | ".join(f"{value:.2f}" for value in rows.set_index("steps")["kappa"].reindex(steps))
+        lines.append(f"| {model.upper()} | {k} | {WAYS.get(method, method)} | {said} |")
+    return lines
+
+
 def mig_bins() -> list[str]:
     """A line each model and set: MIG by the number of bins."""
     table = pd.read_csv(REFERENCE / "methods" / "mig_bins.csv")
@@ -227,7 +239,7 @@ def gpu_steps() -> list[str]:
 WAYS = {"reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "random": "random", "oracle-alone": "oracle, alone"}
 TABLES = {
     "notebooks/README.md": [gpu_steps],
-    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins],
+    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
     ],
