@@ -15,6 +15,10 @@ MODELS = {"gan": "GAN", "vae": "VAE"}
 METHODS = {
     "unit": "the paper's method",
     "orthonormal": "the paper's method, orthonormal",
+    "motion": "motion",
+    "sparse": "sparse",
+    "random": "random",
+    "coordinate": "coordinate",
     "pca": "PCA",
     "pca-encoded": "PCA of encoded slices",
     "sefa": "SeFa",
@@ -40,10 +44,10 @@ def factor_words(name: str) -> str:
 def set_words(label: str) -> str:
     """A set of directions as words: "gan-unit32-lenet" is "GAN, the paper's method (LeNet), K = 32"; one's own label stays as it is."""
     known = re.fullmatch(r"(.+?)-([a-z-]+?)(\d+)(?:-(lenet|resnet18-224|resnet18))?(?:-from-([a-z-]+))?", label)
-    if not known:
+    if not known or known[2] not in METHODS:
         return MODELS.get(label, label)
     model, method, k, reconstructor, start = known.groups()
-    said = METHODS.get(method, method.replace("-", " "))
+    said = METHODS[method]
     said += f" ({RECONSTRUCTORS[reconstructor]})" if reconstructor else ""
     said += f" from {METHODS.get(start, start)}" if start else ""
     return f"{MODELS.get(model, model)}, {said}, K = {k}"
