@@ -96,12 +96,14 @@ def jupyter_lab(folder: Path, cell: str | None) -> Iterator[str]:
                 child.kill()
 
 
-def run_all(tab, address: str) -> None:
-    """Open the notebook at `address`, run all cells, and wait for the explorer's pictures and sliders."""
+def run_all(tab, address: str) -> float:
+    """Open the notebook at `address`, run all cells, and wait for the explorer's pictures and sliders; seconds from the click to these."""
     tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
     tab.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
     tab.get_by_text("| Idle").wait_for(timeout=60_000)  # cells that are run before there is a kernel are not run
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    began = time.monotonic()
     tab.locator(".jp-OutputArea img.widget-image").nth(1).wait_for(timeout=90_000)
     tab.locator(".widget-readout").first.wait_for()
+    return time.monotonic() - began

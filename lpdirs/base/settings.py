@@ -1,11 +1,13 @@
 """Settings that are checked where they are made: a pydantic model whose mistakes are one line."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from lpdirs.base.errors import UserError
+
+Side = Literal[32, 64, 128, 256]  # px, of slices and of what the models draw
 
 KINDS = {  # pydantic's name of a mistake: what to say, with the limits of the field
     "greater_than": "must be greater than {gt}",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, check_settings, read_json, write_atomic
 from lpdirs.base.progress import Progress
+from lpdirs.base.settings import Side
 from lpdirs.data.dicom import Header
 from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
@@ -222,7 +223,7 @@ def _write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def read_slices(
-    source: str | Path, size: Literal[32, 64, 128] = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
+    source: str | Path, size: Side = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
 ) -> Slices:
     """All usable CT slices of the DICOM files below `source`, at `size` px; values beyond `window` (HU) are clipped to it.
 

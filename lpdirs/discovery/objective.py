@@ -27,6 +27,7 @@ class DiscoverySettings(Settings):
         "lenet", "lenet, resnet18 (as released) or resnet18-224 (resized to 224 px, as in a revision before)"
     )
     batch: int = setting(32, "pairs a step", "direction_batch", ge=2)
+    shifts_per_z: int = setting(1, "pairs that share a z and its plain image, drawn once; 1: each its own, as in the paper", ge=1)
     steps: int = setting(500, "optimiser steps of A and R", "direction_steps", ge=1)
     lr_directions: float = setting(3e-3, "learning rate of Adam, for A", ge=0, le=10)
     lr_reconstructor: float = setting(2e-3, "learning rate of Adam, for R", gt=0, le=10)
@@ -78,18 +79,20 @@ class Discovery:
             groups.insert(0, {"params": self.matrix.parameters(), "lr": s.lr_directions})
         self.optimiser = torch.optim.Adam(groups, fused=True)
 
-    def pairs(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """n fresh pairs: G(z), G(z + eps * a_k), k, eps. Only the shifted image carries a graph."""
+    def pairs(self, n: int, rng: torch.Generator, of_one_z: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """n fresh pairs, so many `of_one_z`: G(z), G(z + eps * a_k), k, eps. Only the shifted image carries a graph."""
         k, eps = (value.to(self.device) for value in draw_shifts(n, self.settings, rng))
-        z = draw_z(self.generator, n, rng).to(self.device)
+        z = draw_z(self.generator, -(-n // of_one_z), rng).to(self.device)
         with torch.no_grad():
             plain = self.generator(z)
+        if of_one_z > 1:
+            plain, z = (x.repeat_interleave(of_one_z, 0)[:n] for x in (plain, z))
         return plain, self.generator(z + self.matrix(k, eps)), k, eps
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings
         with autocast(self.device, s.precision):
-            plain, shifted, k, eps = self.pairs(s.batch, stream(s.seed, 4, index))
+            plain, shifted, k, eps = self.pairs(s.batch, stream(s.seed, 4, index), s.shifts_per_z)
             logits, eps_hat = self._reconstruct(plain, shifted)
         loss_k, loss_eps = F.cross_entropy(logits.float(), k), (eps_hat.float() - eps).abs().mean()
         loss = loss_k + s.shift_weight * loss_eps

@@ -1,4 +1,4 @@
-"""The DCGAN of the paper (after Radford et al. 2016), for 32, 64 and 128 px from one definition."""
+"""The DCGAN of the paper (after Radford et al. 2016), for 32 to 256 px from one definition."""
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +8,16 @@ from lpdirs.base.errors import UserError
 
 
 def stages(size: int) -> int:
-    """How often 4 px are doubled to reach `size`; UserError unless it is 32, 64 or 128."""
-    if size not in (32, 64, 128):
-        raise UserError(f"size must be 32, 64 or 128 px, not {size}")
+    """How often 4 px are doubled to reach `size`; UserError unless it is 32, 64, 128 or 256."""
+    if size not in (32, 64, 128, 256):
+        raise UserError(f"size must be 32, 64, 128 or 256 px, not {size}")
     return size.bit_length() - 3
 
 
 class Generator(nn.Module):
     """z (B, latent_dim) to slices (B, 1, size, size) in [-1, 1].
 
-    At 128 px and width 128 the channels are 2048-1024-512-256-128-1, as published; smaller sizes drop the widest stages.
+    At 128 px and width 128 the channels are 2048-1024-512-256-128-1, as published; smaller sizes drop the widest stages, and 256 px has one more, twice as wide.
     """
 
     def __init__(self, size: int = 128, latent_dim: int = 32, width: int = 128):

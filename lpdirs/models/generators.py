@@ -13,6 +13,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.models.priors import Prior
 
 NORMAL = Prior.normal()
+AS_TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd  # layers that do something else in training
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ def latent_dim_of(generator: nn.Module) -> int:
     if not isinstance(latent_dim, int):
         raise UserError(f"{type(generator).__name__} is not a generator yet: wrap it with lp.as_generator(module, latent_dim)")
     return latent_dim
+
+
+def check_ready(generator: nn.Module) -> None:
+    """UserError for a module that is not wrapped yet, or in training mode, in which an image depends on the others of its batch."""
+    latent_dim_of(generator)
+    if any(part.training and isinstance(part, AS_TRAINED) for part in generator.modules()):
+        name = type(generator).__name__
+        raise UserError(f"{name} is in training mode, in which an image depends on the others of its batch: call its eval() first")
 
 
 def device_of(generator: nn.Module) -> torch.device:
@@ -113,7 +122,7 @@ def channels_of(generator: nn.Module) -> int:
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch: int = 128) -> Tensor:
     """Slices (N, C, S, S) in [-1, 1] for z (N, d), on the CPU."""
-    latent_dim_of(generator)
+    check_ready(generator)
     device = device_of(generator)
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
 

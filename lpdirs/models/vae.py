@@ -1,4 +1,4 @@
-"""The residual VAE of the paper, for 32, 64 and 128 px from one definition, and its losses."""
+"""The residual VAE of the paper, for 32 to 256 px from one definition, and its losses."""
 
 import math
 
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
 
     def __init__(self, size: int = 128, latent_dim: int = 32, width: int = 64):
         super().__init__()
-        channels = [1] + [width * m for m in (1, 2, 4, 8, 8)[: stages(size)]]
+        channels = [1] + [width * m for m in (1, 2, 4, 8, 8, 8)[: stages(size)]]
         pool = nn.AvgPool2d(2)
         self.stages = nn.Sequential(*(Residual(i, o, pool) for i, o in zip(channels, channels[1:], strict=False)))
         self.mean = nn.Conv2d(channels[-1], latent_dim, 4)
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
     def __init__(self, size: int = 128, latent_dim: int = 32, width: int = 64):
         super().__init__()
         self.size, self.latent_dim = size, latent_dim
-        widths = [width * m // 2 for m in (32, 16, 16, 8, 4, 2, 1)[-(stages(size) + 2) :]]
+        widths = [width * m // 2 for m in (32, 32, 16, 16, 8, 4, 2, 1)[-(stages(size) + 2) :]]
         channels = [latent_dim, *widths]
         up = nn.Upsample(scale_factor=2, mode="nearest")
         self.stages = nn.Sequential(*(Residual(i, o, up) for i, o in zip(channels, widths, strict=False)))

@@ -61,7 +61,7 @@ def invert(
     for step in range(steps):
         optimiser.zero_grad()
         error = (generator(z) - target).square().mean((1, 2, 3))
-        (error + PRIOR_WEIGHT * z.square().mean(1)).sum().backward()
+        (error + PRIOR_WEIGHT * z.square().mean(1)).sum().backward(inputs=[z])  # and not of the generator's weights
         optimiser.step()
         bar(step + 1, steps)
     z = z.detach().cpu()

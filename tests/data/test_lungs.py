@@ -26,7 +26,7 @@ def neck_to_belly() -> list[np.ndarray]:
     return slices
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
 def test_z_runs_from_apex_to_base_whatever_gas_there_is(tmp_path, size):
     for i, hu in enumerate(neck_to_belly()):
         write(tmp_path / "in" / f"{i:02d}", hu, 100 - 5.0 * i, i + 1)

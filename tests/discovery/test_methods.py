@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.contrastive import contrast
 from lpdirs.discovery.methods import METHODS, discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import generate
 from lpdirs.models.priors import Prior
 from lpdirs.models.vae import Decoder
 from lpdirs.models.wrapping import as_generator
@@ -174,6 +176,21 @@ def test_one_call_for_every_method_and_both_models(generator, method):
     assert first.info.method == method and torch.equal(before, torch.get_rng_state())
     if method in ("sefa", "jacobian", "pca-encoded", "random", "coordinate"):
         assert torch.allclose(first.matrix @ first.matrix.T, torch.eye(4), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"oracle", "oracle-alone", "pca-encoded"}))
+def test_a_generator_that_is_not_frozen_is_left_as_it_was(method):
+    """Its weights require gradients: none are left in them, and directions hold no graph."""
+    generator = Decoder(32, D, 4).eval()
+    found = discover(generator, method, 4, settings=DiscoverySettings(batch=4, steps=2))
+    assert not found.matrix.requires_grad and all(p.grad is None and p.requires_grad for p in generator.parameters())
+
+
+@pytest.mark.parametrize("use", [discover, lambda g: lp.respond(g, lp.Directions(torch.eye(D))), lambda g: generate(g, torch.zeros(2, D))])
+def test_a_generator_in_training_mode_is_refused(use):
+    """Its images depend on the others of a batch."""
+    with pytest.raises(UserError, match="Decoder is in training mode"):
+        use(Decoder(32, D, 4))
 
 
 def test_what_cannot_be_done_is_said():

@@ -7,6 +7,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
 from lpdirs.models.dcgan import Generator
+from lpdirs.models.generators import draw_z
 from tests.models.test_training import same
 
 
@@ -98,6 +99,17 @@ def test_only_the_shifted_image_carries_a_graph():
     discovery = Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3))
     plain, shifted, _, _ = discovery.pairs(4, stream(0, 0))
     assert not plain.requires_grad and shifted.requires_grad
+
+
+def test_pairs_of_one_z_share_its_plain_image_and_are_right():
+    generator = Generator(32, 4, 4).eval()
+    discovery = Discovery(generator, DiscoverySettings(n_directions=3, batch=8, shifts_per_z=3))
+    plain, shifted, k, eps = discovery.pairs(8, stream(0, 4, 0), 3)
+    assert torch.equal(plain[0], plain[2]) and len(plain.unique(dim=0)) == 3
+    rng = stream(0, 4, 0)
+    assert all(torch.equal(a, b) for a, b in zip(draw_shifts(8, discovery.settings, rng), (k, eps), strict=True))
+    z = draw_z(generator, 3, rng)[torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])]
+    assert torch.allclose(plain, generator(z), atol=1e-5) and torch.allclose(shifted, generator(z + discovery.matrix(k, eps)), atol=1e-5)
 
 
 def test_the_released_resnet_takes_images_as_they_are():

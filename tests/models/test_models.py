@@ -21,14 +21,14 @@ def test_the_published_architectures():
     assert round(count(Decoder()) / 1e6, 2) == 20.89
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
 @pytest.mark.parametrize("make", [Generator, Decoder])
 def test_generators_of_all_sizes(make, size):
     x = make(size, latent_dim=5, width=4)(torch.randn(3, 5))
     assert x.shape == (3, 1, size, size) and x.abs().max() <= 1
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
 def test_encoder_and_discriminator_of_all_sizes(size):
     x = torch.randn(3, 1, size, size)
     assert Discriminator(size, 4)(x).shape == (3,)
@@ -37,7 +37,7 @@ def test_encoder_and_discriminator_of_all_sizes(size):
 
 
 def test_other_sizes_are_refused():
-    with pytest.raises(UserError, match="size must be 32, 64 or 128"):
+    with pytest.raises(UserError, match="size must be 32, 64, 128 or 256"):
         Generator(48)
 
 

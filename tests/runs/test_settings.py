@@ -21,7 +21,7 @@ BAD = {
     "cohort": [(True, "must not be true"), ("nobody", "unknown cohort 'nobody': choose one of phantom_demo, phantom_smoke")],
     "workers": [(0, "at least 1"), (1.5, "a whole number"), ("many", "a whole number")],
     "scheduler": [("", "must not be empty")],
-    "size": [(48, "must be 32, 64 or 128, not 48"), (256, "32, 64 or 128"), ("big", "32, 64 or 128")],
+    "size": [(48, "must be 32, 64, 128 or 256, not 48"), (512, "128 or 256"), ("big", "128 or 256")],
     "window_low": [(1000, "window_low must be less than window_high, not 1000 and 1000"), ("air", "a number"), (float("nan"), "a finite")],
     "window_high": [(-2000, "window_low must be less than window_high"), (1e9, "at most 32767")],
     "min_lung": [(1.5, "less than 1"), (-0.1, "at least 0")],
@@ -69,6 +69,7 @@ BAD = {
     "basis": [("free", "must be 'unit' or 'orthonormal'")],
     "reconstructor": [("vgg", "must be 'lenet', 'resnet18' or 'resnet18-224'")],
     "direction_batch": [(1, "at least 2")],
+    "shifts_per_z": [(0, "at least 1"), (1.5, "a whole number")],
     "direction_steps": [(0, "at least 1")],
     "lr_directions": [(-1, "at least 0"), ("x", "a number")],
     "lr_reconstructor": [(0, "greater than 0")],
@@ -153,7 +154,7 @@ def test_every_other_way_in_checks_too(way, tmp_path, capsys, monkeypatch):
         (tmp_path / "notebooks" / "profiles").mkdir(parents=True)
         (tmp_path / "notebooks" / "profiles" / "mine.yaml").write_text("profile: mine\nsize: 50\n")
         monkeypatch.setattr("lpdirs.runs.settings.home", lambda: tmp_path)
-        with pytest.raises(UserError, match="size must be 32, 64 or 128, not 50"):
+        with pytest.raises(UserError, match="size must be 32, 64, 128 or 256, not 50"):
             resolve("mine", {})
         (tmp_path / "notebooks" / "profiles" / "mine.yaml").write_text("profile: [")
         with pytest.raises(UserError, match="mine.yaml is not YAML"):

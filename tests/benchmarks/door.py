@@ -1,0 +1,65 @@
+"""What a user waits for at the door: the command line, a run that is done, the explorer of the shipped models. python -m tests.benchmarks.door
+
+Each is the median of three. Needs a finished run (`--run`), as after `make run`; and a Chromium, without which the browser is left out.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lpdirs.base.files import read_json
+from lpdirs.base.places import workspace
+from tests.benchmarks.bench import write
+from tests.browser import jupyter_lab, page, run_all
+from tests.conftest import ROOT
+
+
+def median_of_three(work: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken), 2)
+
+
+def command(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, check=True, capture_output=True)
+
+
+def run_all_to_pictures() -> float:
+    """Seconds from the menu's Run All to the pictures of notebooks/explore.ipynb, in a kernel that has just begun."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("lpdirs", "outputs", "data_manifests", "pyproject.toml"):
+            os.symlink(ROOT / name, Path(folder) / name)
+        shutil.copytree(ROOT / "notebooks", Path(folder) / "notebooks")
+        shutil.copy(ROOT / "notebooks" / "explore.ipynb", Path(folder) / "explore.ipynb")
+        with jupyter_lab(Path(folder), None) as address, page() as tab:
+            return run_all(tab, address)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", default="demo", help="a finished run below outputs/")
+    words = parser.parse_args()
+    figures = {"python -m lpdirs --help": median_of_three(lambda: command("--help"))}
+    log = workspace() / "outputs" / words.run / "run.json"
+    if log.exists():
+        profile = read_json(log)["01_data_preparation"]["profile"]
+        figures[f"make run a second time ({profile})"] = median_of_three(lambda: command("run", "--profile", profile, "--run", words.run))
+    else:
+        print(f"outputs/{words.run} holds no run: make run first")
+    if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+        figures["Run All of explore.ipynb to pictures"] = round(statistics.median(run_all_to_pictures() for _ in range(3)), 2)
+    write("door", {"what": "seconds", **figures})
+
+
+if __name__ == "__main__":
+    main()
