@@ -55,8 +55,12 @@ fuzz: setup
 bench: setup outputs/phantom/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training
+	$(BIN)/python -m tests.benchmarks.steps
 	$(BIN)/python -m tests.benchmarks.explorer
+	$(BIN)/python -m tests.benchmarks.door
+	$(BIN)/python -m tests.benchmarks.growth
 	$(BIN)/python -m tests.benchmarks.sweep
+	$(BIN)/python -m tests.benchmarks.cluster
 
 outputs/phantom/vae/vae.safetensors:
 	$(MAKE) run PROFILE=phantom RUN=phantom

@@ -20,6 +20,7 @@ from torch import nn
 import lpdirs as lp
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset
+from lpdirs.discovery.curved import LatentPath, fit_path
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
@@ -144,19 +145,18 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
     return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
 
 
-def path_of(vae: VAE, train: Slices) -> third.ZPath:
+def path_of(vae: VAE, train: Slices) -> LatentPath:
     """The curved path through the VAE's latent space, learned from its training patients."""
-    return third.fit_path(encode(vae, train.tensor())[0], known_z(train.table), train.table["patient"].to_numpy())
+    return fit_path(encode(vae, train.tensor())[0], known_z(train.table), train.table["patient"].to_numpy())
 
 
-def walks(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
+def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     """Slices 10 to 60 mm away, predicted by the VAE from one slice of a held-out patient, in HU."""
-    vae = load_model(OUT / FILES["vae"])[0]
     pairs = third.pairs_of(test, (10, 20, 40, 60), starts=4)
     latent = lambda rows: encode(vae, test.tensor(rows))[0]
     inside, level = encode(vae, train.tensor())[0], known_z(train.table)
     curved = path_of(vae, train)
-    straight = third.fit_path(inside, level, train.table["patient"].to_numpy(), knots=2)
+    straight = fit_path(inside, level, train.table["patient"].to_numpy(), knots=2)
     turned = torch.randn(inside.shape[1], generator=torch.Generator().manual_seed(0))
     turned *= torch.linalg.norm(torch.from_numpy(straight.weight[1] - straight.weight[0])) / turned.norm()
     start, end = (lambda p: p["start"].to_numpy(int)), (lambda p: p["end"].to_numpy(int))
@@ -186,8 +186,8 @@ def main(models: Path, data: Path) -> None:
         path.write_bytes((models / f"{training}.safetensors").read_bytes())
     measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
     once(OUT / "quality.csv", lambda: quality(models, train, test, measures))
-    once(OUT / "third_dimension.csv", lambda: walks(train, test, measures))
     vae = load_model(OUT / FILES["vae"])[0]
+    once(OUT / "third_dimension.csv", lambda: walks(vae, train, test, measures))
     volume(vae, path_of(vae, train), test)
     tables, parts = [], {}
     for name in SHIPPED:

@@ -9,6 +9,7 @@ import lpdirs as lp
 from lpdirs.base.words import FACTORS as WORDS
 from lpdirs.base.words import MODELS
 from lpdirs.data.store import Slices, to_hu
+from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import UNITS
 from lpdirs.measures.zposition import known_z
@@ -17,7 +18,7 @@ from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.scores.chance import open_chance
 from lpdirs.scores.inversion import edit, invert_by_encoder
-from lpdirs.scores.third_dimension import ZPath, reformat
+from lpdirs.scores.third_dimension import reformat
 from lpdirs.show.marking import save_figure
 from lpdirs.show.plots import contact_sheet, film_strips, shift_heads, strip
 from tests.notebooks.refresh import ROOT
@@ -31,7 +32,7 @@ def collections() -> pd.Series:
     return pd.read_csv(ROOT / "data_manifests" / "chest_ct" / "patients.csv", dtype=str).set_index("patient")["collection"]
 
 
-def volume(vae: VAE, path: ZPath, test: Slices) -> None:
+def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
     """One held-out patient: the chest, each slice drawn again, and the whole chest predicted from its middle slice."""
     table, level = test.table, known_z(test.table)
     patient = table[np.isfinite(level)].groupby("patient").size().idxmax()

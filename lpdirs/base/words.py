@@ -31,6 +31,7 @@ METHODS = {
     "disco": "DisCo",
     "oracle": "oracle",
     "oracle-alone": "oracle, others held still",
+    "curved": "curved paths of known factors",
 }
 RECONSTRUCTORS = {"lenet": "LeNet", "resnet18": "ResNet-18", "resnet18-224": "ResNet-18 at 224 px"}
 

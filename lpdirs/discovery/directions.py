@@ -1,6 +1,7 @@
 """Directions: K unit vectors in a latent space, as a trainable matrix A and as one file."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.base.settings import Settings
 from lpdirs.base.words import FACTORS, factor_words
+from lpdirs.discovery.curved import along
 from lpdirs.models.files import read_header
 from lpdirs.models.generators import info_of, latent_dim_of
 
-FORMAT = "lpdirs.directions/2"
+FORMAT, FORMAT_OF_CURVES = "lpdirs.directions/2", "lpdirs.directions/3"
 
 
 class DirectionsInfo(Settings):
@@ -45,10 +47,15 @@ class DirectionsInfo(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """`matrix` (K, d), a unit vector a row, and `info`, which says where they come from."""
+    """`matrix` (K, d), a unit vector a row, and `info`, which says where they come from.
+
+    `bends` has those that are curved, {k: (n, 1 + d)}: ways along the curve and the offsets there (`curved.curved`); their row of the
+    matrix is the tangent.
+    """
 
     matrix: Tensor
     info: DirectionsInfo = field(default_factory=DirectionsInfo)
+    bends: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.matrix, Tensor) or not self.matrix.is_floating_point() or self.matrix.ndim != 2 or not len(self.matrix):
@@ -71,11 +78,19 @@ class Directions:
         return self.matrix.shape[1]
 
     def shift(self, z: Tensor, k: Any, eps: Any) -> Tensor:
-        """z + eps * a_k; z (B, d), k an index or (B,), eps a number or (B,). UserError for z of another generator's latent space."""
+        """z + eps * a_k, along the curve where direction k bends; z (B, d), k an index or (B,), eps a number or (B,).
+
+        UserError for z of another generator's latent space.
+        """
         if z.shape[-1] != self.latent_dim:
             raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {z.shape[-1]}: they belong to another generator")
         eps = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
-        return z + eps * self.matrix[k].to(z)
+        moved = z + eps * self.matrix[k.cpu() if isinstance(k, Tensor) else k].to(z)
+        for one, bend in self.bends.items():
+            here = torch.as_tensor(k, device=z.device).expand(len(moved)) == one
+            if here.any():
+                moved[here] = z.expand(len(moved), -1)[here] + along(bend.to(z), eps.expand(len(moved), 1)[here, 0])
+        return moved
 
     def check(self, generator: nn.Module) -> None:
         """UserError unless these directions fit the generator: its latent space and, as far as both say, its very weights."""
@@ -107,12 +122,13 @@ class Directions:
     def save(self, path: str | Path) -> None:
         """Write matrix and info to one safetensors file."""
         try:
-            header = {"format": FORMAT, "metadata": self.info.model_dump_json()}
+            header = {"format": FORMAT_OF_CURVES if self.bends else FORMAT, "metadata": self.info.model_dump_json()}
         except ValueError as error:
             raise UserError(f"notes must hold what JSON knows: text, numbers, lists, mappings ({error})") from error
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        matrix = {"directions": self.matrix.detach().contiguous().float().cpu()}
-        write_atomic(path, lambda partial: save_file(matrix, partial, header))
+        tensors = {"directions": self.matrix} | {f"bend.{k}": bend for k, bend in self.bends.items()}
+        kept = {name: value.detach().contiguous().float().cpu() for name, value in tensors.items()}
+        write_atomic(path, lambda partial: save_file(kept, partial, header))
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":
@@ -121,13 +137,15 @@ class Directions:
         family, _, number = header.get("format", "").partition("/")
         if family != FORMAT.partition("/")[0]:
             raise UserError(f"{name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
-        if number not in ("1", "2"):
-            raise UserError(f"{name} is of a newer lpdirs (format {header['format']!r}, here {FORMAT!r}): update lpdirs to open it")
+        if number not in ("1", "2", "3"):
+            here = f"{header['format']!r}, here {FORMAT_OF_CURVES!r}"
+            raise UserError(f"{name} is of a newer lpdirs (format {here}): update lpdirs to open it")
         try:
             content = json.loads(header["metadata"])
             info = DirectionsInfo(**(_from_first_format(content) if number == "1" else content))
             with safe_open(path, "pt") as file:
-                return cls(file.get_tensor("directions"), info)
+                bends = {int(key.removeprefix("bend.")): file.get_tensor(key) for key in file.keys() if key.startswith("bend.")}
+                return cls(file.get_tensor("directions"), info, bends)
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{name} does not hold the directions that it should ({error}): write it again") from error
 

@@ -13,6 +13,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery import closed_form
 from lpdirs.discovery.contrastive import contrastive
+from lpdirs.discovery.curved import curved
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.hessian import hessian
 from lpdirs.discovery.motion import motion, sparse
@@ -38,6 +39,7 @@ METHODS = {
     "coordinate": "the axes of z",
     "oracle": "regression of known factors on z, no discovery: where each grows fastest",
     "oracle-alone": "the same with the other factors held still: what a line can reach at most, as far as factors are linear in z",
+    "curved": "the mean path of z as each known factor grows, which bends: no discovery either, one a factor",
 }
 AT_MOST_D = (
     "motion",
@@ -64,15 +66,17 @@ def discover(
 ) -> Directions:
     """K directions of a frozen generator by one of METHODS, on the generator's device.
 
-    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles z (N, d) and a
-    table of N rows: the first directions are its columns', by name, further ones are fitted to resamples of the rows. "reconstructor"
-    trains with `settings` (n_directions and seed are replaced) and can be resumed from `folder`. Methods that order their directions put
-    the strongest first. UserError where K is more than a method can give, or what it needs is missing.
+    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles and "curved" z (N, d)
+    and a table of N rows. The first directions are its columns', by name; further ones of the oracles are fitted to resamples of the rows,
+    and "curved" gives no more. "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from
+    `folder`. Methods that order their directions put the strongest first. UserError where K is more than a method can give, or what it
+    needs is missing.
     """
     check_ready(generator)
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
     notes: dict[str, Any] = {}
+    bends: dict[int, Tensor] = {}
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
@@ -124,8 +128,11 @@ def discover(
         if not isinstance(known, tuple):
             raise UserError(f"{method} needs factors: z and a table of what is known or measured on its slices")
         z, table = known
-        matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
         names = {i: str(name) for i, name in enumerate(table)}
+        if method == "curved":
+            matrix, bends = curved(z, table)
+        else:
+            matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
     info = DirectionsInfo(method=method, seed=seed, names=names, notes=notes, prior=prior_of(generator).name, **belongs)
-    return Directions(matrix.cpu(), info)
+    return Directions(matrix.cpu(), info, bends)

@@ -1,6 +1,7 @@
 """Voynov and Babenko's objective on a frozen generator: find directions that a reconstructor can tell apart."""
 
 import hashlib
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -70,6 +71,7 @@ class Discovery:
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start, s.start_sd).to(device)
             self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions, channels_of(generator)).to(device)
+        self._curves = start if start is not None and start.bends and s.freeze else None
         self._begun_at = None if start is None else hashlib.sha256(start.matrix.float().cpu().numpy().tobytes()).hexdigest()[:16]
         self._reconstruct = compiled(self.reconstructor, s.compile)
         groups = [{"params": self.reconstructor.parameters(), "lr": s.lr_reconstructor}]
@@ -87,7 +89,8 @@ class Discovery:
             plain = self.generator(z)
         if of_one_z > 1:
             plain, z = (x.repeat_interleave(of_one_z, 0)[:n] for x in (plain, z))
-        return plain, self.generator(z + self.matrix(k, eps)), k, eps
+        moved = z + self.matrix(k, eps) if self._curves is None else self._curves.shift(z, k, eps)
+        return plain, self.generator(moved), k, eps
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings
@@ -130,7 +133,8 @@ class Discovery:
             "generator_fingerprint": of_generator.fingerprint,
             "prior": prior_of(self._original).name,
         }
-        return self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
+        found = self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
+        return found if self._curves is None else replace(found, bends=self._curves.bends)
 
     def state_dict(self) -> dict:
         return {name: getattr(self, name).state_dict() for name in self._parts}

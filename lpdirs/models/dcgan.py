@@ -17,7 +17,8 @@ def stages(size: int) -> int:
 class Generator(nn.Module):
     """z (B, latent_dim) to slices (B, 1, size, size) in [-1, 1].
 
-    At 128 px and width 128 the channels are 2048-1024-512-256-128-1, as published; smaller sizes drop the widest stages, and 256 px has one more, twice as wide.
+    At 128 px and width 128 the channels are 2048-1024-512-256-128-1, as published. Smaller sizes drop the widest
+    stages, and 256 px has one more, twice as wide.
     """
 
     def __init__(self, size: int = 128, latent_dim: int = 32, width: int = 128):

@@ -72,6 +72,7 @@ def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
         "local-basis",
         "oracle",
         "oracle-alone",
+        "curved",
     )
     pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
     pairs += [("motion", name) for name in (paper, "random", "jacobian", "pca", "oracle-alone")]

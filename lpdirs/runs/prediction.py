@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lpdirs.data.store import Slices
 from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.curved import LatentPath, fit_path
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import known_z
@@ -32,7 +33,7 @@ class Walk:
     """A generator of the run with its curved `path` through the levels, and `put`, which puts slices (N, 1, S, S) into its latent space."""
 
     generator: nn.Module
-    path: third.ZPath
+    path: LatentPath
     put: Callable[[Tensor], Tensor]
 
     def chest(self, slices: Tensor, start: int, z: np.ndarray) -> Tensor:
@@ -46,11 +47,11 @@ def walk_of(stage: Stage, name: str, generator: nn.Module, measures: Measures, t
     if name == "vae":
         vae, _ = load_model(stage.need(GENERATORS["vae"]), stage.device)
         assert isinstance(vae, VAE)
-        path = third.fit_path(encode(vae, train.tensor())[0].cpu(), known_z(train.table), train.table["patient"].to_numpy())
+        path = fit_path(encode(vae, train.tensor())[0].cpu(), known_z(train.table), train.table["patient"].to_numpy())
         return Walk(generator, path, lambda x: invert_by_encoder(vae, x, train.window).z)
     z = draw_z(generator, 2000, stage.seed + 7)
     steps = stage.settings.analysis.inversion_steps
-    path = third.fit_path(z, measures.of(generator, z)["z_position"].to_numpy())
+    path = fit_path(z, measures.of(generator, z)["z_position"].to_numpy())
     return Walk(generator, path, lambda x: invert(generator, x, train.window, steps, 2, stage.seed).z)
 
 

@@ -25,6 +25,7 @@ from lpdirs.scores.naming import Rules, image_changes, name_directions, with_nam
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES
 
+KNOWN = {"oracle": 2048, "oracle-alone": 2048, "curved": 8192}  # samples whose factors a method is told
 CHANCE = "import lpdirs.scores.chance, lpdirs.measures.thorax, lpdirs.measures.moments"
 
 
@@ -50,7 +51,7 @@ def known_for(stage: Stage, name: str, generator: nn.Module, method: str) -> Ten
         vae, _ = load_model(stage.need(GENERATORS["vae"]), stage.device)
         assert isinstance(vae, VAE)
         return encode(vae, open_dataset(stage.need("data"), "train").tensor().to(stage.device))[0].cpu()
-    return measures_of(stage, generator).sample(generator, 2048, stage.seed) if method.startswith("oracle") else None
+    return measures_of(stage, generator).sample(generator, KNOWN[method], stage.seed) if method in KNOWN else None
 
 
 def save_found(stage: Stage, label: str, search: Discovery, accuracy: float) -> Path:

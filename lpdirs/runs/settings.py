@@ -43,6 +43,7 @@ Computed = Literal[
     "coordinate",
     "oracle",
     "oracle-alone",
+    "curved",
 ]
 Method = Literal["reconstructor", Computed]
 
@@ -51,11 +52,7 @@ class SourceSettings(Settings):
     """Where slices come from."""
 
     data_dir: str | None = setting(None, "a folder of DICOM; null: the cohort", min_length=1)
-    cohort: str = setting(
-        "phantom_demo",
-        "of data_manifests/: phantom_demo, phantom_smoke (synthetic) or chest_ct (real)",
-        min_length=1,
-    )
+    cohort: str = setting("phantom_demo", "of data_manifests/: phantom_demo, phantom_smoke (synthetic) or chest_ct (real)", min_length=1)
     workers: int | None = setting(None, "processes that read; null: one a core where there are more than 5,000 files", ge=1, le=1024)
     scheduler: str | None = setting(None, "address of a running Dask cluster that sees the same folders", min_length=1)
 

@@ -1,7 +1,6 @@
 """Have models of single slices learned the third dimension? A slice is walked to other levels, and compared with the patient."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,52 +8,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from lpdirs.base.errors import UserError
 from lpdirs.data.store import Slices, to_hu
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import known_z
-
-RIDGE = 1e-3  # of the path's weights, relative to the data's
-
-
-@dataclass(frozen=True)
-class ZPath:
-    """A curved path through latent space: how the mean latent goes with the level of the body, from knot to knot."""
-
-    knots: np.ndarray
-    weight: np.ndarray  # (knots, d)
-
-    def mean(self, z: np.ndarray) -> Tensor:
-        """The path at levels z (N,), (N, d), but for a constant."""
-        return torch.from_numpy(_hats(z, self.knots) @ self.weight).float()
-
-    def move(self, latents: Tensor, start: np.ndarray, end: np.ndarray) -> Tensor:
-        """Latents (N, d) of slices at levels `start` (N,), taken along to levels `end`."""
-        return latents + self.mean(end) - self.mean(start)
-
-
-def fit_path(latents: Tensor, z: np.ndarray, patients: np.ndarray | None = None, knots: int = 7) -> ZPath:
-    """The path on which latents (N, d) go with levels z (N,): piecewise linear, least squares.
-
-    With `patients` (N,) only differences within a patient count, so that it is of the level and not of who was seen at which. Slices
-    without a level are left out.
-    """
-    known = np.isfinite(z)
-    if known.sum() < 2 * knots:
-        raise UserError(f"a path needs at least {2 * knots} slices whose level is known, and has {int(known.sum())}")
-    z, x = z[known], latents.numpy()[known].astype(np.float64)
-    at = np.linspace(z.min(), z.max(), knots)
-    basis = _hats(z, at)
-    group = np.zeros(len(z), int) if patients is None else np.unique(np.asarray(patients)[known], return_inverse=True)[1]
-    inside = lambda values: values - pd.DataFrame(values).groupby(group).transform("mean").to_numpy()
-    b, y = inside(basis), inside(x)
-    return ZPath(at, np.linalg.solve(b.T @ b + RIDGE * len(z) / knots * np.eye(knots), b.T @ y))
-
-
-def _hats(z: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Piecewise linear basis (N, knots), constant beyond the ends."""
-    place = np.clip(np.interp(z, knots, np.arange(len(knots))), 0, len(knots) - 1)
-    return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(len(knots))))
 
 
 def pairs_of(slices: Slices, gaps_mm: tuple[float, ...] = (10, 20, 40, 60), starts: int = 4) -> pd.DataFrame:

@@ -1,9 +1,8 @@
-"""What a user waits for at the door: the command line, a run that is done, the explorer of the shipped models. python -m tests.benchmarks.door
+"""What a user waits for at the door: the command line, a run that is done, the explorer. python -m tests.benchmarks.door
 
-Each is the median of three. Needs a finished run (`--run`), as after `make run`; and a Chromium, without which the browser is left out.
+Each is the median of three. Without a Chromium the browser is left out.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -14,8 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lpdirs.base.files import read_json
-from lpdirs.base.places import workspace
 from tests.benchmarks.bench import write
 from tests.browser import jupyter_lab, page, run_all
 from tests.conftest import ROOT
@@ -46,16 +43,11 @@ def run_all_to_pictures() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", default="demo", help="a finished run below outputs/")
-    words = parser.parse_args()
     figures = {"python -m lpdirs --help": median_of_three(lambda: command("--help"))}
-    log = workspace() / "outputs" / words.run / "run.json"
-    if log.exists():
-        profile = read_json(log)["01_data_preparation"]["profile"]
-        figures[f"make run a second time ({profile})"] = median_of_three(lambda: command("run", "--profile", profile, "--run", words.run))
-    else:
-        print(f"outputs/{words.run} holds no run: make run first")
+    with tempfile.TemporaryDirectory() as outputs:
+        run = ("run", "--profile", "smoke", "--outputs", outputs)
+        command(*run)
+        figures["python -m lpdirs run a second time, smoke"] = median_of_three(lambda: command(*run))
     if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
         figures["Run All of explore.ipynb to pictures"] = round(statistics.median(run_all_to_pictures() for _ in range(3)), 2)
     write("door", {"what": "seconds", **figures})

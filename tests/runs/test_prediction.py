@@ -5,10 +5,10 @@ import pandas as pd
 import torch
 
 from lpdirs.data.store import Slices
+from lpdirs.discovery.curved import fit_path
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.generators import draw_z
 from lpdirs.runs.prediction import Walk, pairs_of, predict
-from lpdirs.scores.third_dimension import fit_path
 
 N, SIZE = 20, 16
 

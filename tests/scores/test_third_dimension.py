@@ -7,10 +7,11 @@ import torch
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.store import open_dataset
+from lpdirs.discovery.curved import fit_path
 from lpdirs.measures.zposition import known_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, sample_patients
-from lpdirs.scores.third_dimension import fit_path, mean_slices, over_patients, pairs_of, predictions, reformat
+from lpdirs.scores.third_dimension import mean_slices, over_patients, pairs_of, predictions, reformat
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,106 @@
+"""Steps of training against a loop as PyTorch's examples write it, and against pythae's trainer. python -m tests.benchmarks.steps
+
+The same networks, batch and loss on both sides, with the loader in the step, at the sizes of the profiles demo, chest and paper; then a
+step with all that the profile adds (noise, spectral norm, moving average, augmentation). pythae is not among the project's
+packages: without it (`pip install --no-deps pythae`) its side is left out.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lpdirs.base.compute import cores
+from lpdirs.data.build import build_dataset
+from lpdirs.data.series import DataSettings
+from lpdirs.data.store import Slices, open_dataset
+from lpdirs.models.training import GANTraining, VAETraining
+from lpdirs.models.vae import Decoder, Encoder
+from lpdirs.phantom.cohort import Cohort, write_cohort
+from lpdirs.runs.settings import resolve
+from tests.benchmarks.bench import alternate, write
+from tests.benchmarks.naive import NaiveGAN, NaiveVAE
+
+PLAIN_GAN = {"noise": 0.0, "ema": 0.0, "spectral_norm": False, "diffaugment": False, "augment": False, "halving": 0}
+PLAIN_VAE = {"loss": "paper", "kl_weight": 0.01, "augment": False, "halving": 0}
+BATCH = {"paper": 8}  # of the others their own
+
+
+def of_pythae(slices: Slices, size: int, latent_dim: int, width: int, batch: int) -> Callable[[], object] | None:
+    """A step of pythae's trainer on the same encoder and decoder; None where it is not installed."""
+    try:
+        from pythae.data.datasets import BaseDataset
+        from pythae.models import VAE, VAEConfig
+        from pythae.models.base.base_utils import ModelOutput
+        from pythae.models.nn import BaseDecoder, BaseEncoder
+        from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    except ImportError:
+        return None
+
+    class TheirEncoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.net = Encoder(size, latent_dim, width)
+
+        def forward(self, x):
+            mean, log_variance = self.net(x)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class TheirDecoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.net = Decoder(size, latent_dim, width)
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.net(z))
+
+    model = VAE(VAEConfig(input_dim=(1, size, size), latent_dim=latent_dim), TheirEncoder(), TheirDecoder())
+    data = BaseDataset(slices.tensor(range(batch)), torch.zeros(batch))
+    config = BaseTrainerConfig(tempfile.mkdtemp(), per_device_train_batch_size=batch, no_cuda=True)
+    trainer = BaseTrainer(model, data, training_config=config)
+    trainer.prepare_training()
+    epoch = iter(range(1, 10**6))
+    return lambda: trainer.train_step(next(epoch))
+
+
+def at(profile: str, folder: Path, rounds: int) -> dict:
+    settings = resolve(profile, {})
+    gan, vae = settings.gan, settings.vae
+    if profile in BATCH:
+        gan, vae = gan.but(batch=BATCH[profile]), vae.but(batch=BATCH[profile])
+    build_dataset(folder / "dicom", folder / f"data{gan.size}", DataSettings(size=gan.size))
+    slices = open_dataset(folder / f"data{gan.size}")
+    turn = iter(range(10**6))
+    run = lambda training: lambda: training.step(next(turn))
+    found = {}
+    for name, s, ours, theirs in (
+        ("gan", gan, (GANTraining(slices, gan.but(**PLAIN_GAN)), GANTraining(slices, gan)), NaiveGAN(gan.size, gan.latent_dim, gan.width)),
+        ("vae", vae, (VAETraining(slices, vae.but(**PLAIN_VAE)), VAETraining(slices, vae)), NaiveVAE(vae.size, vae.latent_dim, vae.width)),
+    ):
+        load = ours[0].loader
+        sides = [run(ours[0]), lambda n=theirs, x=load: n.step(x[next(turn)]), run(ours[1]), lambda x=load: x[next(turn)]]
+        other = of_pythae(slices, s.size, s.latent_dim, s.width, s.batch) if name == "vae" else None
+        taken = alternate(*sides, *([other] if other else []), rounds=rounds)
+        found[name] = {
+            "what": f"{s.size} px, width {s.width}, batch {s.batch}",
+            "seconds": round(taken[0], 4),
+            "plain_seconds": round(taken[1], 4),
+            "ratio": round(taken[1] / taken[0], 2),
+            "seconds_with_all_that_the_profile_adds": round(taken[2], 4),
+            "loader_share": round(taken[3] / taken[0], 4),
+        }
+        if other:
+            found[name] |= {"pythae_seconds": round(taken[4], 4), "ratio_to_pythae": round(taken[4] / taken[0], 2)}
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(cores())
+    with tempfile.TemporaryDirectory() as name:
+        write_cohort(Cohort("bench", 6, 16), Path(name) / "dicom")
+        write("steps", {profile: at(profile, Path(name), 5 if profile == "paper" else 15) for profile in ("demo", "chest", "paper")})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Is the third dimension learned, on more patients? Every patient of the sample with a whole series is held out once.
+
+python -m tests.folds DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
+
+Five VAEs of the demo profile are trained, each on all patients but a fifth of those with whole series, whose slices are then predicted as
+in tests/chest.py. Writes outputs/reference/chest/folds.csv, a row a patient, distance and method, and folds.png: of random subsets of
+the patients, how many decide each comparison. About 15 minutes on two cores.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import lpdirs as lp
+from lpdirs.base.checkpoints import train
+from lpdirs.base.files import read_json
+from lpdirs.data.store import Slices, open_dataset
+from lpdirs.measures.zposition import fit_z
+from lpdirs.models.training import VAETraining, identity
+from lpdirs.runs.settings import resolve
+from lpdirs.show.plots import save_figure, set_style
+from tests.chest import walks
+from tests.chest_figures import OUT
+
+FOLDS, WHOLE = 5, 20  # slices of a series that is a whole one, at least
+ONE = "curved path"
+OTHERS = ("staying put", "mean slice of the level", "straight direction")
+
+
+def folds_of(slices: Slices) -> list[list[str]]:
+    """The patients with whole series in five parts, each with patients of every collection."""
+    counts = slices.table.groupby(["patient", "series"]).size()
+    patients = sorted({patient for patient, _ in counts[counts >= WHOLE].index})
+    return [patients[i::FOLDS] for i in range(FOLDS)]
+
+
+def predicted(data: Path, folder: Path) -> pd.DataFrame:
+    """The means over each held-out patient's pairs, with the fold."""
+    slices, about, settings = open_dataset(data), read_json(data / "dataset.json"), resolve("demo", {}).vae
+    part = lambda rows: Slices(slices.hu, slices.table[rows].reset_index(drop=True), slices.window)
+    tables = []
+    for i, patients in enumerate(folds_of(slices)):
+        away = slices.table["patient"].isin(patients)
+        inside, held_out = part(~away), part(away)
+        training = VAETraining(inside, settings)
+        train(training, settings.steps, folder / f"fold{i}", identity(settings, f"fold {i} of {about['fingerprint']}"))
+        measures = lp.thorax(slices.window, about["pixel_mm"], fit_z(inside, held_out))
+        found = walks(training.vae.eval(), inside, held_out, measures)
+        tables.append(found.groupby(["patient", "gap", "method"], sort=False).mean().reset_index().assign(fold=i))
+        print(f"fold {i}: {len(patients)} patients", flush=True)
+    return pd.concat(tables)
+
+
+def differences(table: pd.DataFrame, other: str, gap: int) -> np.ndarray:
+    """By how many HU the curved path is off more than another method, a number a patient."""
+    error = table[table["gap"] == gap].pivot(index="patient", columns="method", values="error")
+    return (error[ONE] - error[other]).dropna().to_numpy()
+
+
+def decided(difference: np.ndarray, n: int, times: int = 2000, seed: int = 0) -> float:
+    """Of random subsets of n patients, the share in which a t-test has p of at most 0.05 with the sign of all patients' mean."""
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([rng.choice(difference, n, replace=False) for _ in range(times)])
+    found = stats.ttest_1samp(drawn, 0, axis=1)
+    return float(np.mean((found.pvalue <= 0.05) & (np.sign(found.statistic) == np.sign(difference.mean()))))
+
+
+def figure(table: pd.DataFrame) -> None:
+    set_style()
+    fig, axes = plt.subplots(1, len(OTHERS), figsize=(11, 3.2), sharey=True, layout="constrained")
+    for ax, other in zip(axes, OTHERS, strict=True):
+        for i, gap in enumerate(sorted(table["gap"].unique())):
+            difference = differences(table, other, gap)
+            sizes = range(3, len(difference) + 1)
+            ax.plot(sizes, [decided(difference, n) for n in sizes], color=f"C{i}", label=f"{gap:g} mm: {difference.mean():+.0f} HU")
+        ax.set(title=f"against {other}", xlabel="held-out patients", ylim=(0, 1.02))
+        ax.legend(title="mean difference", fontsize=7, title_fontsize=7)
+    axes[0].set_ylabel("subsets that decide it")
+    save_figure(fig, OUT / "folds.png", dpi=144)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    target = OUT / "folds.csv"
+    if not target.exists():
+        predicted(given.data, given.folder).to_csv(target, index=False, float_format="%.5g")
+    figure(pd.read_csv(target))
+
+
+if __name__ == "__main__":
+    main()
