@@ -22,6 +22,7 @@ from lpdirs.data.store import Slices, open_dataset
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.training import VAETraining, identity
 from lpdirs.runs.settings import resolve
+from lpdirs.scores.intervals import holm
 from lpdirs.show.plots import save_figure, set_style
 from tests.chest import walks
 from tests.chest_figures import OUT
@@ -69,6 +70,40 @@ def decided(difference: np.ndarray, n: int, times: int = 2000, seed: int = 0) ->
     return float(np.mean((found.pvalue <= 0.05) & (np.sign(found.statistic) == np.sign(difference.mean()))))
 
 
+def mean_errors(table: pd.DataFrame) -> list[str]:
+    """A line each method: error in HU at each distance, mean over patients with its 95 percent interval (Student's t)."""
+    gaps = sorted(table["gap"].unique())
+    lines = ["| | " + " | ".join(f"{gap:g} mm" for gap in gaps) + " |", "|---|" + "---|" * len(gaps)]
+    for method, part in table.groupby("method", sort=False):
+        of = part.groupby("gap")["error"]
+        half = of.sem() * stats.t.ppf(0.975, of.count() - 1)
+        lines.append(f"| {method} | " + " | ".join(f"{of.mean()[gap]:.0f} ± {half[gap]:.0f}" for gap in gaps) + " |")
+    return lines
+
+
+def tested(table: pd.DataFrame) -> pd.DataFrame:
+    """The curved path against each other method at each distance: mean difference, corrected p, and how many patients decide it."""
+    rows = []
+    for other in OTHERS:
+        for gap in sorted(table["gap"].unique()):
+            d = differences(table, other, gap)
+            p = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=99_999, rng=np.random.default_rng(0)).pvalue
+            enough = next((n for n in range(3, len(d) + 1) if decided(d, n) >= 0.8), None)
+            rows.append({"against": other, "gap": gap, "difference": d.mean(), "patients": len(d), "p": p, "enough": enough})
+    found = pd.DataFrame(rows)
+    return found.assign(holm=holm(found["p"].to_numpy()))
+
+
+def decisions(found: pd.DataFrame) -> list[str]:
+    """A line each comparison of `tested`."""
+    lines = ["| the curved path minus | distance | difference, HU | p, corrected | patients that decide it |", "|---|---|---|---|---|"]
+    for row in found.itertuples():
+        said = "below 0.001" if row.holm < 0.001 else f"{row.holm:.3f}"
+        enough = f"{row.enough:.0f}" if row.enough == row.enough else f"more than {row.patients}"
+        lines.append(f"| {row.against} | {row.gap:g} mm | {row.difference:+.0f} | {said} | {enough} |")
+    return lines
+
+
 def figure(table: pd.DataFrame) -> None:
     set_style()
     fig, axes = plt.subplots(1, len(OTHERS), figsize=(11, 3.2), sharey=True, layout="constrained")
@@ -91,7 +126,9 @@ def main() -> None:
     target = OUT / "folds.csv"
     if not target.exists():
         predicted(given.data, given.folder).to_csv(target, index=False, float_format="%.5g")
-    figure(pd.read_csv(target))
+    table = pd.read_csv(target)
+    figure(table)
+    tested(table).to_csv(OUT / "folds_tested.csv", index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

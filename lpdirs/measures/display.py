@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import info_of
+from lpdirs.models.generators import window_of
 
 CT_GREY = (-1000.0, 600.0)  # HU of black and white in every figure, whatever it shows
 CT_PRESETS = {"full": CT_GREY, "lung": (-1350.0, 150.0), "mediastinum": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
@@ -78,7 +78,7 @@ def display_of(generator: nn.Module, display: Display | None = None) -> Display:
     own = getattr(generator, "display", None)
     if display is None and isinstance(own, Display):
         return own
-    window = info_of(generator).window
+    window = window_of(generator)
     return display or (ct(window) if window else Display())
 
 

@@ -54,6 +54,12 @@ def info_of(generator: nn.Module) -> GeneratorInfo:
     return info if isinstance(info, GeneratorInfo) else GeneratorInfo(fingerprint=fingerprint_of_weights(generator))
 
 
+def window_of(generator: nn.Module) -> tuple[float, float] | None:
+    """The values that -1 and 1 stand for, where it is known; without a look at the weights, which takes 0.15 s at the paper's width."""
+    info = getattr(generator, "info", None)
+    return info.window if isinstance(info, GeneratorInfo) else None
+
+
 def fingerprint_of_weights(module: nn.Module) -> str:
     """A short hash of a module's state, "" where it holds none: weights, buffers, and tensors and numbers that are plain attributes."""
     digest, known = hashlib.sha256(), False

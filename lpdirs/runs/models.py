@@ -14,7 +14,7 @@ from lpdirs.measures.moments import measures_for, moments
 from lpdirs.measures.thorax import thorax
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import fingerprint, load_generator, save_model
-from lpdirs.models.generators import channels_of, info_of, latent_dim_of
+from lpdirs.models.generators import channels_of, info_of, latent_dim_of, window_of
 from lpdirs.models.training import GANSettings, VAESettings
 from lpdirs.runs.own import is_factory, keep, kept, make_measures, open_own
 from lpdirs.runs.records import read_log
@@ -151,7 +151,7 @@ def measures_of(stage: Stage, generator: nn.Module) -> Measures:
     chosen = stage.settings.choice.measures
     if chosen is not None and is_factory(chosen):
         return make_measures(chosen)
-    data, window = data_of(stage), info_of(generator).window
+    data, window = data_of(stage), window_of(generator)
     if chosen == "moments":
         return moments(channels_of(generator))
     if chosen is None and (data is None or window is None):

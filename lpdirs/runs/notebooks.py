@@ -1,5 +1,6 @@
 """Running the notebooks with papermill, one after the other; what is done is not done again."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -35,8 +36,10 @@ class NotebookFailed(UserError):
 
 
 def parameter_names(notebook: Path) -> list[str]:
-    """The parameters that a notebook declares."""
-    return list(optional("papermill", "notebooks").inspect_notebook(str(notebook)))
+    """The parameters that a notebook declares; without papermill, whose import alone takes longer than a run that is done."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return [line.target.id for line in ast.parse("\n".join(sources)).body if isinstance(line, ast.AnnAssign)]  # type: ignore[union-attr]
 
 
 def run_notebooks(

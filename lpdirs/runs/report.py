@@ -38,10 +38,7 @@ PAGE = """<!doctype html>
 
 
 def write_report(folder: Path) -> Path:
-    """Write outputs/<run>/report/ from the run's executed notebooks; returns index.html."""
-    exporter = optional("nbconvert", "notebooks").HTMLExporter(template_name="lab")
-    import nbformat
-
+    """Write outputs/<run>/report/ from the run's executed notebooks; returns index.html. Pages that are newer than their notebook stay."""
     report = folder / "report"
     report.mkdir(exist_ok=True)
     log, rows = read_log(folder), []
@@ -50,13 +47,12 @@ def write_report(folder: Path) -> Path:
         path = folder / "notebooks" / f"{name}.ipynb"
         if not read_notebook(path):
             raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")
-        notebook = nbformat.read(path, 4)
-        notebook.metadata.pop("widgets", None)  # live widgets need a kernel; the static picture beside them stays
-        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": name}})
-        write_atomic(report / f"{name}.html", partial(_write, html))
+        page = report / f"{name}.html"
+        if not page.exists() or page.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+            write_atomic(page, partial(_write, _page_of(path)))
         entry = log.get(name, {})
         results = "<br>".join(escape(f"{_said(k)}: {_text(v)}") for k, v in entry.get("results", {}).items())
-        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        title = "".join(read_notebook(path)["cells"][0]["source"]).splitlines()[0].lstrip("# ")
         time = f"{entry['seconds']:.0f} s" if entry else ""
         rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{results}</td></tr>')
     pictures = "".join(
@@ -74,9 +70,19 @@ def write_report(folder: Path) -> Path:
     explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
     explore = explore if (folder / "analysis" / "explore.html").exists() else ""
     best = _best(folder / "analysis" / "against_chance.csv")
-    page = PAGE.format(explore=explore, best=best, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
-    write_atomic(report / "index.html", partial(_write, page))
+    index = PAGE.format(explore=explore, best=best, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
+    write_atomic(report / "index.html", partial(_write, index))
     return report / "index.html"
+
+
+def _page_of(path: Path) -> str:
+    """An executed notebook as HTML; live widgets need a kernel, and the static picture beside them stays."""
+    exporter = optional("nbconvert", "notebooks").HTMLExporter(template_name="lab")
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    notebook.metadata.pop("widgets", None)
+    return exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})[0]
 
 
 def _best(path: Path) -> str:

@@ -74,6 +74,7 @@ from pathlib import Path
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import Generator
+from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve
 PAPER = resolve("paper", {})
 if __name__ == "__main__":
