@@ -23,7 +23,8 @@ from lpdirs.measures.zposition import fit_z
 from lpdirs.models.training import VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.intervals import holm
-from lpdirs.show.plots import save_figure, set_style
+from lpdirs.show.marking import save_figure
+from lpdirs.show.plots import set_style
 from tests.chest import walks
 from tests.chest_figures import OUT
 

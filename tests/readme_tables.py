@@ -5,6 +5,7 @@ import json
 import pandas as pd
 
 from lpdirs.runs.comparison import tested
+from tests.bench_tables import compared, growth, sharing, workers
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -239,7 +240,10 @@ def gpu_steps() -> list[str]:
 WAYS = {"reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "random": "random", "oracle-alone": "oracle, alone"}
 TABLES = {
     "notebooks/README.md": [gpu_steps],
-    "outputs/reference/README.md": [against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps],
+    "CONTRIBUTING.md": [compared],
+    "outputs/reference/README.md": [
+        against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
+    ],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
     ],

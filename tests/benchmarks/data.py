@@ -161,7 +161,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 4000], help="slices of 512 px; a file is 0.5 MB")
     parser.add_argument("--memory", type=int, default=0, help="slices of 128 px to build in one process, for its peak memory")
     words = parser.parse_args()
-    figures = {"phantom": phantom(), "anatomy": anatomy()}
+    write("measuring", {"anatomy": anatomy()})
+    figures = {"phantom": phantom()}
     with tempfile.TemporaryDirectory() as name:
         figures |= store_against_npz(Path(name))
     runs = [(n, 512, cores()) for n in words.sizes] + [(n, 128, 1) for n in ([words.memory] if words.memory else [])]
