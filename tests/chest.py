@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES = 24
+PAGE = 5_500_000  # bytes of the page with sliders
 
 
 def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -174,6 +176,16 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     return third.predictions(test, pairs, methods, measures)
 
 
+def page(models: dict[str, tuple[nn.Module, dict[str, Directions]]], measures: Measures) -> None:
+    """The page with sliders: of each model the directions of `motion` and the paper's, the best for each factor first, as many as fit."""
+    shown = {}
+    for name, (generator, sets) in models.items():
+        generator.measures = measures
+        shown |= {f"{name}-{label}": (generator, sets[label]) for label in (f"motion{K}", f"unit{K}-lenet")}
+    with mock.patch("lpdirs.show.share.LARGEST", PAGE):
+        lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
+
+
 def main(models: Path, data: Path) -> None:
     set_style()
     train, test = (open_dataset(data, split) for split in ("train", "test"))
@@ -198,10 +210,7 @@ def main(models: Path, data: Path) -> None:
         parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
     front(parts, display)
-    for generator, _, _ in parts.values():
-        generator.measures = measures
-    shown = {f"{name}-motion{K}": (generator, sets[f"motion{K}"]) for name, (generator, sets, _) in parts.items()}
-    lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
+    page({name: (generator, sets) for name, (generator, sets, _) in parts.items()}, measures)
     edited(vae, test, parts["vae"][1][f"motion{K}"], parts["vae"][2])
     results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))
