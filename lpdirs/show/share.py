@@ -76,7 +76,8 @@ def share(
     if not all(n for n, _ in shown.values()):
         raise UserError(f"not one direction of each model fits into {LARGEST / 1e6:.0f} MB: share fewer slices, frames or models")
     if any(n < of for n, of in shown.values()):
-        note += " To stay small the page shows " + ", ".join(f"{n} of {of} directions of {label}" for label, (n, of) in shown.items()) + "."
+        few = "; ".join(f"{n} of the {of} directions of {set_words(label)}" for label, (n, of) in shown.items())
+        note += f" To stay small the page shows {few}."
         print(note.strip())
     about = {"window": how.grey, "limit": how.difference, "unit": how.unit, "noun": how.noun, "note": note}
     data = about | {"size": size, "shifts": shifts.tolist(), "models": list(content.values())}

@@ -125,6 +125,6 @@ def test_a_page_takes_what_fits_and_says_what_it_left_out(shared, tmp_path, monk
     data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', small.read_text())[1])
     shown = [[d["name"] for d in model["directions"]] for model in data["models"]]
     assert shown[0][0] == "rotation (2)" and 0 < len(shown[0]) + len(shown[1]) < 7
-    said = f"{len(shown[0])} of 4 directions of gan-unit4, {len(shown[1])} of 3 directions of vae-sefa3"
+    said = f"{len(shown[0])} of the 4 directions of GAN, the paper's method, K = 4; {len(shown[1])} of the 3 directions of VAE, SeFa, K = 3"
     assert said in data["note"] and said in capsys.readouterr().out
     assert all(len(row) == len(names) for model, names in zip(data["models"], shown, strict=True) for row in model["sprites"])
