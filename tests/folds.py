@@ -23,7 +23,6 @@ from lpdirs.measures.zposition import fit_z
 from lpdirs.models.training import VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.intervals import holm
-from lpdirs.show.marking import save_figure
 from lpdirs.show.plots import set_style
 from tests.chest import walks
 from tests.chest_figures import OUT
@@ -114,9 +113,9 @@ def figure(table: pd.DataFrame) -> None:
             sizes = range(3, len(difference) + 1)
             ax.plot(sizes, [decided(difference, n) for n in sizes], color=f"C{i}", label=f"{gap:g} mm: {difference.mean():+.0f} HU")
         ax.set(title=f"against {other}", xlabel="held-out patients", ylim=(0, 1.02))
-        ax.legend(title="mean difference", fontsize=7, title_fontsize=7)
+        ax.legend(title="mean difference", fontsize=7, title_fontsize=7, loc="lower right", bbox_to_anchor=(1, 0.06))
     axes[0].set_ylabel("subsets that decide it")
-    save_figure(fig, OUT / "folds.png", dpi=144)
+    fig.savefig(OUT / "folds.png", dpi=144)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 from lpdirs.runs.comparison import tested
 from tests.bench_tables import compared, growth, sharing, workers
 from tests.conftest import ROOT
+from tests.folds import decisions, mean_errors
 
 REFERENCE = ROOT / "outputs" / "reference"
 ANALYSIS, CHEST = REFERENCE / "phantom" / "analysis", REFERENCE / "chest"
@@ -114,6 +115,26 @@ def chest_third() -> list[str]:
     gaps = sorted(table["gap"].unique())
     lines = [f"| | {' | '.join(f'{gap:.0f} mm' for gap in gaps)} |", "|---|" + "---|" * len(gaps)]
     return lines + [f"| {method} | {' | '.join(f'{mean[method, gap]:.0f}' for gap in gaps)} |" for method in dict.fromkeys(table["method"])]
+
+
+def folds() -> list[str]:
+    """A line each way to predict, every patient with a whole series held out once."""
+    return mean_errors(pd.read_csv(CHEST / "folds.csv"))
+
+
+def folds_tested() -> list[str]:
+    """A line each comparison with the curved path."""
+    return decisions(pd.read_csv(CHEST / "folds_tested.csv"))
+
+
+def folds_anatomy() -> list[str]:
+    """A line each way: how far factors of the slice 40 mm away are missed, mean over patients."""
+    table = pd.read_csv(CHEST / "folds.csv").query("gap == 40")
+    lines = [f"| | {' | '.join(ALL[name] + ', ' + UNITS.get(name, 'mm') for name in WORDS)} |", "|---|" + "---|" * len(WORDS)]
+    for method, rows in table.groupby("method", sort=False):
+        said = " | ".join(f"{rows[name].mean():.2f}" if name == "z_position" else f"{rows[name].mean():.1f}" for name in WORDS)
+        lines.append(f"| {method} | {said} |")
+    return lines
 
 
 def chest_inversion() -> list[str]:
@@ -245,7 +266,8 @@ TABLES = {
         against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
     ],
     "outputs/reference/chest/README.md": [
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion, folds,
+        folds_tested, folds_anatomy,
     ],
 }  # fmt: skip
 
