@@ -353,7 +353,7 @@ def test_a_run_of_the_first_version_opens_verifies_explores_and_is_scored(tmp_pa
 def test_a_newer_or_unknown_format_is_a_line(tmp_path, monkeypatch):
     directions = Directions(random(3, 8))
     for written, message in (
-        ("lpdirs.directions/3", "is of a newer lpdirs .*: update lpdirs to open it"),
+        ("lpdirs.directions/4", "is of a newer lpdirs .*: update lpdirs to open it"),
         ("something/1", "holds no directions"),
     ):
         with monkeypatch.context() as patch:
