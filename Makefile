@@ -51,7 +51,7 @@ notebooks-test: setup
 fuzz: setup
 	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
 
-# both sides of each comparison in one run; figures and machine go to outputs/bench/. About 40 minutes on 2 cores
+# both sides of each comparison in one run; figures and machine go to outputs/bench/. Over an hour on 2 cores
 bench: setup outputs/phantom/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training

@@ -83,6 +83,13 @@ def test_the_front_page_says_what_the_tables_say():
     assert (real[real["factor"] == "rotation"]["selectivity_holm"] <= 0.05).all(), "rotation is purer than chance in both"
 
 
+def test_the_third_dimension_is_decided_as_the_pages_say():
+    found = pd.read_csv(METHODS.parent / "chest" / "folds_tested.csv").set_index(["against", "gap"])
+    assert list(found.index[found["holm"] > 0.05]) == [("staying put", 20)], "eleven of twelve hold"
+    better = found["difference"] < 0
+    assert better["mean slice of the level"].all() and better["straight direction"].all() and better["staying put"].loc[40:].all()
+
+
 @pytest.mark.parametrize("page", TABLES)
 def test_its_tables_are_those_of_the_committed_files(page):
     """`python -m tests.readme_tables` prints them."""

@@ -63,6 +63,8 @@ def curved(z: Tensor, factors: pd.DataFrame) -> tuple[Tensor, dict[int, Tensor]]
     bends = {}
     for i, name in enumerate(factors):
         values = factors[name].to_numpy(float)
+        if np.isfinite(values).sum() < 2 * KNOTS or not np.ptp(np.nanquantile(values, [TAILS, 1 - TAILS])) > 0:
+            raise UserError(f"{name} cannot be measured, or hardly varies, in these samples: leave its column out, or give more of them")
         bends[i] = fit_path(z, values, knots=KNOTS, tails=TAILS).bend(float(np.nanmedian(values)))
     return torch.stack([tangent(bend) for bend in bends.values()]), bends
 

@@ -65,6 +65,12 @@ class Directions:
             object.__setattr__(self, "matrix", self.matrix.detach())
         if not isinstance(self.info, DirectionsInfo):
             raise UserError("info must be a DirectionsInfo, such as DirectionsInfo(names={0: 'rotation'})")
+        for k, bend in self.bends.items():
+            whole = k in range(len(self)) and bend.ndim == 2 and len(bend) > 1 and bend.shape[1] == self.latent_dim + 1
+            if not whole or not bend.isfinite().all() or not (bend[1:, 0] > bend[:-1, 0]).all():
+                raise UserError(
+                    f"the bend of direction {k} must be (n, 1 + {self.latent_dim}) finite numbers, the first of each row growing"
+                )
         norms = self.matrix.norm(dim=1)
         if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
             raise UserError(f"directions must be unit vectors; lengths run from {norms.min():.4f} to {norms.max():.4f}")

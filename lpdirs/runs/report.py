@@ -45,14 +45,15 @@ def write_report(folder: Path) -> Path:
     names = [name for name in SINGLE if name in log]
     for name in names:
         path = folder / "notebooks" / f"{name}.ipynb"
-        if not read_notebook(path):
+        content = read_notebook(path)
+        if not content:
             raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")
         page = report / f"{name}.html"
         if not page.exists() or page.stat().st_mtime_ns <= path.stat().st_mtime_ns:
             write_atomic(page, partial(_write, _page_of(path)))
         entry = log.get(name, {})
         results = "<br>".join(escape(f"{_said(k)}: {_text(v)}") for k, v in entry.get("results", {}).items())
-        title = "".join(read_notebook(path)["cells"][0]["source"]).splitlines()[0].lstrip("# ")
+        title = "".join(content["cells"][0]["source"]).splitlines()[0].lstrip("# ")
         time = f"{entry['seconds']:.0f} s" if entry else ""
         rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{results}</td></tr>')
     pictures = "".join(

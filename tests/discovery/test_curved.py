@@ -82,8 +82,20 @@ def test_a_fresh_reconstructor_sees_the_curve_and_not_its_tangent(arc):
     assert search.directions().bends.keys() == found.bends.keys()
 
 
+@pytest.mark.parametrize("column", [np.ones(50), np.full(50, np.nan)])
+def test_a_factor_without_values_or_of_one_value_is_named(column):
+    with pytest.raises(UserError, match="width cannot be measured, or hardly varies"):
+        discover(lively(Decoder(32, D, 4)), "curved", known=(torch.randn(50, D), pd.DataFrame({"a": range(50), "width": column})))
+
+
+@pytest.mark.parametrize("bends", [{1: torch.eye(3, D + 1)}, {0: torch.zeros(3, D + 1)}, {0: torch.zeros(3, D)}])
+def test_bends_that_make_no_sense_are_refused(bends):
+    with pytest.raises(UserError, match="the bend of direction"):
+        Directions(torch.eye(D)[:1], bends=bends)
+
+
 def test_without_factors_it_is_refused():
     with pytest.raises(UserError, match="curved needs factors"):
         discover(lively(Decoder(32, D, 4)), "curved")
-    with pytest.raises(UserError, match="at least 10 slices"):
+    with pytest.raises(UserError, match="a cannot be measured, or hardly varies"):
         discover(lively(Decoder(32, D, 4)), "curved", known=(torch.randn(6, D), pd.DataFrame({"a": range(6)})))
