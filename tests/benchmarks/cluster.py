@@ -30,7 +30,7 @@ def asleep(job: Job, folder: Path, threads: int, *needed: Outcome) -> Outcome:
 
 
 def twelve_by_ten() -> Grid:
-    """The paper's sizes of K, bases and reconstructors."""
+    """Two reconstructors, two bases and three K, on one generator: as many as the paper has on two."""
     of = lambda kind, basis, k: {"reconstructor": kind, "basis": basis, "n_directions": k}
     kinds = [(kind, basis, k) for kind in ("lenet", "resnet18") for basis in ("unit", "orthonormal") for k in (16, 24, 32)]
     configurations = {f"{kind}-{basis}-{k}": of(kind, basis, k) for kind, basis, k in kinds}
