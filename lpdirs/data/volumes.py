@@ -57,7 +57,7 @@ def read_values(header: Header, window: tuple[float, float]) -> np.ndarray:
 
 
 def read_hu_of(header: Header) -> np.ndarray:
-    """A slice of a volume in HU, float32 (rows, columns)."""
+    """A slice of a volume or an array in HU, float32 (rows, columns)."""
     return _read(str(header.path), header.path.stat().st_mtime_ns)[0][header.frame or 0].astype(np.float32)
 
 
@@ -93,7 +93,7 @@ def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], fl
         raise Unusable("implausible size")
     if not np.isfinite(stack).all():
         raise Unusable("damaged pixels")
-    return stack, spacing, origin, name.endswith(VOLUMES) and _in_hu(stack)
+    return stack, spacing, origin, name.endswith((*VOLUMES, *ARRAYS)) and _in_hu(stack)
 
 
 def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:

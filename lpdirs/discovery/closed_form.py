@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from sklearn.decomposition import FastICA
@@ -128,10 +128,10 @@ def features_of(generator: nn.Module) -> Callable[[Tensor], Tensor]:
         if isinstance(out, Tensor) and len(out) == 3 and out.is_floating_point() and not torch.equal(out[0], out[1]):
             order.append(module)  # features: of each image its own
 
-    hooks = [m.register_forward_hook(note) for m in weighted(generator)]
-    generator(draw_z(generator, 3).to(device_of(generator)))
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as stack:
+        for module in weighted(generator):
+            stack.callback(module.register_forward_hook(note).remove)
+        generator(draw_z(generator, 3).to(device_of(generator)))
     if not order or getattr(generator, "noise", "none") != "none":
         return generator
     middle = order[len(order) // 2]
@@ -156,7 +156,7 @@ def _components(generator: nn.Module, k: int, samples: int | None, seed: int) ->
                 project = torch.randn(out.shape[1], MOST_FEATURES, generator=torch.Generator().manual_seed(seed)).to(device)
             out = out @ project / MOST_FEATURES**0.5
         features.append(out.cpu())
-    x = torch.cat(features)
+    x = finite(torch.cat(features))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores, scale, _ = torch.pca_lowrank(x, q=min(k, *x.shape), niter=3)
@@ -245,7 +245,14 @@ def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False
 
 
 def _sorted_eigenvectors(gram: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(finite(gram))
     vectors = vectors[:, values.argsort(descending=True)].T
     sign = torch.sign(vectors.gather(1, vectors.abs().argmax(1, keepdim=True)))  # which of the two ends is up is a convention
     return (vectors * sign).float().contiguous()
+
+
+def finite(values: Tensor) -> Tensor:
+    """The same; UserError where something is not finite."""
+    if not values.isfinite().all():
+        raise UserError("what the generator gives is not finite: it cannot draw from every z of its prior, or its weights are not finite")
+    return values

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from lpdirs.discovery.hessian import hessian
 from lpdirs.discovery.motion import motion, sparse
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.generators import check_ready, info_of, latent_dim_of, prior_of
-from lpdirs.models.trial import is_differentiable
+from lpdirs.models.trial import first_line, is_differentiable
 
 METHODS = {
     "reconstructor": "A and R trained together (Voynov and Babenko 2020), the paper's",
@@ -79,16 +80,19 @@ def discover(
     bends: dict[int, Tensor] = {}
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
         raise UserError(f"k must be a whole number of at least 1, not {k!r}")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
+    k, seed = int(k), int(seed)
     if method in AT_MOST_D and k > d:
         raise UserError(f"{method} gives at most latent_dim = {d} directions: ask for at most {d}")
     frozen = settings is not None and settings.freeze
     with_gradients = ("jacobian", "local-basis", "hessian", "latentclr", "disco")
     if (method in with_gradients or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
         raise UserError(
-            f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use pca, "
-            f"sefa, random or coordinate"
+            f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use "
+            f"motion, sparse, pca, ica, sefa, random or coordinate"
         )
     if method == "reconstructor":
         search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
@@ -125,9 +129,7 @@ def discover(
     elif method == "coordinate":
         matrix = torch.eye(d)[:k]
     else:
-        if not isinstance(known, tuple):
-            raise UserError(f"{method} needs factors: z and a table of what is known or measured on its slices")
-        z, table = known
+        z, table = _checked(known, method, d)
         names = {i: str(name) for i, name in enumerate(table)}
         if method == "curved":
             matrix, bends = curved(z, table)
@@ -135,4 +137,21 @@ def discover(
             matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
     info = DirectionsInfo(method=method, seed=seed, names=names, notes=notes, prior=prior_of(generator).name, **belongs)
-    return Directions(matrix.cpu(), info, bends)
+    return Directions(closed_form.finite(matrix).cpu(), info, bends)
+
+
+def _checked(known: Any, method: str, d: int) -> tuple[Tensor, pd.DataFrame]:
+    """z (N, d) and a table of N rows of numbers that vary; UserError for anything else."""
+    if not isinstance(known, tuple) or len(known) != 2 or not isinstance(known[1], pd.DataFrame):
+        raise UserError(f"{method} needs factors: known=(z, table), z (N, {d}) and a table of what is known or measured on its N slices")
+    z, table = torch.as_tensor(known[0]), known[1]
+    if z.ndim != 2 or z.shape[1] != d or len(table) != len(z) or not len(table.columns):
+        raise UserError(f"{method} needs z (N, {d}) and a table of N rows, not {tuple(z.shape)} and {table.shape}")
+    try:
+        table = table.astype(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{method} needs a table of numbers ({first_line(error)})") from error
+    still = [str(name) for name, sd in table.std().items() if not sd > 0]
+    if still:
+        raise UserError(f"{', '.join(still)} cannot be measured, or hardly varies, in these samples: leave its column out")
+    return z, table

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
+from lpdirs.discovery.closed_form import finite
 from lpdirs.models.generators import device_of, draw_z, latent_dim_of
 
 MOTIONS = ("to the side", "up or down", "turned", "wider", "taller")
@@ -15,6 +16,7 @@ STEP = 0.25  # of the finite differences, in units of z
 SIDE = 64  # px at most, at which changes are looked at
 ROWS = 20_000  # pixels of all images together, over which the rotation is sought
 MOVES = 0.1  # of what a direction changes: where less is motion, it is none
+APART = 0.05  # of the least singular value of the motions' directions, of unit length: where it is less, one is the others' sum
 RIDGE = 0.1  # of the least other change, relative to its mean over all directions
 
 
@@ -29,8 +31,9 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
 
     The first directions are, for each motion, that in which it grows by one, the others hold still on average, and the rest changes
     least: M^-1 W^T (W M^-1 W^T)^-1, where W (5, d) is the mean motion and M (d, d) the mean square of the rest. A motion that the
-    generator does not have, of which less than MOVES of the change is motion, is left out. Then come directions that move nothing on
-    average and change most, turned among themselves so that their changes are sparse over z and over space (varimax).
+    generator does not have, of which less than MOVES of the change is motion, is left out, and so is one that is a sum of the others.
+    Then come directions that move nothing on average and change most, turned among themselves so that their changes are sparse over z and
+    over space (varimax).
 
     By finite differences: 2 d images for each z, and no gradients are needed. UserError for images too small to move, or of volumes.
     """
@@ -59,6 +62,8 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
         return found, part / (part + rest).clamp(min=1e-30)
 
     there = [i for i, share in enumerate(pure_of(list(range(len(MOTIONS))))[1]) if share >= MOVES][:d]
+    while len(there) > 1 and (alike := _alike(mean[there])) is not None:  # of what is round a turn is no motion of its own
+        there.pop(alike)
     pure, share = pure_of(there)
     still = torch.linalg.svd(mean[there])[2][len(there) :]  # (d - motions, d)
     vectors = torch.linalg.eigh(still @ square @ still.T)[1].flip(1)
@@ -69,6 +74,12 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
     directions = torch.cat([pure, turned.T[size.argsort(descending=True)]])[:k]
     names = {MOTIONS[i]: round(float(part), 3) for i, part in zip(there[:k], share, strict=False)}
     return (directions / directions.norm(dim=1, keepdim=True)).float(), names
+
+
+def _alike(motions: Tensor) -> int | None:
+    """Which row of motions (n, d) is a sum of the others, the last of those that are; None where each goes a way of its own."""
+    values, left = torch.linalg.svd((motions / motions.norm(dim=1, keepdim=True).clamp(min=1e-30)).T, full_matrices=False)[1:]
+    return None if values[-1] > APART else int((left[-1].abs() > 0.3).nonzero().max())
 
 
 @torch.no_grad()
@@ -97,7 +108,7 @@ def _changes(generator: nn.Module, samples: int, rng: torch.Generator) -> Iterat
         image = _small(generator(at[None].to(device)).cpu())
         pairs = [_small(generator(part.to(device)).cpu()) for part in torch.cat([at + steps, at - steps]).split(64)]
         up, down = torch.cat(pairs).chunk(2)
-        yield image, ((up - down) / (2 * STEP)).flatten(1).T.double()
+        yield image, finite((up - down) / (2 * STEP)).flatten(1).T.double()
         bar(i + 1, samples)
 
 

@@ -15,6 +15,7 @@ from lpdirs.models.generators import draw_z, generate
 class Measures:
     """`function` maps images (N, C, S, S) in [-1, 1] to a table of N rows, a column each factor, NaN where it cannot be measured.
 
+    Rows are taken in the order of their index where it counts the images.
     `units` names the factors that directions are judged by, each with its unit ("" for none), in the order in which they are shown;
     further columns of the table are left alone. `main` are those of which tables speak first (default: all). `levels` says of a
     factor that exists only where another lies in a range, which: {"breast": ("z_position", 0.3, 0.7)}.
@@ -57,6 +58,8 @@ class Measures:
         except Exception as error:  # a user's own function may do anything
             line = " ".join(str(error).split())[:200]
             raise UserError(f"the measuring function failed, or gave no table ({type(error).__name__}: {line})") from error
+        if isinstance(table.index, pd.Index) and set(table.index) == set(range(len(table))):
+            table = table.sort_index()  # a function may have sorted its rows
         if not table.columns.is_unique:
             raise UserError(f"the measuring function gave two columns of one name: {', '.join(map(str, table.columns))}")
         missing = [name for name in self.units if name not in table]

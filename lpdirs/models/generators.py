@@ -80,6 +80,8 @@ def _take_in(digest: Any, name: str, value: Any) -> bool:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.resolve_conj().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return True
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return _take_in(digest, name, torch.from_numpy(np.ascontiguousarray(value))) if value.dtype.kind in "biufc" else False
     if isinstance(value, tuple | list) and len(value) < 1000:
         return any([_take_in(digest, f"{name}.{i}", part) for i, part in enumerate(value)])
     if isinstance(value, bool | int | float | str):
@@ -127,10 +129,14 @@ def channels_of(generator: nn.Module) -> int:
 
 @torch.no_grad()
 def generate(generator: nn.Module, z: Tensor, batch: int = 128) -> Tensor:
-    """Slices (N, C, S, S) in [-1, 1] for z (N, d), on the CPU."""
+    """Slices (N, C, S, S) in [-1, 1] for z (N, d), on the CPU; UserError where a z gives values that are not finite."""
     check_ready(generator)
     device = device_of(generator)
-    return torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
+    x = torch.cat([generator(part.to(device)).cpu() for part in z.split(batch)])
+    bad = int((~x.flatten(1).isfinite().all(1)).sum())
+    if bad:
+        raise UserError(f"the generator's images are not finite for {bad} of {len(z)} z: it cannot draw from every z that it is given")
+    return x
 
 
 def typical_z(generator: nn.Module, seed: int = 0, n: int = 256) -> Tensor:

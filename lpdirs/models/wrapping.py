@@ -133,6 +133,9 @@ def as_generator(
     measures, display = options.pop("measures", None), options.pop("display", None)
     if channels not in ("grey", "keep"):
         raise UserError(f"channels must be 'grey' or 'keep', not {channels!r}")
+    for given, method, what in ((measures, "first", "Measures(function, units)"), (display, "to_grey", "Display")):
+        if given is not None and not hasattr(given, method):
+            raise UserError(f"{what} is wanted, not {type(given).__name__}")
     shape, value_range = _checked(module, latent_dim, latent_shape, value_range, prior, noise)
     try:
         own = _copied(module)

@@ -16,7 +16,6 @@ from typing import Any
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lpdirs.base.code import fingerprint_of_code
-from lpdirs.base.compute import KEEP_MEMORY
 from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import only_one, why_not_written, write_atomic
 from lpdirs.base.places import clone, home
@@ -80,7 +79,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
 
     source, target = source_of(name), folder.resolve() / "notebooks" / f"{name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.update(KEEP_MEMORY, PYDEVD_DISABLE_FILE_VALIDATION="1")  # of the kernel; the latter keeps out a notice of its debugger
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # of the kernel: keeps out a notice of its debugger
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells of kernels that end when they were told to
     parameters = {"profile": profile, "run": folder.name, "outputs": str(folder.resolve().parent), "seed": seed}

@@ -48,7 +48,7 @@ def _score(path: Path, steps: int, seed: int) -> Path:
     except UserError:  # torn, or changed by hand: computed again
         before = {}
     if {key: before.get(key) for key in which} != which:
-        generator, measures, sample = _subject(run.resolve(), name, (which["weights"], which["slices"]), seed)
+        generator, measures, sample = _subject(run.resolve(), name, (which["weights"], which["slices"]))
         check_belongs(path, directions, generator)
         measured = path.with_name("responses.csv")
         # notebook 04 writes responses after the directions: older ones belong to others
@@ -57,13 +57,14 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         band = chance_of(open_run(run), generator, measures, len(directions))
         row = score(generator, directions, measures, responses, steps, seed, sample)
         changes = image_changes(generator, directions, seed=seed)
-        row |= counts(name_directions(responses, directions, changes, measures.units, band.rules()))
-        placed = band.place(generator, directions, measures)
+        judged = band.measure(generator, directions, measures)
+        row |= counts(name_directions(responses, directions, changes, measures.units, band.rules(), judged))
+        placed = band.place(generator, directions, measures, table=judged)
         row |= {
             f"{factor}_{name}": float(value) for factor, values in placed.iterrows() for name, value in values.items() if name in CHANCE
         }
         row |= against(row, codes_of(open_run(run), generator, measures, len(directions)))
-        row["beyond_chance"] = int(((placed["r_holm"] <= 0.05) | (placed["selectivity_holm"] <= 0.05)).sum())
+        row["beyond_chance"] = int((placed["selectivity_corrected"] <= 0.05).sum())
         known = {"rca_cotrained": directions.info.cotrained_accuracy}
         content = which | known | row
         text = json.dumps(content | {"digest": _digest(content)}, indent=1)
@@ -90,9 +91,9 @@ def _hash(path: Path) -> str | None:
 
 
 @lru_cache(maxsize=2)
-def _subject(run: Path, name: str, of: tuple, seed: int) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
+def _subject(run: Path, name: str, of: tuple) -> tuple[nn.Module, Measures, tuple[Tensor, pd.DataFrame]]:
     """A run's generator, what its slices are measured with, and random slices of it, measured; anew where files are others (`of`)."""
     stage = open_run(run)
     generator = open_generator(stage, name)
     measures = measures_of(stage, generator)
-    return generator, measures, measures.sample(generator, SAMPLES, 10_000 + seed)
+    return generator, measures, measures.sample(generator, SAMPLES, 10_000)  # as `codes_of` has it

@@ -70,9 +70,10 @@ def name_set(stage: Stage, generator: nn.Module, label: str) -> tuple[pd.DataFra
     path, s = stage.folder / "directions" / label / "directions.safetensors", stage.settings.analysis
     directions, measures = Directions.load(path), measures_of(stage, generator)
     responses = respond(generator, directions, measures, s.response_shifts, s.response_samples, stage.seed)
-    rules = chance_of(stage, generator, measures, len(directions)).rules()
-    table, changes = responses.table(stage.seed), image_changes(generator, directions, seed=stage.seed)
-    named = name_directions(table, directions, changes, measures.units, rules)
+    band = chance_of(stage, generator, measures, len(directions))
+    table, changes, rules = responses.table(stage.seed), image_changes(generator, directions, seed=stage.seed), band.rules()
+    judged = band.measure(generator, directions, measures)
+    named = name_directions(table, directions, changes, measures.units, rules, judged)
     with_names(directions, named, responses).save(path)
     table.to_csv(path.with_name("responses.csv"), index=False)
     return named, rules

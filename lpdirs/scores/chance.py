@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
@@ -16,7 +17,6 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import latent_dim_of
 from lpdirs.scores.disentanglement import one_to_one
-from lpdirs.scores.intervals import holm
 from lpdirs.scores.naming import Rules, earned, main_factors
 from lpdirs.scores.response import best_directions, respond
 
@@ -64,27 +64,39 @@ class Chance:
         met = main["selectivity"][earned(main, replace(rules, selectivity=0.0))]
         return replace(rules, selectivity=float(np.nextafter(met.max(), 1)) if len(met) else 0.0)
 
+    def measure(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
+        """Responses.table() of a set, measured as the random ones were, from the same starting images; `seed` is of resamples alone."""
+        return respond(generator, directions, measures, self.shifts, self.samples, self.seed).table(seed)
+
     def place(
         self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0, table: pd.DataFrame | None = None
     ) -> pd.DataFrame:
         """Each factor's best direction of a set against chance, a row a factor.
 
         `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
-        mean, `_p` the share of random sets that reach it (at least 1 / (S + 1)), and `_holm` that after correction for all factors of the
-        table. All are measured as the random ones were, from the same starting images; `seed` is of the resamples alone. `table` is
-        Responses.table() where they have been measured so already.
+        mean, `_p` how likely one of K random directions reaches it, and `_corrected` how likely one of them lies as far out, in SDs of
+        random directions, for any factor of the table: the p that is small for one random set in twenty at most (Westfall and Young's
+        single step, 1993). Of N measured directions neither goes below K / (N + K), 0.048. `table` is that of `measure` where it is there.
         """
         if table is None:
-            table = respond(generator, directions, measures, self.shifts, self.samples, self.seed).table(seed)
+            table = self.measure(generator, directions, measures, seed)
         found, columns = best_directions(table), dict[str, pd.Series]()
         for name, band in self.best().items():
             value = found[name].abs().reindex(band.columns)
             columns[name] = value
             columns[f"{name}_chance"] = band.median()
             columns[f"{name}_z"] = (value - band.mean()) / band.std()
-            columns[f"{name}_p"] = (((band >= value).sum() + 1) / (len(band) + 1)).where(value.notna())
-            columns[f"{name}_holm"] = pd.Series(holm(columns[f"{name}_p"].to_numpy()), band.columns)
+            each = self.table.assign(value=self.table[name].abs()).pivot(index="direction", columns="factor", values="value")[band.columns]
+            columns[f"{name}_p"] = self._one_of_k((each >= value).sum()).where(value.notna())
+            farthest = ((each - each.mean()) / each.std()).max(axis=1)
+            beyond = ((value - each.mean()) / each.std()).map(lambda z, all_of=farthest: int((all_of >= z).sum()))
+            columns[f"{name}_corrected"] = self._one_of_k(beyond).where(value.notna())
         return pd.DataFrame(columns).assign(direction=found["direction"])
+
+    def _one_of_k(self, reached: pd.Series) -> pd.Series:
+        """How likely one of K directions is among the first m + 1 of N + K that are all alike, where m of N random ones reach a value."""
+        n, k = self.table["direction"].nunique(), self.sets.shape[1]
+        return pd.Series(stats.hypergeom.sf(0, n + k, reached.to_numpy() + 1, k), reached.index)
 
     def _of(self, rows: np.ndarray) -> pd.DataFrame:
         return self.table[self.table["direction"].isin(rows)]
@@ -102,8 +114,9 @@ def random_sets(
 ) -> Chance:
     """Measure random directions, and make `sets` random sets of k of them.
 
-    Where k is at most latent_dim they are rows of random rotations, else random vectors, as `discover(generator, "random", k)` gives.
-    20 k directions are measured, from which the sets are drawn; where that is sets * k, or more, every set has its own.
+    Where k is at most latent_dim they are rows of random rotations, else random vectors, as `discover(generator, "random", k)` gives;
+    sets mix the rows of several. 20 k directions are measured, from which the sets are drawn; where that is sets * k, or more, every set
+    has its own.
     """
     d = latent_dim_of(generator)
     pool = min(TIMES, sets) * k

@@ -16,10 +16,12 @@ from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z, generate
 from lpdirs.scores.response import Responses, best_directions
 
+STEADY = 0.05  # of q, at most: else a direction is not said to move its main factor
+
 
 @dataclass(frozen=True)
 class Rules:
-    """When a direction is named after a factor; all must hold.
+    """When a direction is named after a factor; all must hold, and at least half of the factors, two or more, must have been measured.
 
     Selectivity is the one that chance meets, more on some generators than on others: `random_sets(...).rules()` has what it must be on one.
     The default is one that random sets met on none of the four generators of the reference runs.
@@ -29,6 +31,7 @@ class Rules:
     r: float = 0.80  # |r|, at least
     selectivity: float = 0.70  # at least
     sign_consistency: float = 0.95  # share of starting images that move the same way, at least
+    movement: float = 0.6  # share of all that moves, in squares of SDs, also where it bends, or goes up here and down there, at least
     missing: float = 0.5  # share of walks on which the factor could not be measured, at most
     dead: float = 0.05  # a direction whose ends differ by less than this share of what two random slices differ by does nothing
     same: float = 0.90  # |cosine| of two directions, or of the changes that they make, from which they are duplicates
@@ -65,15 +68,21 @@ def name(
     """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units."""
     responses.check(directions)
     directions.check(generator)
-    measures = measures_for(generator, measures)
+    units = responses.units if measures is None and responses.units else measures_for(generator, measures).units
     changes = image_changes(generator, directions, seed=seed)
-    return with_names(directions, name_directions(responses.table(seed), directions, changes, measures.units, rules), responses)
+    return with_names(directions, name_directions(responses.table(seed), directions, changes, units, rules), responses)
 
 
 def main_factors(table: pd.DataFrame) -> pd.DataFrame:
-    """The row of each direction's main factor, the one of largest effect, of a response table."""
+    """The row of each direction's main factor, the one of largest effect, of a response table; `compared` is the share of all factors
+    that could be measured along it (of one factor alone none), and `movement` its share of all squares of what moves."""
     largest = table["effect"].abs().dropna().sort_values(ascending=False, kind="stable").index
-    return table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(np.unique(table["direction"]))
+    known = table.groupby("direction")["effect"].count() / table["factor"].nunique()
+    main = table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(np.unique(table["direction"]))
+    main["compared"] = known.where(known * table["factor"].nunique() >= 2, 0.0)
+    if "moved" in table:  # not in what was measured before
+        main["movement"] = main["moved"] ** 2 / (table["moved"] ** 2).groupby(table["direction"]).sum()
+    return main
 
 
 def earned(main: pd.DataFrame, rules: Rules) -> pd.Series:
@@ -84,6 +93,8 @@ def earned(main: pd.DataFrame, rules: Rules) -> pd.Series:
         & (main["selectivity"] >= rules.selectivity)
         & (main["sign_consistency"] >= rules.sign_consistency)
         & (main["missing"] <= rules.missing)
+        & (main["compared"] >= 0.5)
+        & (main["movement"] >= rules.movement if "movement" in main else True)
     )
 
 
@@ -93,21 +104,27 @@ def name_directions(
     changes: tuple[np.ndarray, np.ndarray],
     units: Mapping[str, str],
     rules: Rules | None = None,
+    judged: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """A row a direction: its main factor with slope and selectivity, `name` ("" if none is earned), `kind`, `same_as`, and `words`.
 
     `table` is Responses.table(), `changes` come from image_changes, `units` are the measures'. `kind` is named, mixed (it changes
     images, but no factor clearly) or dead. `same_as` is an earlier direction that points the same way or makes the same change, else -1.
-    Directions that earn the same factor are told apart by a number, the most selective one first.
+    Directions that earn the same factor are told apart by a number, the most selective one first. Whether a name is earned is read from
+    `judged` where it is given: the same measured as random directions were (`Chance.measure`), from which the rules come.
     """
     rules, (change, alike) = rules or Rules(), changes
     main = main_factors(table).reindex(range(len(directions)))
-    kind = np.where(change < rules.dead, "dead", np.where(earned(main, rules), "named", "mixed"))
+    strict = main if judged is None else main_factors(judged).reindex(range(len(directions)))
+    named = earned(strict, rules) & (strict["factor"] == main["factor"])
+    kind = np.where(change < rules.dead, "dead", np.where(named, "named", "mixed"))
     cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
     earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
     same_as = np.where(earlier.any(1), earlier.argmax(1), -1)
-    rows = main[["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency"]].copy()
+    shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
+    rows = main[shown].copy()
     rows = rows.assign(change=change, kind=kind, same_as=same_as)
+    rows["bends"] = main.get("movement", pd.Series(1.0, main.index)) < rules.movement * main["selectivity"]
     rows["words"] = [_words(row, units) for row in rows.itertuples()]
     rows["name"] = ""
     named = rows[rows["kind"] == "named"].sort_values("selectivity", ascending=False)
@@ -124,10 +141,12 @@ def name_directions(
 def _words(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "dead":
         return "dead: it changes almost nothing"
+    if row.kind == "mixed" and (not isinstance(row.factor, str) or row.q > STEADY):
+        return "mixed: it moves no factor steadily"
+    if row.kind == "mixed" and row.bends:
+        return f"mixed: {factor_words(row.factor)} steadily, and more that bends or differs between images"
     if row.kind == "mixed":
-        return (
-            f"mixed: mostly {factor_words(row.factor)}, {row.selectivity:.0%} of what it does" if isinstance(row.factor, str) else "mixed"
-        )
+        return f"mixed: mostly {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
     interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
     unit = f" {units[row.factor]}" if units.get(row.factor) else ""
     return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"

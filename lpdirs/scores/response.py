@@ -19,6 +19,7 @@ from lpdirs.models.generators import draw_z
 from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
+STILL = 1e-5  # share of its largest value: a factor whose SD is less is rounding, and does not vary
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Responses:
     spread: pd.Series
     levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
     matrix: torch.Tensor | None = None  # of the directions that were measured
+    units: Mapping[str, str] = field(default_factory=dict)  # of the factors, as the Measures have them
 
     def check(self, directions: Directions) -> None:
         """UserError unless these are the responses of those directions."""
@@ -48,8 +50,10 @@ class Responses:
         r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
         r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a unit
         of shift. effect: SDs of unshifted samples a unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
-        selectivity: the factor's share of the direction's absolute effects. q: of a t-test of the paths' slopes against 0,
-        after Benjamini and Hochberg over the whole table. missing: share that could not be measured and is left out.
+        selectivity: the factor's share of the direction's absolute effects. moved: how far the factor goes from its own mean along a
+        path, root mean square over paths, in SDs: what bends, or goes up here and down there, has no effect and moves.
+        q: of a t-test of the paths' slopes against 0, after Benjamini and Hochberg over the whole table.
+        missing: share that could not be measured and is left out.
         r_level, sign_level: r and sign consistency over the starting images at whose level the factor exists; at_level: their share.
         For factors that exist everywhere, over all.
         """
@@ -76,8 +80,9 @@ class Responses:
         table["sign_consistency"] = steady.ravel()
         table["sign_consistency_low"], table["sign_consistency_high"] = wilson(steady.ravel(), np.isfinite(slopes).sum(1).ravel())
         table["slope"] = slope[0].ravel()
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
             table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
+            table["moved"] = (np.sqrt(np.nanmean(y**2, (1, 2))) / np.where(self.spread > 0, self.spread, np.nan)).ravel()
         level = self._at_level()
         of_level = [self._of_resamples(level[None, :, i].astype(float), slopes, along) for i in range(f)]
         for name, which in (("r_level", 0), ("sign_level", 4)):
@@ -163,7 +168,8 @@ def respond(
         raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {list(shifts)} and {samples}")
     directions.check(generator)
     rng = torch.Generator().manual_seed(seed)
-    spread = measures.of(generator, draw_z(generator, max(256, samples), rng)).std()
+    unshifted = measures.of(generator, draw_z(generator, max(256, samples), rng))
+    spread = unshifted.std().where(unshifted.std() > STILL * unshifted.abs().max(), 0.0)
     z = draw_z(generator, samples, rng)
     values = np.empty((len(directions), len(shifts), samples, len(measures.factors)))
     bar = Progress("measuring along directions")
@@ -171,11 +177,12 @@ def respond(
         moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
         values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
         bar(k + 1, len(directions))
-    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix)
+    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units)
 
 
 def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:
-    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs a unit of shift."""
-    score = table["r"].abs() * table["selectivity"] * (table["effect"].abs() >= least_effect)
-    ranked = table.assign(score=score).dropna(subset=["r"]).sort_values("score", ascending=False)
+    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs a unit of shift; a row
+    of NaN for a factor that none moves so far."""
+    moving = table[table["effect"].abs() >= least_effect]
+    ranked = moving.assign(score=moving["r"].abs() * moving["selectivity"]).dropna(subset=["score"]).sort_values("score", ascending=False)
     return ranked.groupby("factor", sort=False).head(1).set_index("factor").reindex(table["factor"].unique())

@@ -45,6 +45,7 @@ def share(
     check_models(models)
     if slices < 1:
         raise UserError(f"a page needs at least one starting image, not {slices}")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
     how = display_of(next(iter(models.values()))[0], display)
     starts = {label: [typical_z(generator), *draw_z(generator, slices - 1, 1)] for label, (generator, _) in models.items()}

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -61,7 +62,7 @@ def measures(size: int = 64) -> lp.Measures:
     return lp.thorax((-1000.0, 1000.0), 420 / size)
 
 
-def of_method(method: str, latent_dim: int) -> float:
+def of_method(latent_dim: int, method: str) -> float:
     generator = generator_of(latent_dim)
     return seconds(lambda: discover(generator, method, 32))
 
@@ -156,6 +157,10 @@ def in_child(pipe, work: Callable[..., float], given: tuple) -> None:
     pipe.send((taken, peak / 1024))
 
 
+def name_of(work: Callable[..., float]) -> str:
+    return (work.func if isinstance(work, partial) else work).__name__
+
+
 def cost(work: Callable[..., float], *given: object) -> dict:
     """Seconds and peak MiB (with Python and torch) of one call in a process of its own."""
     context = multiprocessing.get_context("spawn")
@@ -166,7 +171,7 @@ def cost(work: Callable[..., float], *given: object) -> dict:
     try:
         taken, peak = ours.recv()
     except EOFError:
-        raise SystemExit(f"{work.__name__}{given} ended without a result") from None
+        raise SystemExit(f"{name_of(work)}{given} ended without a result") from None
     process.join()
     return {"seconds": round(taken, 3), "peak_MiB": round(peak)}
 
@@ -175,35 +180,19 @@ def series(work: Callable[..., float], sizes: tuple[int, ...], *given: object) -
     rows = [{"size": size} | cost(work, size, *given) for size in sizes]
     (a, s), (b, t) = ((row["size"], row["seconds"]) for row in rows[-2:])
     found = {"rows": rows, "exponent": round(math.log(t / s) / math.log(b / a), 2)}
-    print(work.__name__, *(text for text in given if len(str(text)) < 20), json.dumps(found), flush=True)
+    print(name_of(work), *(text for text in given if len(str(text)) < 20), json.dumps(found), flush=True)
     return found
-
-
-def by_method(latent_dim: int, method: str) -> float:
-    return of_method(method, latent_dim)
 
 
 def over_latent_dim(_: Path) -> dict:
     dims = (32, 64, 128, 256, 512)
-    found = {method: series(by_method, dims, method) for method in METHODS}
+    found = {method: series(of_method, dims, method) for method in METHODS}
     return found | {f"ten steps of search, {basis}": series(search_steps, dims, 32, basis) for basis in ("unit", "orthonormal")}
 
 
-def search_of(k: int) -> float:
-    return search_steps(512, k)
-
-
 def over_k(_: Path) -> dict:
-    wanted = {"ten steps of search": search_of, "responses": responses, "names and duplicates": names, "chance": chance}
+    wanted = {"ten steps of search": partial(search_steps, 512), "responses": responses, "names and duplicates": names, "chance": chance}
     return {name: series(work, (32, 64, 128, 256, 512)) for name, work in wanted.items()}
-
-
-def search_at(size: int) -> float:
-    return search_steps(32, size=size)
-
-
-def responses_at(size: int) -> float:
-    return responses(8, size=size)
 
 
 def over_size(folder: Path) -> dict:
@@ -212,15 +201,12 @@ def over_size(folder: Path) -> dict:
     for size in sizes:
         build_dataset(folder / "dicom", folder / f"data{size}", DataSettings(size=size))
     found = {f"five steps of the {m.upper()}": series(training_steps, sizes, m, str(folder)) for m in ("gan", "vae")}
-    return found | {"ten steps of search": series(search_at, sizes), "responses of 8 directions": series(responses_at, sizes)}
-
-
-def responses_from(samples: int) -> float:
-    return responses(8, samples)
+    search, measured = partial(search_steps, 32, 32, "unit"), partial(responses, 8, SAMPLES)
+    return found | {"ten steps of search": series(search, sizes), "responses of 8 directions": series(measured, sizes)}
 
 
 def over_samples(_: Path) -> dict:
-    return {"responses of 8 directions": series(responses_from, (16, 64, 256, 1024))}
+    return {"responses of 8 directions": series(partial(responses, 8), (16, 64, 256, 1024))}
 
 
 def over_patients(folder: Path) -> dict:

@@ -5,6 +5,7 @@ step with all that the profile adds (noise, spectral norm, moving average, augme
 packages: without it (`pip install --no-deps pythae`) its side is left out.
 """
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import Slices, open_dataset
-from lpdirs.models.training import GANTraining, VAETraining
+from lpdirs.models.training import GANTraining, VAESettings, VAETraining
 from lpdirs.models.vae import Decoder, Encoder
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
@@ -25,9 +26,10 @@ from tests.benchmarks.naive import NaiveGAN, NaiveVAE
 PLAIN_GAN = {"noise": 0.0, "ema": 0.0, "spectral_norm": False, "diffaugment": False, "augment": False, "halving": 0}
 PLAIN_VAE = {"loss": "paper", "kl_weight": 0.01, "augment": False, "halving": 0}
 BATCH = {"paper": 8}  # of the others their own
+KINDS = {"convolution": "conv", "BatchNorm": "batch_norm", "upsampling": "upsample", "Adam": "adam|_foreach|Optimizer"}
 
 
-def of_pythae(slices: Slices, size: int, latent_dim: int, width: int, batch: int) -> Callable[[], object] | None:
+def of_pythae(slices: Slices, settings: VAESettings, folder: Path) -> Callable[[], object] | None:
     """A step of pythae's trainer on the same encoder and decoder; None where it is not installed."""
     try:
         from pythae.data.datasets import BaseDataset
@@ -41,7 +43,7 @@ def of_pythae(slices: Slices, size: int, latent_dim: int, width: int, batch: int
     class TheirEncoder(BaseEncoder):
         def __init__(self):
             super().__init__()
-            self.net = Encoder(size, latent_dim, width)
+            self.net = Encoder(settings.size, settings.latent_dim, settings.width)
 
         def forward(self, x):
             mean, log_variance = self.net(x)
@@ -50,18 +52,29 @@ def of_pythae(slices: Slices, size: int, latent_dim: int, width: int, batch: int
     class TheirDecoder(BaseDecoder):
         def __init__(self):
             super().__init__()
-            self.net = Decoder(size, latent_dim, width)
+            self.net = Decoder(settings.size, settings.latent_dim, settings.width)
 
         def forward(self, z):
             return ModelOutput(reconstruction=self.net(z))
 
-    model = VAE(VAEConfig(input_dim=(1, size, size), latent_dim=latent_dim), TheirEncoder(), TheirDecoder())
-    data = BaseDataset(slices.tensor(range(batch)), torch.zeros(batch))
-    config = BaseTrainerConfig(tempfile.mkdtemp(), per_device_train_batch_size=batch, no_cuda=True)
+    config = VAEConfig(input_dim=(1, settings.size, settings.size), latent_dim=settings.latent_dim)
+    model = VAE(config, TheirEncoder(), TheirDecoder())
+    data = BaseDataset(slices.tensor(range(settings.batch)), torch.zeros(settings.batch))
+    config = BaseTrainerConfig(str(folder / "pythae"), per_device_train_batch_size=settings.batch, no_cuda=True)
     trainer = BaseTrainer(model, data, training_config=config)
     trainer.prepare_training()
     epoch = iter(range(1, 10**6))
     return lambda: trainer.train_step(next(epoch))
+
+
+def shares(step: Callable[[], object], steps: int = 5) -> dict[str, float]:
+    """The share of a step's time on the CPU that its kinds of operations take, by torch's profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(steps):
+            step()
+    taken = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    whole = sum(taken.values())
+    return {kind: round(sum(t for op, t in taken.items() if re.search(ops, op)) / whole, 3) for kind, ops in KINDS.items()}
 
 
 def at(profile: str, folder: Path, rounds: int) -> dict:
@@ -80,7 +93,7 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
     ):
         load = ours[0].loader
         sides = [run(ours[0]), lambda n=theirs, x=load: n.step(x[next(turn)]), run(ours[1]), lambda x=load: x[next(turn)]]
-        other = of_pythae(slices, s.size, s.latent_dim, s.width, s.batch) if name == "vae" else None
+        other = of_pythae(slices, s, folder) if name == "vae" else None
         taken = alternate(*sides, *([other] if other else []), rounds=rounds)
         found[name] = {
             "what": f"{s.size} px, width {s.width}, batch {s.batch}",
@@ -89,6 +102,7 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
             "ratio": round(taken[1] / taken[0], 2),
             "seconds_with_all_that_the_profile_adds": round(taken[2], 4),
             "loader_share": round(taken[3] / taken[0], 4),
+            "shares": shares(sides[0]),
         }
         if other:
             found[name] |= {"pythae_seconds": round(taken[4], 4), "ratio_to_pythae": round(taken[4] / taken[0], 2)}

@@ -117,3 +117,35 @@ def test_varimax_finds_the_sparse_axes():
     frame = torch.linalg.qr(torch.randn(5, 5, generator=rng, dtype=torch.float64))[0]
     found = frame @ varimax(sparse @ frame)
     assert (found.abs().max(0).values > 0.99).all()
+
+
+class Disc(nn.Module):
+    """A disc that moves to the side, up and down, and grows; a turn of it is nothing."""
+
+    latent_dim = 4
+
+    def forward(self, z):
+        a = torch.linspace(-1, 1, 48)
+        y, x = torch.meshgrid(a, a, indexing="ij")
+        p = [0.1 * z[:, i, None, None] for i in range(4)]
+        size = 0.4 * p[2].exp()
+        return (2 * torch.exp(-((x - p[0]) ** 2 + (y - p[1]) ** 2) / size**2) * (1 + p[3]) / 1.5 - 1)[:, None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_round_has_no_turn_and_no_two_directions_are_one(seed):
+    matrix, motions = motion(as_generator(Disc(), 4, value_range=(-1, 1)), 4, seed=seed)
+    assert "turned" not in motions
+    assert torch.linalg.svdvals(matrix)[-1] > 0.3  # the brightness too has a direction of its own
+    for name, axis in (("to the side", 0), ("up or down", 1)):
+        assert matrix[list(motions).index(name), axis].abs() > 0.95
+
+
+def test_a_generator_that_cannot_draw_from_every_z_is_one_line():
+    class Breaks(Moving):
+        def forward(self, z):
+            return torch.where((z.norm(dim=1) > 3)[:, None, None, None], torch.nan, super().forward(z))
+
+    for method in ("motion", "sparse", "pca", "ica"):
+        with pytest.raises(UserError, match="cannot draw from every z"):
+            discover(Breaks(), method, 4)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -334,17 +335,17 @@ def test_no_factor_is_named_where_it_could_hardly_be_measured():
             return torch.exp(-((x - 0.1 * at(0)) ** 2 + (y - 0.1 * at(1)) ** 2) / 0.1)[:, None]
 
     def where(x, share):
-        place = (x[:, 0].sum(1) * torch.arange(32.0)).sum(1) / x[:, 0].sum((1, 2))
+        place, down = ((x[:, 0].sum(axis) * torch.arange(32.0)).sum(1) / x[:, 0].sum((1, 2)) for axis in (1, 2))
         known = torch.rand(len(x), generator=torch.Generator().manual_seed(0)) < share
-        return {"x": np.where(known, place, np.nan)}
+        return {"x": np.where(known, place, np.nan), "y": np.where(known, down, np.nan)}
 
     generator = as_generator(Discs(), 3, value_range=(0, 1))
     found = lp.discover(generator, "coordinate", 3)
     names = []
     for share in (1.0, 0.1):
-        measures = lp.Measures(lambda x, share=share: where((x + 1) / 2, share), {"x": "px"})
+        measures = lp.Measures(lambda x, share=share: where((x + 1) / 2, share), {"x": "px", "y": "px"})
         names.append(lp.name(generator, found, lp.respond(generator, found, measures, samples=64), measures).info.names)
-    assert names[0] == {0: "x"} and not names[1]
+    assert names[0] == {0: "x", 1: "y"} and not names[1]
 
 
 class Net(nn.Module):
@@ -469,3 +470,53 @@ def test_sefa_is_of_the_first_weight_alone_though_what_follows_is_linear_too(nam
     a = torch.cat([(out[1:] - out[:1]).flatten(1) for out in seen], 1).double()
     expected = torch.linalg.eigh(a @ a.T)[1].flip(1).T
     assert ((lp.discover(generator, "sefa", D).matrix.double() * expected).sum(1).abs() > 0.999).all()
+
+
+def test_noise_that_depends_on_the_place_in_a_batch_is_refused():
+    """As of a decoder that seeds its noise anew in each call: the first image of a batch is always the same, and the others are not."""
+
+    class Seeded(nn.Module):
+        def forward(self, z):
+            rng = torch.Generator().manual_seed(0)
+            return z.sum(1)[:, None, None, None].tanh().expand(-1, 1, 16, 16) + 0.1 * torch.randn(len(z), 1, 16, 16, generator=rng)
+
+    with pytest.raises(UserError, match="its place there"):
+        lp.as_generator(Seeded(), 8)
+
+
+def test_arrays_that_a_module_holds_are_part_of_its_fingerprint():
+    class Held(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.scale = np.full(3, value)
+
+        def forward(self, z):
+            return (z.sum(1) * float(self.scale[0]))[:, None, None, None].tanh().expand(-1, 1, 16, 16)
+
+    one, same, other = (lp.as_generator(Held(value), 8).info.fingerprint for value in (0.1, 0.1, 0.2))
+    assert one == same != other
+
+
+def test_rows_that_a_function_has_sorted_go_back_to_their_images():
+    measures = lp.Measures(lambda x: pd.DataFrame({"mean": x.mean((1, 2, 3))}).sort_values("mean"), {"mean": ""})
+    x = torch.linspace(1, -1, 7)[:, None, None, None].expand(-1, 1, 16, 16)
+    assert np.allclose(measures(x)["mean"], np.linspace(1, -1, 7), atol=1e-6)
+
+
+def test_what_is_known_must_be_of_this_generator():
+    generator = lp.as_generator(nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Unflatten(1, (1, 16, 16))), 8)
+    z, table = torch.randn(200, 8), pd.DataFrame({"a": np.arange(200.0)})
+    wrong = [
+        (z[:, :5], table),
+        (z, table[:100]),
+        (z, pd.DataFrame(index=range(200))),
+        (z, table.assign(a=1.0)),
+        (z, table.assign(a="x")),
+        z,
+    ]
+    for known in wrong:
+        for method in ("oracle", "curved"):
+            with pytest.raises(UserError):
+                lp.discover(generator, method, 2, known=known)
+    with pytest.raises(UserError, match="Measures"):
+        lp.as_generator(nn.Identity(), 8, measures=lambda x: x)

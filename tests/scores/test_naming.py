@@ -1,0 +1,76 @@
+"""Names on generators of which every coordinate is known to do one thing: what must not earn one, and what is said of it."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import lpdirs as lp
+from lpdirs.scores.response import best_directions
+
+D = 8
+
+
+class Stripes(nn.Module):
+    """z to images of 16 px whose four bands of rows each say a function of z."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, z):
+        rows = nn.functional.pad(torch.stack(self.function(z), 1), (0, 4 - len(self.function(z))))
+        return rows.repeat_interleave(4, 1)[:, None, :, None].expand(-1, 1, -1, 16)
+
+
+def read(names):
+    table = lambda x: pd.DataFrame({n: 100 * x[:, 0, 4 * i, 0].double() for i, n in enumerate(names)})
+    return lp.Measures(table, dict.fromkeys(names, "mm"))
+
+
+def named(function, measures, samples=64):
+    generator = lp.as_generator(Stripes(function), D, value_range=(-100, 100))
+    directions = lp.discover(generator, "coordinate", D)
+    responses = lp.respond(generator, directions, measures, samples=samples)
+    return lp.name(generator, directions, responses).info, responses.table(resamples=50)
+
+
+def test_what_bends_or_goes_up_here_and_down_there_takes_the_name_from_a_smaller_steady_change():
+    for bent in (lambda z: 0.5 * z[:, 0] ** 2, lambda z: z[:, 0] * z[:, 1]):
+        function = lambda z, bent=bent: [0.2 * z[:, 0] + 0.1 * z[:, 4], bent(z), z[:, 2], z[:, 3]]
+        info, table = named(function, read("ABCD"))
+        assert 0 not in info.names and info.words[0] == "mixed: A steadily, and more that bends or differs between images"
+        assert info.names[2] == "C" and info.names[3] == "D"
+        first = table[table["direction"] == 0].set_index("factor")
+        assert first.loc["B", "moved"] > 0.9 * first.loc["A", "moved"] > 0 and first.loc["B", "selectivity"] < 0.15
+
+
+def test_one_factor_alone_or_most_not_measurable_earns_no_name():
+    """Selectivity is a share of what was measured, and 1 where nothing else was."""
+    function = lambda z: [z[:, 0], z[:, 1], z[:, 2], z[:, 3]]
+    assert not named(function, read("A"))[0].names
+    blind = lp.Measures(lambda x: read("ABCD").function(x).assign(B=np.nan, C=np.nan, D=np.nan), dict.fromkeys("ABCD", "mm"))
+    assert not named(function, blind)[0].names
+    assert set(named(function, read("ABCD"))[0].names.values()) == set("ABCD")
+
+
+def test_a_factor_that_does_not_vary_is_nobody_s_main_factor():
+    """Rounding of a constant has a tiny SD, in which its own effects are as large as any."""
+    still = lambda z: 0.7 + 1e-7 * torch.sin(1000 * z[:, 0])
+    info, table = named(lambda z: [z[:, 0], z[:, 1], still(z)], read("ABC"))
+    assert table[table["factor"] == "C"]["effect"].isna().all() and info.names[0] == "A"
+
+
+def test_what_is_noise_is_no_direction_s_best_factor():
+    noise = np.random.default_rng(0)
+    measures = lp.Measures(lambda x: pd.DataFrame(noise.normal(size=(len(x), 3)), columns=list("ABC")), dict.fromkeys("ABC", "mm"))
+    info, table = named(lambda z: [z[:, 0] + z[:, 4], z[:, 1] + z[:, 5], z[:, 2] + z[:, 6], z[:, 3] + z[:, 7]], measures, samples=256)
+    assert not info.best_for and not info.names and best_directions(table)["direction"].isna().all()
+    assert sum("no factor steadily" in text for text in info.words.values()) >= 7  # one in twenty passes by luck
+
+
+def test_names_say_the_units_that_the_responses_were_measured_in():
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 0], z[:, 1], z[:, 2]]), D, value_range=(-100, 100))
+    directions = lp.discover(generator, "coordinate", D)
+    responses = lp.respond(generator, directions, read("ABC"), samples=64)
+    assert "A, +1 mm per unit of shift" in lp.name(generator, directions, responses).info.words[0]
