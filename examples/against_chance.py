@@ -13,9 +13,9 @@ generator = lp.load(home() / "outputs" / "reference" / "demo" / "vae" / "vae.saf
 measures = lp.thorax(generator.info.window, generator.info.pixel_mm)
 directions = lp.discover(generator, "jacobian", k=8)
 
-band = random_sets(generator, measures, k=8, samples=16)  # 160 random directions, and a thousand sets of 8 of them
+band = random_sets(generator, measures, k=8, samples=16)  # 160 random directions
 table = band.place(generator, directions, measures)
-print(table[["direction", "selectivity", "selectivity_chance", "selectivity_z", "selectivity_holm"]].round(3))  # y-position holds
+print(table[["direction", "selectivity", "selectivity_chance", "selectivity_z", "selectivity_corrected"]].round(3))  # y-position holds
 
 rules = band.rules()  # what no random direction reaches: a set of 8 random ones earns a name in at most one case of twenty
 named = lp.name(generator, directions, lp.respond(generator, directions, measures, samples=64), measures, rules)

@@ -153,7 +153,7 @@ def results(table: pd.DataFrame) -> None:
         ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
     axes[0].invert_yaxis()  # shared by both
     fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
-    beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_holm"] <= 0.05)].groupby("model")["factor"].agg(set)
+    beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_corrected"] <= 0.05)].groupby("model")["factor"].agg(set)
     both = [WORDS[factor] for factor in factors if all(factor in beyond.get(name, set()) for name in MODELS)]
     fig.suptitle(f"Directions by motion are purer than chance in both models for: {', '.join(both) or 'no factor'}", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)

@@ -46,7 +46,7 @@ def named(kind: str, path: Path, generator: nn.Module, measures: lp.Measures, me
         table, placed = answers.table(), band.place(generator, directions, measures, table=answers.table())
         names = name_directions(table, directions, image_changes(generator, directions), measures.units, rules)
         factors_named = names.loc[names["kind"] == "named", "factor"].nunique()
-        beyond = {name: int((placed[f"{name}_holm"] <= 0.05).sum()) for name in ("r", "selectivity")}
+        beyond = {name: int((placed[f"{name}_corrected"] <= 0.05).sum()) for name in ("r", "selectivity")}
         least = {
             "selectivity_needed": round(rules.selectivity, 3),
             "selectivity_chance": round(band.best()["selectivity"].mean(1).median(), 3),

@@ -66,7 +66,7 @@ def chest_directions(model: str) -> list[str]:
     lines = ["| factor | \\|r\\| | a unit of shift | selectivity | of random sets | p, corrected |", "|---|---|---|---|---|---|"]
     rows = table[(table["model"] == model) & (table["set"] == "motion32")].set_index("factor")
     for factor, words in ALL.items():
-        row, p = rows.loc[factor], rows.loc[factor, "selectivity_holm"]
+        row, p = rows.loc[factor], rows.loc[factor, "selectivity_corrected"]
         unit = f"{abs(row['slope']):.2g} {UNITS.get(factor, 'mm')}"
         lines.append(f"| {words} | {abs(row['r']):.2f} | {unit} | {row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {p:.3f} |")
     return lines

@@ -57,7 +57,7 @@ def main() -> None:
             found |= {f"{factor}_selectivity": value for factor, value in placed["selectivity"].items()}
             found |= {f"{factor}_r": value for factor, value in placed["r"].items()}
             counts = {
-                "beyond_chance": int(((placed["r_holm"] <= 0.05) | (placed["selectivity_holm"] <= 0.05)).sum()),
+                "beyond_chance": int((placed["selectivity_corrected"] <= 0.05).sum()),
                 "factors_named": names.loc[names["kind"] == "named", "factor"].nunique(),
             }
             which = {"generator": given.model, "training": training, "configuration": method, "method": method, "seed": seed}

@@ -70,8 +70,8 @@ def predict(
 ) -> pd.DataFrame:
     """`third_dimension.predictions` of every way to draw a patient's slice at another level; `data` is train and held-out.
 
-    `best` is the row of the best direction for z of `best_directions`. What stays put, a random direction and the mean slice need not
-    know where to go; the last, the slice itself drawn again, is the floor.
+    `best` is the row of the best direction for z of `best_directions`. The slice unchanged, or drawn again and staying put, a random
+    direction and the mean slice need not know where to go; the last, the patient's own slice there drawn again, is the floor.
     """
     train, held_out = data
     generator, d = walk.generator, directions.latent_dim
@@ -86,6 +86,7 @@ def predict(
         held_out,
         pairs,
         {
+            "unchanged slice": lambda rows: held_out.tensor(rows["start"].to_numpy(int)),
             "stays put": lambda rows: generate(generator, at(rows, "start")),
             "random direction": lambda rows: generate(generator, at(rows, "start") + far * anyhow),
             "straight direction": lambda rows: generate(generator, at(rows, "start") + far * straight),
