@@ -6,9 +6,6 @@ RUN ?= $(PROFILE)
 BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-# the memory of freed tensors is kept for the next (glibc): training on a CPU takes 10 to 15 percent less; as KEEP_MEMORY in lpdirs/base/compute.py
-export MALLOC_MMAP_THRESHOLD_ := 33554432
-export MALLOC_TRIM_THRESHOLD_ := 1073741824
 
 # make fuzz   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
 .PHONY: fuzz bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
@@ -51,7 +48,7 @@ notebooks-test: setup
 fuzz: setup
 	LPDIRS_FUZZ=10000 $(BIN)/python -m pytest -q -s tests/data/test_fuzz.py
 
-# both sides of each comparison in one run; figures and machine go to outputs/bench/. Over an hour on 2 cores
+# both sides of each comparison in one run; figures and machine go to outputs/reference/bench/. About an hour and a half on 2 cores
 bench: setup outputs/phantom/vae/vae.safetensors
 	$(BIN)/python -m tests.benchmarks.data
 	$(BIN)/python -m tests.benchmarks.training

@@ -1,5 +1,6 @@
 """A headless Chromium and a JupyterLab for tests, with a bound on every wait, that end when their test does."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -21,13 +22,23 @@ from tests.conftest import ROOT
 WAIT_MS = 20_000
 
 
+def chromium() -> str | None:
+    """The Chromium of this machine."""
+    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+
+
+def has_browser() -> bool:
+    """Whether a page can be opened here."""
+    return chromium() is not None and importlib.util.find_spec("playwright") is not None
+
+
 @contextmanager
 def page(touch: bool = False) -> Iterator["Page"]:  # noqa: F821
     """One page, that of a phone with `touch`; skips where there is no Chromium.
 
     Console errors and requests are collected in `page.errors`, `page.requests`.
     """
-    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    path = chromium()
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")

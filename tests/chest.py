@@ -206,9 +206,9 @@ def main(models: Path, data: Path) -> None:
         generator = load_generator(OUT / FILES[name])
         sets = searched(models, name, generator)
         tables.append(placed(name, sets, generator, measures))
-        samples(name, generator, sets, tables[-1], display)
+        samples(name, generator, sets, tables[-1], display, test)
         parts[name] = generator, sets, tables[-1]
-        pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.4g")
+        pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.6g")
     front(parts, display)
     page({name: (generator, sets) for name, (generator, sets, _) in parts.items()}, measures)
     edited(vae, test, parts["vae"][1][f"motion{K}"], parts["vae"][2])

@@ -20,11 +20,12 @@ from lpdirs.scores.chance import open_chance
 from lpdirs.scores.inversion import edit, invert_by_encoder
 from lpdirs.scores.third_dimension import reformat
 from lpdirs.show.marking import save_figure
-from lpdirs.show.plots import contact_sheet, film_strips, shift_heads, strip
+from lpdirs.show.plots import film_strips, mosaic, shift_heads, strip
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "chest"
 K = 32
+BESIDE = "slices of patients are from the sample; all else is synthetic, drawn by a generative model; not for diagnosis"
 
 
 def collections() -> pd.Series:
@@ -60,7 +61,7 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
                 ax.text(-0.03, 0.5, plane, transform=ax.transAxes, rotation=90, ha="right", va="center")
         column[0].set_title(title, fontsize=9)
     fig.colorbar(image, ax=axes, label="HU", shrink=0.8)
-    save_figure(fig, OUT / "third_dimension.png", dpi=144)
+    save_figure(fig, OUT / "third_dimension.png", dpi=144, notice=BESIDE)
 
 
 def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) -> None:
@@ -69,32 +70,48 @@ def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) 
     rows = [int(part.index[len(part) // 2]) for _, part in test.table.groupby(of)][:4]
     inverted = invert_by_encoder(vae, test.tensor(rows), test.window)
     best = table[table["set"] == f"motion{K}"].set_index("factor")
-    factors, shift = ("thickness", "breast", "y_position", "z_position"), 3.0
-    columns = {"a patient": inverted.slices, "drawn again": inverted.reconstruction}
+    factors, shift = ("rotation", "thickness", "breast", "y_position", "z_position"), 3.0
+    columns = {"a patient": inverted.slices, "drawn again": inverted.reconstruction, "what is lost": inverted.slices}
     for factor in factors:
         row = best.loc[factor]
         sign = 1 if row["slope"] > 0 else -1
         size = f"{abs(row['slope']) * shift:.2g} {UNITS[factor]}".replace(" of the lungs' extent", " of the lungs")
         columns[f"{WORDS[factor]}\n+{size}"] = edit(vae.decoder, directions, inverted, int(row["direction"]), sign * shift)
-    fig, axes = plt.subplots(len(rows), len(columns), figsize=(10, 1.62 * len(rows) + 0.6), squeeze=False)
+    lost = to_hu(inverted.slices[:, 0].numpy(), test.window) - to_hu(inverted.reconstruction[:, 0].numpy(), test.window)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=(12.5, 1.5 * len(rows) + 0.6), squeeze=False)
     for j, (title, slices) in enumerate(columns.items()):
         for i, ax in enumerate(axes[:, j]):
-            image = ax.imshow(to_hu(slices[i, 0].numpy(), test.window), cmap="gray", vmin=-1000, vmax=600)
             ax.axis("off")
+            if title == "what is lost":
+                difference = ax.imshow(lost[i], cmap="RdBu_r", vmin=-600, vmax=600)
+            else:
+                image = ax.imshow(to_hu(slices[i, 0].numpy(), test.window), cmap="gray", vmin=-1000, vmax=600)
         axes[0, j].set_title(title, fontsize=9)
     for i, row in enumerate(rows):
         said = f"{of[row]}\nerror {inverted.error[i]:.0f} HU"
         axes[i, 0].text(-0.05, 0.5, said, transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8)
-    fig.subplots_adjust(left=0.12, right=0.92, top=0.9, bottom=0.03, wspace=0.03, hspace=0.03)
-    fig.colorbar(image, cax=fig.add_axes((0.935, 0.25, 0.012, 0.5)), label="HU")
-    save_figure(fig, OUT / "edited.png", dpi=144)
+    fig.subplots_adjust(left=0.1, right=0.92, top=0.9, bottom=0.03, wspace=0.03, hspace=0.03)
+    fig.colorbar(image, cax=fig.add_axes((0.932, 0.53, 0.01, 0.36)), label="HU")
+    fig.colorbar(difference, cax=fig.add_axes((0.932, 0.05, 0.01, 0.36)), label="lost, HU")
+    save_figure(fig, OUT / "edited.png", dpi=144, notice=BESIDE)
 
 
-def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display) -> None:
-    """Unselected samples, and the paper's best direction for each factor."""
-    words = MODELS[name]
-    x = generate(generator, draw_z(generator, 64, 1))[:, 0].numpy()
-    save_figure(contact_sheet(display.value(x), 16, f"64 samples of the {words}, not selected"), OUT / f"samples_{name}.png", dpi=110)
+def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display, test: Slices) -> None:
+    """Unselected samples beside as many slices of held-out patients, and the paper's best direction for each factor."""
+    words, (low, high) = MODELS[name], display.grey
+    rows = np.random.default_rng(0).permutation(len(test))[:64]
+    both = {
+        f"64 samples of the {words}": generate(generator, draw_z(generator, 64, 1)),
+        "64 slices of held-out patients": test.tensor(rows),
+    }
+    fig, axes = plt.subplots(1, 2, figsize=(13, 6.6), layout="constrained")
+    for ax, (title, x) in zip(axes, both.items(), strict=True):
+        image = ax.imshow(mosaic(display.value(x[:, 0].numpy()), 8, display), cmap="gray", vmin=low, vmax=high)
+        ax.set_title(f"{title}, not selected")
+        ax.axis("off")
+    fig.colorbar(image, ax=axes, label="HU", shrink=0.9, pad=0.01, aspect=30)
+    save_figure(fig, OUT / f"samples_{name}.png", dpi=100, notice=BESIDE)
+    plt.close(fig)
     rows = table[table["set"] == f"unit{K}-lenet"].set_index("factor")
     factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["r"][factor])]
     shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)

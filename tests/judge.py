@@ -26,7 +26,20 @@ from lpdirs.scores.response import best_directions
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "methods" / "judged.csv"
-METHODS = ("motion", "jacobian", "sparse", "local-basis", "pca", "ica", "sefa", "sefa-released", "random", "oracle-alone", "reconstructor")
+METHODS = (
+    "motion",
+    "jacobian",
+    "sparse",
+    "local-basis",
+    "pca",
+    "ica",
+    "sefa",
+    "sefa-released",
+    "random",
+    "oracle",
+    "oracle-alone",
+    "reconstructor",
+)
 K, SAMPLES = 32, 24
 
 
@@ -72,7 +85,7 @@ def main() -> None:
         for path in sorted(models.glob("*.safetensors")):
             generator = load_generator(path)
             if kind == "phantom" and given.names:
-                named(kind, path, generator, measures, ("motion", "jacobian", "pca", "oracle-alone", "reconstructor"))
+                named(kind, path, generator, measures, ("motion", "jacobian", "pca", "oracle", "oracle-alone", "reconstructor"))
                 continue
             for method in given.methods:
                 known = {"data": kind, "model": path.stem[:3], "training": int(path.stem[3:]), "method": method}
@@ -80,7 +93,7 @@ def main() -> None:
                     continue
                 if method == "reconstructor" and kind == "chest":
                     continue  # hours on a CPU: outputs/reference/chest has those that were found on a GPU
-                factors = measures.sample(generator, 1024, 5) if method == "oracle-alone" else None
+                factors = measures.sample(generator, 1024, 5) if method.startswith("oracle") else None
                 began = time.time()
                 directions = discover(generator, method, K, known=factors)
                 seconds = time.time() - began

@@ -1,6 +1,7 @@
 """The tables of results in the pages, from the committed files: `python -m tests.readme_tables` prints them."""
 
 import json
+import re
 
 import pandas as pd
 
@@ -25,8 +26,8 @@ SETS = {
     "motion32": "motion",
     "unit32-lenet": "the paper's, LeNet",
     "unit32-resnet18": "the paper's, ResNet-18",
-    "orthonormal32-lenet": "the same, orthonormal, LeNet",
-    "orthonormal32-resnet18": "the same, orthonormal, ResNet-18",
+    "orthonormal32-lenet": "the paper's, orthonormal, LeNet",
+    "orthonormal32-resnet18": "the paper's, orthonormal, ResNet-18",
     "jacobian32": "Jacobian",
     "pca32": "PCA",
     "sefa32": "SeFa",
@@ -76,7 +77,8 @@ def chest_sets() -> list[str]:
     """A line each method: mean selectivity and |r| over the seven factors, and names earned, in both models."""
     table = pd.read_csv(CHEST / "against_chance.csv")
     lines = ["| directions | GAN: selectivity | \\|r\\| | names | VAE: selectivity | \\|r\\| | names |", "|---|---|---|---|---|---|---|"]
-    for name, words in SETS.items():
+    order = table.groupby("set")["selectivity"].mean().sort_values(ascending=False).index
+    for name, words in sorted(SETS.items(), key=lambda pair: order.get_loc(pair[0])):
         cells = []
         for model in MODELS:
             rows = table[(table["model"] == model) & (table["set"] == name)]
@@ -137,6 +139,18 @@ def folds_anatomy() -> list[str]:
     return lines
 
 
+def chest_searches() -> list[str]:
+    """A line each search of the paper's method on the shipped models: how long it went, and how well its own R knew the directions."""
+    table = pd.read_csv(CHEST / "searches.csv")
+    lines = ["| model | directions | K | steps | right, by its own R |", "|---|---|---|---|---|"]
+    words = {"unit": "unit columns", "orthonormal": "orthonormal", "lenet": "LeNet", "resnet18": "ResNet-18"}
+    for row in table.itertuples():
+        basis, k, reconstructor = re.fullmatch(r"([a-z]+)(\d+)-(\w+)", row.set).groups()
+        said = f"{words[basis]}, {words[reconstructor]} | {k} | {row.steps:,} | {row.accuracy:.0%}"
+        lines.append(f"| {row.model.upper()} | {said} |")
+    return lines
+
+
 def chest_inversion() -> list[str]:
     """A line each model and split: how well slices are drawn again."""
     table = pd.read_csv(CHEST / "inversion.csv")
@@ -155,14 +169,15 @@ def judged() -> list[str]:
     groups = each.groupby(["method", "data", "model"]).mean()
     heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
     lines = ["| method | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
-    for method in dict.fromkeys(table["method"]):
+    order = groups["selectivity"].groupby("method").mean().sort_values(ascending=False).index
+    for method in order:
         cells = [
             f"{groups.loc[(method, *head), 'selectivity']:.2f} ({groups.loc[(method, *head), 'r']:.2f})"
             if (method, *head) in groups.index
             else "–"
             for head in heads
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {WAYS.get(method, method)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -176,7 +191,37 @@ def named() -> list[str]:
         for model in MODELS:
             rows = table[(table["method"] == method) & (table["model"] == model)]
             cells += [", ".join(str(value) for value in rows[column]) for column in ("beyond_selectivity", "factors_named")]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {WAYS.get(method, method)} | {' | '.join(cells)} |")
+    return lines
+
+
+def claims() -> list[str]:
+    """The numbers behind the four claims, real CT first: what was found, what random directions or a plain picture give, and p."""
+    real, folds = pd.read_csv(CHEST / "against_chance.csv"), pd.read_csv(CHEST / "folds_tested.csv").set_index(["against", "gap"])
+    paper = real[real["set"] == "unit32-lenet"].groupby("model")
+    beyond = lambda name: int((paper.get_group(name)["selectivity_corrected"] <= 0.05).sum())
+    found = {name: (paper.get_group(name)["selectivity"].mean(), paper.get_group(name)["selectivity_chance"].mean()) for name in MODELS}
+    lines = ["| claim | data | what was measured | found | chance, or without a model | p, corrected |", "|---|---|---|---|---|---|"]
+    for name in MODELS:
+        what = f"{name.upper()}: mean selectivity of the paper's directions; factors of seven beyond chance"
+        lines.append(f"| 1, 2 | real CT | {what} | {found[name][0]:.2f}; {beyond(name)} | {found[name][1]:.2f} | – |")
+    searched, tests = of_seeds(), seeds_comparisons().set_index(["one", "other", "generator", "score"])
+    middle = searched.groupby(["generator", "method"])["selectivity"].median()
+    for name in MODELS:
+        p = tests.loc[("reconstructor", "random", name, "selectivity"), "holm"]
+        what = f"{name.upper()}: mean selectivity of the paper's directions, median of thirty searches"
+        lines.append(f"| 1, 2 | synthetic | {what} | {middle[name, 'reconstructor']:.2f} | {middle[name, 'random']:.2f} | {p:.2f} |")
+    names = lambda label: ", ".join(str(real[(real["set"] == label) & (real["model"] == m)]["names"].iloc[0]) for m in MODELS)
+    lines.append(f"| 3 | real CT | GAN, VAE: names that the paper's directions earn, and those of `motion` | {names('unit32-lenet')}; "
+                 f"{names('motion32')} | one set in twenty | – |")  # fmt: skip
+    table = pd.read_csv(REFERENCE / "methods" / "named.csv").query("training > 0").groupby("method")["factors_named"]
+    said = "; ".join(f"{table.get_group(m).min()} to {table.get_group(m).max()}" for m in ("reconstructor", "motion"))
+    lines.append(f"| 3 | synthetic | the same, of seven factors, over the trainings of both models | {said} | one set in twenty | – |")
+    for against in ("mean slice of the level", "staying put"):
+        row = folds.loc[(against, 40)]
+        p = f"{row['holm']:.3f}" if row["holm"] >= 0.001 else "below 0.001"
+        what = f"VAE: error 40 mm away along the curved path, minus that of {'the ' if against[0] == 'm' else ''}{against}"
+        lines.append(f"| 4 | real CT, 23 patients | {what} | {row['difference']:+.0f} HU | 0 | {p} |")
     return lines
 
 
@@ -202,11 +247,16 @@ def seeds() -> list[str]:
     return lines
 
 
-def seeds_tested() -> list[str]:
-    """A line each difference that holds after Holm's correction for all that were asked: one method minus another, on the same training."""
+def seeds_comparisons() -> pd.DataFrame:
+    """All differences that were asked of the searches of `python -m tests.seeds`."""
     pairs = [("reconstructor", "random"), ("reconstructor", "pca"), ("reconstructor", "jacobian"), ("motion", "reconstructor")]
     pairs += [("motion", "jacobian"), ("motion", "pca"), ("motion", "oracle-alone")]
-    table = tested(of_seeds(), pairs, ["selectivity", "r"])
+    return tested(of_seeds(), pairs, ["selectivity", "r"])
+
+
+def seeds_tested() -> list[str]:
+    """A line each difference that holds after Holm's correction for all that were asked: one method minus another, on the same training."""
+    table = seeds_comparisons()
     held = table[table["holm"] <= 0.05]
     words = {"selectivity": "selectivity", "r": "\\|r\\|"}
     lines = ["| one method minus another | model | score | difference | pairs | p, corrected |", "|---|---|---|---|---|---|"]
@@ -258,19 +308,38 @@ def gpu_steps() -> list[str]:
     return lines
 
 
-WAYS = {"reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "random": "random", "oracle-alone": "oracle, alone"}
+WAYS = {
+    "reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "oracle-alone": "oracle, alone", "ica": "ICA",
+    "sefa": "SeFa", "sefa-released": "SeFa, as released", "local-basis": "local basis", "hessian": "Hessian penalty",
+    "latentclr": "LatentCLR", "disco": "DisCo",
+}  # fmt: skip
 TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared],
     "outputs/reference/README.md": [
-        against_chance, prediction, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
+        against_chance, prediction, claims, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
     ],
     "outputs/reference/chest/README.md": [
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_quality, chest_third, chest_inversion, folds,
-        folds_tested, folds_anatomy,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_third,
+        chest_inversion, folds, folds_tested, folds_anatomy,
     ],
 }  # fmt: skip
 
+
+def written(page: str) -> str:
+    """A page with its tables as the committed files have them: each takes the place of the next one with the same head."""
+    text, after = (ROOT / page).read_text(), dict[str, int]()
+    for lines in (table() for table in TABLES[page]):
+        head = "\n".join(lines[: 2 if lines[1].startswith("|---") else 1])
+        if head not in text:  # rows alone, under a head of the page's own
+            continue
+        start = text.index(head, after.get(head, 0))
+        end = next((i for i in range(start, len(text)) if text.startswith("\n", i) and not text.startswith("\n|", i)), len(text))
+        text = text[:start] + "\n".join(lines) + text[end:]
+        after[head] = start + len("\n".join(lines))
+    return text
+
+
 if __name__ == "__main__":
-    for page, tables in TABLES.items():
-        print(page, *("\n".join(["", *lines()]) for lines in tables), sep="\n")
+    for page in TABLES:
+        (ROOT / page).write_text(written(page))

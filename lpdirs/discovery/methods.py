@@ -39,7 +39,7 @@ METHODS = {
     "random": "chance: a random rotation, or random vectors where K is larger than latent_dim",
     "coordinate": "the axes of z",
     "oracle": "regression of known factors on z, no discovery: where each grows fastest",
-    "oracle-alone": "the same with the other factors held still: what a line can reach at most, as far as factors are linear in z",
+    "oracle-alone": "the same with the other factors held still, the higher of the two: no limit, since factors are not linear in z",
     "curved": "the mean path of z as each known factor grows, which bends: no discovery either, one a factor",
 }
 AT_MOST_D = (

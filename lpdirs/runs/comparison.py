@@ -58,7 +58,7 @@ def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
-    """What `tested` is asked: the paper's method against every other, ours against the best others, and what R and A change."""
+    """What `tested` is asked: the paper's method against every other, ours against every other, and what R and A change."""
     paper = next((name for name in configurations if name.startswith("lenet-unit")), configurations[0])
     computed = (
         "random",
@@ -70,12 +70,16 @@ def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
         "ica",
         "sparse",
         "local-basis",
+        "hessian",
+        "latentclr",
+        "disco",
+        "pca-encoded",
         "oracle",
         "oracle-alone",
         "curved",
     )
     pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
-    pairs += [("motion", name) for name in (paper, "random", "jacobian", "pca", "oracle-alone")]
+    pairs += [("motion", name) for name in (paper, *computed)]
     pairs += [("lenet-orthonormal-32", "random"), ("resnet18-orthonormal-32", "lenet-orthonormal-32")]
     return [pair for pair in pairs if set(pair) <= set(configurations)]
 

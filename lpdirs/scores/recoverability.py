@@ -29,7 +29,7 @@ class Recoverability:
 
     @property
     def kappa(self) -> np.ndarray:
-        """(rca - 1/K) / (1 - 1/K), so that different K can be compared, (seeds,)."""
+        """(rca - 1/K) / (1 - 1/K), (seeds,). R learns more directions more slowly, so that only sets of the same K are to be compared."""
         chance = 1 / len(self.confusion)
         return (self.rca - chance) / (1 - chance)
 

@@ -17,9 +17,9 @@ def mark(picture: Image.Image, size: int = 14) -> Image.Image:
     return picture
 
 
-def save_figure(fig: Figure, path: Path, dpi: int = 110) -> Path:
-    """A figure as PNG, with NOTICE below it and in its metadata; returns `path`."""
-    text = fig.text(0.995, 0.0, NOTICE, ha="right", va="top", fontsize=7, color="0.4")
-    fig.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Description": NOTICE})
+def save_figure(fig: Figure, path: Path, dpi: int = 110, notice: str = NOTICE) -> Path:
+    """A figure as PNG, with `notice` below it and in its metadata; returns `path`."""
+    text = fig.text(0.995, 0.0, notice, ha="right", va="top", fontsize=7, color="0.4")
+    fig.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Description": notice})
     text.remove()
     return path

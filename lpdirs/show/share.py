@@ -99,7 +99,10 @@ def _read(generator: nn.Module, images: Tensor) -> list[list[float | None]]:
     measures = getattr(generator, "measures", None)
     if not isinstance(measures, Measures):
         return []
-    return [[float(f"{v:.3g}") if np.isfinite(v) else None for v in row] for row in measures(images).to_numpy()]
+    return [
+        [float(f"{v:.3g}") if abs(v) >= 0.01 else round(float(v), 3) if np.isfinite(v) else None for v in row]
+        for row in measures(images).to_numpy()
+    ]
 
 
 def _sprite(frames: np.ndarray, display: Display) -> str:

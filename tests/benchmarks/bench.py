@@ -1,11 +1,13 @@
 """What all benchmarks share: alternating the two sides, the machine's description, and the file that the figures go to."""
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -34,10 +36,42 @@ def alternate(*sides: Callable[[], object], rounds: int = 5) -> list[float]:
     return [statistics.median(seconds) for seconds in taken]
 
 
+class Apart:
+    """A side in a process of its own, in which malloc is as the system has it and lpdirs' own setting does not reach: each call makes one
+    step there, `make(*given)()`, and returns what it gave."""
+
+    def __init__(self, make: Callable[..., Callable[[], object]], *given: object):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        os.environ["LPDIRS_KEEP_MEMORY"] = "0"
+        try:
+            context.Process(target=_serve, args=(theirs, torch.get_num_threads(), make, given), daemon=True).start()
+        finally:
+            del os.environ["LPDIRS_KEEP_MEMORY"]
+        theirs.close()
+        self._pipe.recv()
+
+    def __call__(self) -> Any:
+        self._pipe.send(True)
+        return self._pipe.recv()
+
+
+def _serve(pipe: Any, threads: int, make: Callable[..., Callable[[], object]], given: tuple) -> None:
+    torch.set_num_threads(threads)
+    step = make(*given)
+    pipe.send(None)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send(step())
+
+
 def write(name: str, figures: dict) -> None:
-    """Print the figures and put them, with the machine's description, into outputs/bench/<name>.json."""
-    folder = workspace() / "outputs" / "bench"
+    """Print the figures and put them, with the machine's description, into outputs/reference/bench/<name>.json."""
+    folder = workspace() / "outputs" / "reference" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(figures | {"machine": machine()}, indent=1)
     (folder / f"{name}.json").write_text(text + "\n")
-    print(text, f"\nwritten to outputs/bench/{name}.json")
+    print(text, f"\nwritten to outputs/reference/bench/{name}.json")

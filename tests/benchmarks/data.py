@@ -23,12 +23,14 @@ from lpdirs.data.build import build_dataset
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import Loader, open_dataset
-from lpdirs.measures.anatomy import measure
+from lpdirs.measures.anatomy import MEASURES, measure
+from lpdirs.measures.thorax import FACTORS
 from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
 from tests.benchmarks.bench import alternate, write
 
+GEOMETRIC = tuple(name for name in FACTORS if name in MEASURES)
 SERIES = 100  # slices each
 
 
@@ -152,8 +154,14 @@ def phantom() -> dict:
 
 def anatomy() -> dict:
     hu = np.concatenate([render(p, np.linspace(0.02, 0.98, 16), 64) for p in sample_patients(32, 0)])
-    (seconds,) = alternate(lambda: measure(hu, 6.56))
-    return {"slices_per_s_at_64_px": round(len(hu) / seconds), "cores": 1}
+    found, threads = {}, torch.get_num_threads()
+    for what, names in (("the six of `thorax`", GEOMETRIC), ("all seventeen", tuple(MEASURES))):
+        for n in sorted({1, threads}):
+            torch.set_num_threads(n)
+            (seconds,) = alternate(lambda names=names: measure(hu, 6.56, names))
+            found[f"{what}, {n} {'core' if n == 1 else 'cores'}"] = round(len(hu) / seconds)
+    torch.set_num_threads(threads)
+    return {"what": "slices a second at 64 px"} | found
 
 
 def main() -> None:

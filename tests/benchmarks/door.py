@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lpdirs.runs.notebooks import run_notebook
 from tests.benchmarks.bench import write
-from tests.browser import jupyter_lab, page, run_all
+from tests.browser import has_browser, jupyter_lab, page, run_all
 from tests.conftest import ROOT
 
 
@@ -42,13 +43,32 @@ def run_all_to_pictures() -> float:
             return run_all(tab, address)
 
 
+MAKE = """import lpdirs as lp
+from tests.benchmarks.growth import generator_of, measures
+
+make = lambda: lp.as_generator(generator_of({latent_dim}), {latent_dim}, measures=measures())
+"""
+
+
+def notebook_04(latent_dim: int) -> float:
+    """Seconds of the search, its responses and its random directions, with the phantom profile's settings, on a generator of one's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "generator.py"
+        file.write_text(MAKE.format(latent_dim=latent_dim))
+        began = time.perf_counter()
+        run_notebook("04_discover_directions", "phantom", Path(folder) / "run", {"generators": [f"{file}:make"]}, bar=False)
+        return time.perf_counter() - began
+
+
 def main() -> None:
     figures = {"python -m lpdirs --help": median_of_three(lambda: command("--help"))}
     with tempfile.TemporaryDirectory() as outputs:
         run = ("run", "--profile", "smoke", "--outputs", outputs)
         command(*run)
         figures["python -m lpdirs run a second time, smoke"] = median_of_three(lambda: command(*run))
-    if any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")):
+    for latent_dim in (32, 512):
+        figures[f"notebook 04, K = 32, latent_dim = {latent_dim}"] = round(notebook_04(latent_dim), 1)
+    if has_browser():
         figures["Run All of explore.ipynb to pictures"] = round(statistics.median(run_all_to_pictures() for _ in range(3)), 2)
     write("door", {"what": "seconds", **figures})
 

@@ -1,13 +1,14 @@
 """Steps of training against a loop as PyTorch's examples write it, and against pythae's trainer. python -m tests.benchmarks.steps
 
 The same networks, batch and loss on both sides, with the loader in the step, at the sizes of the profiles demo, chest and paper; then a
-step with all that the profile adds (noise, spectral norm, moving average, augmentation). pythae is not among the project's
-packages: without it (`pip install --no-deps pythae`) its side is left out.
+step with all that the profile adds (noise, spectral norm, moving average, augmentation). The other sides run in processes of their own.
+Without pythae (`pip install --no-deps pythae`) its side is left out; its loss is its own, a squared error and KL.
 """
 
 import re
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,12 +16,12 @@ import torch
 from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
-from lpdirs.data.store import Slices, open_dataset
-from lpdirs.models.training import GANTraining, VAESettings, VAETraining
+from lpdirs.data.store import open_dataset
+from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 from lpdirs.models.vae import Decoder, Encoder
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
-from tests.benchmarks.bench import alternate, write
+from tests.benchmarks.bench import Apart, alternate, write
 from tests.benchmarks.naive import NaiveGAN, NaiveVAE
 
 PLAIN_GAN = {"noise": 0.0, "ema": 0.0, "spectral_norm": False, "diffaugment": False, "augment": False, "halving": 0}
@@ -29,16 +30,23 @@ BATCH = {"paper": 8}  # of the others their own
 KINDS = {"convolution": "conv", "BatchNorm": "batch_norm", "upsampling": "upsample", "Adam": "adam|_foreach|Optimizer"}
 
 
-def of_pythae(slices: Slices, settings: VAESettings, folder: Path) -> Callable[[], object] | None:
-    """A step of pythae's trainer on the same encoder and decoder; None where it is not installed."""
-    try:
-        from pythae.data.datasets import BaseDataset
-        from pythae.models import VAE, VAEConfig
-        from pythae.models.base.base_utils import ModelOutput
-        from pythae.models.nn import BaseDecoder, BaseEncoder
-        from pythae.trainers import BaseTrainer, BaseTrainerConfig
-    except ImportError:
-        return None
+def naive(model: str, settings: GANSettings | VAESettings, folder: Path) -> Callable[[], object]:
+    """A step of a plain loop, with the same loader."""
+    slices, turn = open_dataset(folder), iter(range(10**6))
+    load = (GANTraining(slices, settings) if model == "gan" else VAETraining(slices, settings)).loader
+    loop = (NaiveGAN if model == "gan" else NaiveVAE)(settings.size, settings.latent_dim, settings.width)
+    return lambda: loop.step(load[next(turn)])
+
+
+def of_pythae(settings: VAESettings, folder: Path) -> Callable[[], object]:
+    """A step of pythae's trainer on the same encoder and decoder."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    slices = open_dataset(folder)
 
     class TheirEncoder(BaseEncoder):
         def __init__(self):
@@ -60,11 +68,11 @@ def of_pythae(slices: Slices, settings: VAESettings, folder: Path) -> Callable[[
     config = VAEConfig(input_dim=(1, settings.size, settings.size), latent_dim=settings.latent_dim)
     model = VAE(config, TheirEncoder(), TheirDecoder())
     data = BaseDataset(slices.tensor(range(settings.batch)), torch.zeros(settings.batch))
-    config = BaseTrainerConfig(str(folder / "pythae"), per_device_train_batch_size=settings.batch, no_cuda=True)
+    config = BaseTrainerConfig(str(folder / "trained"), per_device_train_batch_size=settings.batch, no_cuda=True)
     trainer = BaseTrainer(model, data, training_config=config)
     trainer.prepare_training()
     epoch = iter(range(1, 10**6))
-    return lambda: trainer.train_step(next(epoch))
+    return lambda: trainer.train_step(next(epoch)) and None
 
 
 def shares(step: Callable[[], object], steps: int = 5) -> dict[str, float]:
@@ -87,13 +95,13 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
     turn = iter(range(10**6))
     run = lambda training: lambda: training.step(next(turn))
     found = {}
-    for name, s, ours, theirs in (
-        ("gan", gan, (GANTraining(slices, gan.but(**PLAIN_GAN)), GANTraining(slices, gan)), NaiveGAN(gan.size, gan.latent_dim, gan.width)),
-        ("vae", vae, (VAETraining(slices, vae.but(**PLAIN_VAE)), VAETraining(slices, vae)), NaiveVAE(vae.size, vae.latent_dim, vae.width)),
+    for name, s, ours in (
+        ("gan", gan, (GANTraining(slices, gan.but(**PLAIN_GAN)), GANTraining(slices, gan))),
+        ("vae", vae, (VAETraining(slices, vae.but(**PLAIN_VAE)), VAETraining(slices, vae))),
     ):
-        load = ours[0].loader
-        sides = [run(ours[0]), lambda n=theirs, x=load: n.step(x[next(turn)]), run(ours[1]), lambda x=load: x[next(turn)]]
-        other = of_pythae(slices, s, folder) if name == "vae" else None
+        load, where = ours[0].loader, folder / f"data{gan.size}"
+        sides = [run(ours[0]), Apart(naive, name, s, where), run(ours[1]), lambda x=load: x[next(turn)]]
+        other = Apart(of_pythae, s, where) if name == "vae" and find_spec("pythae") else None
         taken = alternate(*sides, *([other] if other else []), rounds=rounds)
         found[name] = {
             "what": f"{s.size} px, width {s.width}, batch {s.batch}",
