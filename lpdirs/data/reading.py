@@ -160,7 +160,7 @@ def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:
         if len({header.kind for header in headers}) > len(kinds):
             notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
     if headers and not all(header.in_hu for header in headers):
-        notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window")
+        notes.append("values are no HU: each file's own range, of 8 bits 0 to 255, became the window; arrays of a body in air kept theirs")
     return notes
 
 

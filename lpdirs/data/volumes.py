@@ -50,15 +50,23 @@ def headers_of(path: Path) -> list[Header]:
 
 
 def read_values(header: Header, window: tuple[float, float]) -> np.ndarray:
-    """A slice that is not in HU, float32 (rows, columns): its file's range as the window."""
+    """A slice without mm and HU of its own, float32 (rows, columns): its file's range as the window; what an array holds of a body in air,
+    as it is."""
     stack = _read(str(header.path), header.path.stat().st_mtime_ns)[0]
+    if str(header.path).lower().endswith(ARRAYS) and _of_body(str(header.path), header.path.stat().st_mtime_ns):
+        return stack[header.frame or 0].astype(np.float32)
     low, high = _range(str(header.path), header.path.stat().st_mtime_ns)
     return ((stack[header.frame or 0].astype(np.float32) - low) / (high - low)) * (window[1] - window[0]) + window[0]
 
 
 def read_hu_of(header: Header) -> np.ndarray:
-    """A slice of a volume or an array in HU, float32 (rows, columns)."""
+    """A slice of a volume in HU, float32 (rows, columns)."""
     return _read(str(header.path), header.path.stat().st_mtime_ns)[0][header.frame or 0].astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _of_body(path: str, changed: int) -> bool:
+    return _in_hu(_read(path, changed)[0])
 
 
 @lru_cache(maxsize=1)
@@ -93,7 +101,7 @@ def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], fl
         raise Unusable("implausible size")
     if not np.isfinite(stack).all():
         raise Unusable("damaged pixels")
-    return stack, spacing, origin, name.endswith((*VOLUMES, *ARRAYS)) and _in_hu(stack)
+    return stack, spacing, origin, name.endswith(VOLUMES) and _in_hu(stack)
 
 
 def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:

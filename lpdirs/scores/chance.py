@@ -24,6 +24,8 @@ TIMES = (
     20  # as many random directions are measured as the set has: then a rule that none of them meets, a random set meets in 1 of 20 cases
 )
 
+LEAST = 0.5  # selectivity that a name takes, however little random directions reach: at least half of what the direction does
+
 
 @dataclass(frozen=True)
 class Chance:
@@ -54,7 +56,7 @@ class Chance:
         return np.array([int(named.loc[rows].sum()) for rows in self.sets])
 
     def rules(self, rules: Rules | None = None) -> Rules:
-        """The rules with the least selectivity that no random direction here reaches together with the others of their conditions.
+        """The rules with the least selectivity, LEAST or more, that no random direction here reaches together with their other conditions.
 
         Directions of a new random set are exchangeable with the N measured ones, so that the chance that any of its K earns a name is at
         most K / (N + 1): under 5 percent with N = 20 K.
@@ -62,7 +64,7 @@ class Chance:
         rules = rules or Rules()
         main = main_factors(self.table)
         met = main["selectivity"][earned(main, replace(rules, selectivity=0.0))]
-        return replace(rules, selectivity=float(np.nextafter(met.max(), 1)) if len(met) else 0.0)
+        return replace(rules, selectivity=max(float(np.nextafter(met.max(), 1)) if len(met) else 0.0, LEAST))
 
     def measure(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
         """Responses.table() of a set, measured as the random ones were, from the same starting images; `seed` is of resamples alone."""

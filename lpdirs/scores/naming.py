@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lpdirs.base.errors import UserError
 from lpdirs.base.words import factor_words
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
@@ -136,6 +137,25 @@ def name_directions(
     for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone
         rows.loc[int(k), "best_for"] = factor
     return rows
+
+
+def distinct(generator: nn.Module, directions: Directions, rules: Rules | None = None, seed: int = 0) -> Directions:
+    """The directions that do something, each once, in their order: without dead ones and duplicates of earlier ones (`rules.dead`,
+    `rules.same`). No labels are needed. The info's `notes` say which were kept; names stay with their directions."""
+    directions.check(generator)
+    rules, (change, alike) = rules or Rules(), image_changes(generator, directions, seed=seed)
+    cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
+    kept: list[int] = []
+    for k in range(len(directions)):
+        if change[k] >= rules.dead and (cosines[k, kept] < rules.same).all():
+            kept.append(k)
+    if not kept:
+        raise UserError("every direction is dead: none changes images by more than a few hundredths of what two random ones differ by")
+    info, place = directions.info, {k: i for i, k in enumerate(kept)}
+    own = lambda said: {place[k]: value for k, value in said.items() if k in place}
+    moved = {name: own(getattr(info, name)) for name in ("names", "best_for", "words", "curves")}
+    bends = {place[k]: bend for k, bend in directions.bends.items() if k in place}
+    return Directions(directions.matrix[kept], info.but(**moved, notes=info.notes | {"kept": kept}), bends)
 
 
 def _words(row: Any, units: Mapping[str, str]) -> str:

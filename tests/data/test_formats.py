@@ -366,3 +366,16 @@ def test_without_simpleitk_volumes_are_named_and_the_next_build_reads_them(tmp_p
         assert rejected(tmp_path) == {"no reader": 1, "used": 0}
     volumes._read.cache_clear()
     assert rejected(tmp_path)["used"] == N
+
+
+def test_arrays_of_hu_keep_their_hu(tmp_path):
+    """A stack of a body in air is HU, whole or a slice a file; else soft tissue would be stretched to the end of the window."""
+    (tmp_path / "in").mkdir()
+    stack = np.stack([body(i) for i in range(N)]).astype(np.int16)
+    np.save(tmp_path / "in" / "stack.npy", stack)
+    np.save(tmp_path / "in" / "one.npy", stack[6].astype(np.float32) + 3)
+    _, data = built(tmp_path)
+    values = (data.tensor() + 1) / 2 * (data.window[1] - data.window[0]) + data.window[0]
+    assert len(data) == N + 1
+    inside = values[:, 0, 20:44, 20:44].numpy()
+    assert all(-1000 <= x.min() and np.median(x[x > -400]) < 150 for x in inside)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
 import lpdirs as lp
+from lpdirs.base.errors import UserError
+from lpdirs.scores.naming import distinct
 from lpdirs.scores.response import best_directions
 
 D = 8
@@ -74,3 +77,15 @@ def test_names_say_the_units_that_the_responses_were_measured_in():
     directions = lp.discover(generator, "coordinate", D)
     responses = lp.respond(generator, directions, read("ABC"), samples=64)
     assert "A, +1 mm per unit of shift" in lp.name(generator, directions, responses).info.words[0]
+
+
+def test_distinct_directions_are_each_there_once_and_none_is_dead():
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 0], z[:, 1], z[:, 2]]), D, value_range=(-100, 100))
+    axes = torch.eye(D)
+    matrix = torch.stack([axes[0], -axes[0], axes[1], axes[5], (axes[2] + axes[6]) / 2**0.5, axes[2]])
+    found = lp.Directions(matrix).with_info(names={2: "B", 4: "C"}, words={1: "as the first", 2: "B", 4: "C"})
+    kept = distinct(generator, found)
+    assert kept.info.notes["kept"] == [0, 2, 4] and torch.equal(kept.matrix, matrix[[0, 2, 4]])
+    assert kept.info.names == {1: "B", 2: "C"} and kept.info.words == {1: "B", 2: "C"}
+    with pytest.raises(UserError, match="dead"):
+        distinct(generator, lp.Directions(axes[5:7]))
