@@ -78,8 +78,10 @@ def predict(
     used = np.unique(pairs[["start", "end"]])
     known = dict(zip(used, walk.put(held_out.tensor(used)), strict=True))
     at = lambda rows, which: torch.stack([known[i] for i in rows[which]])
-    straight = directions.matrix[int(best["direction"])] if np.isfinite(best["direction"]) else torch.zeros(d)
-    far = torch.tensor(((pairs["z_end"] - pairs["z_start"]) / best["slope"]).to_numpy(), dtype=torch.float32).clamp(-FAR, FAR)[:, None]
+    found = np.isfinite(best["direction"])  # else no direction moves z, and a straight walk goes nowhere
+    straight = directions.matrix[int(best["direction"])] if found else torch.zeros(d)
+    away = ((pairs["z_end"] - pairs["z_start"]) / (best["slope"] if found else np.inf)).to_numpy()
+    far = torch.tensor(away, dtype=torch.float32).clamp(-FAR, FAR)[:, None]
     anyhow = random(1, d, seed)[0]
     curved = lambda rows: walk.path.move(at(rows, "start"), rows["z_start"].to_numpy(), rows["z_end"].to_numpy())
     return third.predictions(

@@ -164,8 +164,9 @@ def respond(
 ) -> Responses:
     """Measure every factor on `samples` random images moved by `shifts` along every direction; by default its own ones, or `moments`."""
     measures = measures_for(generator, measures)
-    if len(shifts) < 3 or samples < 2 or len(set(shifts)) < len(shifts) or not np.isfinite(shifts).all():
-        raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {list(shifts)} and {samples}")
+    whole = isinstance(samples, int | np.integer) and samples >= 2
+    if np.ndim(shifts) != 1 or not whole or len(set(shifts)) < max(3, len(shifts)) or not np.isfinite(shifts).all():
+        raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {shifts!r} and {samples!r}")
     directions.check(generator)
     rng = torch.Generator().manual_seed(seed)
     unshifted = measures.of(generator, draw_z(generator, max(256, samples), rng))
