@@ -81,13 +81,20 @@ def mean_errors(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def permuted(d: np.ndarray) -> float:
+    """p of a mean difference over patients, by permuting its signs."""
+    mean = lambda x, axis: np.mean(x, axis=axis)
+    how = {"permutation_type": "samples", "n_resamples": 99_999, "vectorized": True, "rng": np.random.default_rng(0)}
+    return float(stats.permutation_test((d,), mean, **how).pvalue)
+
+
 def tested(table: pd.DataFrame) -> pd.DataFrame:
     """The curved path against each other method at each distance: mean difference, corrected p, and how many patients decide it."""
     rows = []
     for other in OTHERS:
         for gap in sorted(table["gap"].unique()):
             d = differences(table, other, gap)
-            p = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=99_999, rng=np.random.default_rng(0)).pvalue
+            p = permuted(d)
             enough = next((n for n in range(3, len(d) + 1) if decided(d, n) >= 0.8), None)
             rows.append({"against": other, "gap": gap, "difference": d.mean(), "patients": len(d), "p": p, "enough": enough})
     found = pd.DataFrame(rows)

@@ -4,12 +4,15 @@ import re
 import shlex
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 from torch import nn
 
 from lpdirs.runs import cli
+from lpdirs.scores.intervals import holm
 from tests.conftest import ROOT
+from tests.folds import OTHERS, differences, permuted
 from tests.readme_tables import TABLES
 
 METHODS = ROOT / "outputs" / "reference" / "methods"
@@ -90,6 +93,17 @@ def test_the_third_dimension_is_decided_as_the_pages_say():
     assert list(found.index[found["holm"] > 0.05]) == [("staying put", 20)], "eleven of twelve hold"
     better = found["difference"] < 0
     assert better["mean slice of the level"].all() and better["straight direction"].all() and better["staying put"].loc[40:].all()
+
+
+def test_patients_with_nominal_millimetres_do_not_decide_the_third_dimension():
+    """ "Without them the same eleven comparisons hold": the seven of LCTSC left out, and Holm's correction for the twelve again."""
+    table = pd.read_csv(METHODS.parent / "chest" / "folds.csv")
+    collection = pd.read_csv(ROOT / "data_manifests" / "chest_ct" / "patients.csv", dtype=str).set_index("patient")["collection"]
+    others = table[table["patient"].map(collection) != "LCTSC"]
+    assert table["patient"].nunique() - others["patient"].nunique() == 7
+    pairs = [(other, gap) for other in OTHERS for gap in sorted(table["gap"].unique())]
+    p = [permuted(differences(others, other, gap)) for other, gap in pairs]
+    assert [pair for pair, value in zip(pairs, holm(np.array(p)), strict=True) if value > 0.05] == [("staying put", 20)]
 
 
 @pytest.mark.parametrize("page", TABLES)
