@@ -8,6 +8,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from lpdirs.base.code import fingerprint_of_code
+from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, write_atomic
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.directions import Directions
@@ -18,10 +19,11 @@ from lpdirs.models.files import load_model
 from lpdirs.models.generators import info_of
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
-from lpdirs.runs.models import GENERATORS, measures_of
+from lpdirs.runs.models import GENERATORS, Models, measures_of
 from lpdirs.runs.stage import Stage
 from lpdirs.scores.chance import Chance, open_chance, random_codes, random_sets
 from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
+from lpdirs.scores.naming import name as name_of
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES
 
@@ -77,6 +79,27 @@ def name_set(stage: Stage, generator: nn.Module, label: str) -> tuple[pd.DataFra
     with_names(directions, named, responses).save(path)
     table.to_csv(path.with_name("responses.csv"), index=False)
     return named, rules
+
+
+def beside(stage: Stage, models: Models) -> Models:
+    """The same sets and, after them, for each of their generators as many directions by `motion`, named as `name_set` names; a generator
+    that motion cannot work on is left out with a line. For the explorer and the page to share: nothing is written."""
+    shown, done = dict(models), set[int]()
+    for label, (generator, directions) in models.items():
+        if id(generator) in done or "-motion" in label:
+            continue
+        done.add(id(generator))
+        k, measures = min(len(directions), directions.latent_dim), measures_of(stage, generator)
+        try:
+            found = discover(generator, "motion", k, seed=stage.seed)
+        except UserError as error:
+            print(f"without motion: {error}")
+            continue
+        band = chance_of(stage, generator, measures, k)
+        responses = respond(generator, found, measures, band.shifts, band.samples, band.seed)
+        name = f"{directions.info.generator or label.partition('-')[0]}-motion{k}"
+        shown.setdefault(name, (generator, name_of(generator, found, responses, measures, band.rules(), stage.seed)))
+    return shown
 
 
 def chance_of(stage: Stage, generator: nn.Module, measures: Measures, k: int) -> Chance:
