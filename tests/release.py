@@ -81,9 +81,10 @@ def _copy_run(run: Path, to: Path) -> None:
     for name in ("against_chance.csv", "prediction.csv"):  # what the README says
         (to / "analysis").mkdir(exist_ok=True)
         shutil.copyfile(run / "analysis" / name, to / "analysis" / name)
-    for path in sorted((run / "directions" / "chance").glob("*.csv")):
+    measured = sorted((run / "directions" / "chance").glob("*.csv"), key=lambda path: path.stat().st_mtime)
+    for path in {path.name.rpartition("-")[0]: path for path in measured}.values():  # of each the last, which is of the present code
         (to / "directions" / "chance").mkdir(exist_ok=True)
-        pd.read_csv(path).to_csv(to / "directions" / "chance" / path.name, index=False, float_format="%.6g")
+        pd.read_csv(path).to_csv(to / "directions" / "chance" / path.name, index=False, float_format="%.5g")
     copy_slices(run / "data", to / "data", SLICES, RUNS[run.name])
     log = read_log(run)
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})

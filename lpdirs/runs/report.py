@@ -101,7 +101,7 @@ def _best(path: Path) -> str:
         "selectivity (by chance)": beside("selectivity"),
         "beyond chance": ["yes" if p <= 0.05 else "no" for p in table["selectivity_corrected"]],
     })  # fmt: skip
-    said = "Chance is the median of the best of as many random directions; beyond chance is its selectivity, after correction for all factors, at 5 percent."
+    said = "Chance is the median of the best of as many random directions. Beyond chance is said of selectivity, corrected, at 5 percent."
     return f"<h2>The best direction for each factor</h2><p>{said}</p>{shown.to_html(index=False, border=0)}"
 
 
