@@ -58,6 +58,31 @@ def compared() -> list[str]:
     return lines
 
 
+def shares() -> list[str]:
+    """A line each step of training: what shares of its time the kinds of operations take."""
+    lines = ["| a step of | convolutions | BatchNorm | upsampling | Adam |", "|---|---|---|---|---|"]
+    for profile, models in read("steps").items():
+        for model, one in models.items() if profile != "machine" else ():
+            said = " | ".join(f"{one['shares'][kind]:.0%}" for kind in ("convolution", "BatchNorm", "upsampling", "Adam"))
+            lines.append(f"| {model.upper()}, {profile} ({one['what']}) | {said} |")
+    return lines
+
+
+def waits() -> list[str]:
+    """A line each thing that one waits for."""
+    door, explorer, measuring = read("door"), read("explorer"), read("measuring")["anatomy"]
+    lines = ["| what one waits for | time |", "|---|---|"]
+    lines += [f"| {what.replace('Run All of explore.ipynb to pictures', 'Run All of explore.ipynb, to pictures')} | {_wait(value)} |"
+              for what, value in door.items() if what not in ("what", "machine")]  # fmt: skip
+    lines += [f"| a slider, {what} | {one['median_ms']:.0f} ms |" for what, one in explorer.items() if what != "machine"]
+    lines += [f"| a thousand slices of 64 px measured, {what} | {1000 / n:.2f} s |" for what, n in measuring.items() if what != "what"]
+    return lines
+
+
+def _wait(value: float) -> str:
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 60 else f"{value / 60:.1f} min"
+
+
 def growth() -> list[str]:
     """A line each measurement: seconds and peak memory at every size, and the exponent at the end."""
     lines = ["| what grows | what is measured | sizes | seconds | peak MiB | exponent |", "|---|---|---|---|---|---|"]

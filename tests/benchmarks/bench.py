@@ -24,21 +24,32 @@ def machine() -> dict:
     return {"processor": model, "memory_GiB": round(memory, 1), "threads": torch.get_num_threads()} | provenance()
 
 
-def alternate(*sides: Callable[[], object], rounds: int = 5) -> list[float]:
-    """Median seconds of each side, run in turns so that a busy machine burdens all alike; the first turn is not counted."""
+def alternate(*sides: Callable[[], object], rounds: int = 5, block: int = 1) -> list[float]:
+    """Median seconds of each side, run in turns so that a busy machine burdens all alike; the first turn is not counted.
+
+    With `block` each turn is so many calls after one that is not counted: for sides in processes of their own, which have to wake up.
+    """
     taken: list[list[float]] = [[] for _ in sides]
     for turn in range(rounds + 1):
         for side, seconds in zip(sides, taken, strict=True):
-            began = time.perf_counter()
-            side()
-            if turn:
-                seconds.append(time.perf_counter() - began)
+            found = side.timed(block) if isinstance(side, Apart) else timed(side, block)
+            seconds += found if turn else []
     return [statistics.median(seconds) for seconds in taken]
+
+
+def timed(side: Callable[[], object], block: int = 1) -> list[float]:
+    """Seconds of each of `block` calls, after one more where there are several."""
+    found = []
+    for _ in range(block + (block > 1)):
+        began = time.perf_counter()
+        side()
+        found.append(time.perf_counter() - began)
+    return found[-block:]
 
 
 class Apart:
     """A side in a process of its own, in which malloc is as the system has it and lpdirs' own setting does not reach: each call makes one
-    step there, `make(*given)()`, and returns what it gave."""
+    step there, `make(*given)()`, and returns what it gave; `timed` times steps there."""
 
     def __init__(self, make: Callable[..., Callable[[], object]], *given: object):
         context = multiprocessing.get_context("spawn")
@@ -52,7 +63,11 @@ class Apart:
         self._pipe.recv()
 
     def __call__(self) -> Any:
-        self._pipe.send(True)
+        self._pipe.send(0)
+        return self._pipe.recv()
+
+    def timed(self, block: int) -> list[float]:
+        self._pipe.send(block)
         return self._pipe.recv()
 
 
@@ -62,10 +77,10 @@ def _serve(pipe: Any, threads: int, make: Callable[..., Callable[[], object]], g
     pipe.send(None)
     while True:
         try:
-            pipe.recv()
+            block = pipe.recv()
         except EOFError:
             return
-        pipe.send(step())
+        pipe.send(timed(step, block) if block else step())
 
 
 def write(name: str, figures: dict) -> None:

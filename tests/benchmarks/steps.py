@@ -102,7 +102,7 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
         load, where = ours[0].loader, folder / f"data{gan.size}"
         sides = [run(ours[0]), Apart(naive, name, s, where), run(ours[1]), lambda x=load: x[next(turn)]]
         other = Apart(of_pythae, s, where) if name == "vae" and find_spec("pythae") else None
-        taken = alternate(*sides, *([other] if other else []), rounds=rounds)
+        taken = alternate(*sides, *([other] if other else []), rounds=rounds, block=5)
         found[name] = {
             "what": f"{s.size} px, width {s.width}, batch {s.batch}",
             "seconds": round(taken[0], 4),
@@ -121,7 +121,7 @@ def main() -> None:
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as name:
         write_cohort(Cohort("bench", 6, 16), Path(name) / "dicom")
-        write("steps", {profile: at(profile, Path(name), 5 if profile == "paper" else 15) for profile in ("demo", "chest", "paper")})
+        write("steps", {profile: at(profile, Path(name), 3 if profile == "paper" else 6) for profile in ("demo", "chest", "paper")})
 
 
 if __name__ == "__main__":
