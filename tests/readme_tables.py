@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from lpdirs.runs.comparison import tested
-from tests.bench_tables import compared, growth, sharing, workers
+from tests.bench_tables import compared, growth, shares, sharing, waits, workers
 from tests.conftest import ROOT
 from tests.folds import decisions, mean_errors
 
@@ -315,7 +315,7 @@ WAYS = {
 }  # fmt: skip
 TABLES = {
     "notebooks/README.md": [gpu_steps],
-    "CONTRIBUTING.md": [compared],
+    "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [
         against_chance, prediction, claims, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
     ],
