@@ -80,7 +80,8 @@ def test_the_front_page_says_what_the_tables_say():
     names = pd.read_csv(METHODS / "named.csv").query("training > 0").groupby("method")["factors_named"].agg(["min", "max"])
     words = ("none", "one", "two", "three", "four", "five", "six", "seven")
     ours, paper = ([words[n] for n in names.loc[method]] for method in ("motion", "reconstructor"))
-    assert f"isolate {ours[0]} to {ours[1]} of seven factors, and those of the paper's method {paper[0]} or {paper[1]}." in README
+    theirs = paper[0] if paper[0] == paper[1] else f"{paper[0]} or {paper[1]}"
+    assert f"isolate {ours[0]} to {ours[1]} of seven factors, and those of the paper's method {theirs}." in README
     real = pd.read_csv(METHODS.parent / "chest" / "against_chance.csv").query("set == 'motion32'")
     assert real.groupby("model")["selectivity"].mean().between(0.45, 0.55).all(), "half of what such a direction does"
     other = pd.read_csv(METHODS / "judged.csv").query("data == 'chest' and model == 'gan' and method == 'motion'")
