@@ -90,9 +90,10 @@ class Chance:
             columns[f"{name}_z"] = (value - band.mean()) / band.std()
             each = self.table.assign(value=self.table[name].abs()).pivot(index="direction", columns="factor", values="value")[band.columns]
             columns[f"{name}_p"] = self._one_of_k((each >= value).sum()).where(value.notna())
-            farthest = ((each - each.mean()) / each.std()).max(axis=1)
-            beyond = ((value - each.mean()) / each.std()).map(lambda z, all_of=farthest: int((all_of >= z).sum()))
-            columns[f"{name}_corrected"] = self._one_of_k(beyond).where(value.notna())
+            spread = each.std().where(each.std() > 0)  # what is the same along every direction tells none from chance
+            farthest, z = ((each - each.mean()) / spread).max(axis=1), (value - each.mean()) / spread
+            beyond = z.map(lambda one, all_of=farthest: int((all_of >= one).sum()))
+            columns[f"{name}_corrected"] = self._one_of_k(beyond).where(z.notna(), value * 0 + 1)
         return pd.DataFrame(columns).assign(direction=found["direction"])
 
     def _one_of_k(self, reached: pd.Series) -> pd.Series:

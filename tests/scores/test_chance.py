@@ -72,6 +72,13 @@ def test_a_planted_direction_stands_beyond_chance_and_of_random_sets_one_in_twen
         assert beyond <= 0.09 and 0.3 < usual < 0.75, (score, beyond, usual)
 
 
+def test_of_one_factor_alone_no_direction_is_purer_than_chance(generator):
+    """Its selectivity is 1 along every direction."""
+    alone = lp.Measures(lambda x: read(x)[["a"]], {"a": ""})
+    placed = random_sets(generator, alone, 4).place(generator, lp.Directions(torch.eye(D)[:4]), alone)
+    assert placed.loc["a", "selectivity"] == 1 and placed.loc["a", ["selectivity_p", "selectivity_corrected"]].min() > 0.99
+
+
 def test_a_set_is_measured_from_the_band_s_starting_images_whatever_its_seed(generator, tmp_path):
     """Other starting images would move r and selectivity by themselves, and chance with them."""
     band = random_sets(generator, MEASURES, 4, sets=50, samples=8, seed=3)
