@@ -34,7 +34,7 @@ CALM = {
 def keep_memory() -> None:
     """Let this process keep freed memory for what it computes next, where malloc is glibc's; what it needs at most grows little.
 
-    By default every tensor of some megabytes is given back to the system and fetched again, a page at a time: up to 45 percent of a step.
+    By default every tensor of some megabytes is given back to the system and fetched again, a page at a time: a fifth of a step or more.
     LPDIRS_KEEP_MEMORY=0 in the environment leaves malloc as it is.
     """
     if os.environ.get("LPDIRS_KEEP_MEMORY") == "0":

@@ -119,7 +119,7 @@ def name_directions(
     strict = main if judged is None else main_factors(judged).reindex(range(len(directions)))
     named = earned(strict, rules) & (strict["factor"] == main["factor"])
     kind = np.where(change < rules.dead, "dead", np.where(named, "named", "mixed"))
-    cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
+    cosines = _likeness(directions, alike)
     earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
     same_as = np.where(earlier.any(1), earlier.argmax(1), -1)
     shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
@@ -139,12 +139,17 @@ def name_directions(
     return rows
 
 
+def _likeness(directions: Directions, alike: np.ndarray) -> np.ndarray:
+    """|cosine| of any two directions, or of the changes that they make where that is more, (K, K)."""
+    return np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
+
+
 def distinct(generator: nn.Module, directions: Directions, rules: Rules | None = None, seed: int = 0) -> Directions:
     """The directions that do something, each once, in their order: without dead ones and duplicates of earlier ones (`rules.dead`,
     `rules.same`). No labels are needed. The info's `notes` say which were kept; names stay with their directions."""
     directions.check(generator)
     rules, (change, alike) = rules or Rules(), image_changes(generator, directions, seed=seed)
-    cosines = np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
+    cosines = _likeness(directions, alike)
     kept: list[int] = []
     for k in range(len(directions)):
         if change[k] >= rules.dead and (cosines[k, kept] < rules.same).all():
