@@ -1,7 +1,9 @@
 """The models of real chest CT in outputs/reference/chest: judged on held-out patients, directions placed against chance, figures.
 
-python -m tests.chest FOLDER DATA      FOLDER holds gan0..2 and vae0..2 (.safetensors) and directions/, DATA the data set of chest_ct
+python -m tests.chest FOLDER DATA
 
+FOLDER holds gan0..2 and vae0..2 (.safetensors), directions/, and trainings/ with what was kept of each training on its way (.pt: kind,
+settings, steps, seconds, weights); DATA is the data set of chest_ct.
 What is in outputs/reference/chest already is not done again: delete a table to have it made anew.
 """
 
@@ -26,6 +28,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import fit_z, known_z
+from lpdirs.models.dcgan import Generator
 from lpdirs.models.files import load_generator, load_model
 from lpdirs.models.generators import draw_z, generate, info_of
 from lpdirs.models.training import encode
@@ -36,7 +39,7 @@ from lpdirs.scores.inversion import invert, invert_by_encoder
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from tests.chest_figures import OUT, K, edited, front, results, samples, volume
+from tests.chest_figures import OUT, K, edited, front, learning, results, samples, volume
 from tests.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
@@ -57,24 +60,46 @@ def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def quality(models: Path, train: Slices, test: Slices, measures: Measures, n: int = 500) -> pd.DataFrame:
+class Judge:
+    """Samples against held-out patients: KID, a distance for each factor, what cannot be measured, what lies near to training slices."""
+
+    def __init__(self, train: Slices, test: Slices, measures: Measures):
+        self.extract, self.measures, self.window = features(), measures, test.window
+        self.real, self.every, self.patients = test.tensor(), train.tensor(), test.table["patient"].to_numpy()
+        self.held, self.known = self.extract(self.real), measures(self.real)
+
+    def slices(self, x: torch.Tensor, patients: np.ndarray | None = None) -> dict:
+        found, (distance, error) = self.measures(x), kernel_distance(self.held, self.extract(x), self.patients, patients)
+        away = {f"KS {f}": ks_2samp(found[f].dropna(), self.known[f].dropna()).statistic for f in found}
+        return {"KID": distance, "KID_error": error} | away | {f"lost {f}": found[f].isna().mean() for f in found}
+
+    def samples(self, generator: nn.Module, n: int = 500) -> dict:
+        x = generate(generator, draw_z(generator, n, 7))
+        near = neighbours(x, self.every, self.real, self.window)
+        return self.slices(x) | {"copied": near.copied, "ratio": near.ratio}
+
+
+def quality(models: Path, train: Slices, judge: Judge) -> pd.DataFrame:
     """Each training, and training slices in its place, against held-out patients: a row each."""
-    extract, real, every = features(), test.tensor(), train.tensor()
-    window, held, known = test.window, extract(real), measures(real)
-    some = train.tensor(np.random.default_rng(0).permutation(len(train))[:400])
-
-    def judged(name: str, x: torch.Tensor, **more: float) -> dict:
-        found, (distance, error) = measures(x), kernel_distance(extract(x), held)
-        away = {f"KS {f}": ks_2samp(found[f].dropna(), known[f].dropna()).statistic for f in known}
-        lost = {f"lost {f}": found[f].isna().mean() for f in known}
-        return {"model": name, "KID": distance, "KID_error": error} | more | away | lost
-
-    rows = [judged("training slices", some), {"model": "held-out slices"} | {f"lost {f}": known[f].isna().mean() for f in known}]
-    for path in sorted(models.glob("*.safetensors")):
-        x = generate(load_generator(path), draw_z(load_generator(path), n, 7))
-        near = neighbours(x, every, real, window)
-        rows.append(judged(path.stem, x, copied=near.copied, ratio=near.ratio))
+    some = np.random.default_rng(0).permutation(len(train))[:400]
+    rows = [{"model": "training slices"} | judge.slices(train.tensor(some), train.table["patient"].to_numpy()[some])]
+    rows += [{"model": "held-out slices"} | {f"lost {f}": judge.known[f].isna().mean() for f in judge.known}]
+    rows += [{"model": path.stem} | judge.samples(load_generator(path)) for path in sorted(models.glob("*.safetensors"))]
     return pd.DataFrame(rows)
+
+
+def over_training(trainings: Path, judge: Judge) -> pd.DataFrame:
+    """The same for what was kept of each training on its way: a row each."""
+    rows = []
+    for path in sorted(trainings.glob("*.pt")):
+        kept = torch.load(path, map_location="cpu", weights_only=False)
+        made = {name: kept["settings"][name] for name in ("latent_dim", "size", "width")}
+        model = (Generator if kept["kind"] == "gan" else VAE)(**made)
+        model.load_state_dict(kept["weights"])
+        generator = (model if kept["kind"] == "gan" else model.decoder).eval()
+        settings = {name: kept["settings"].get(name) for name in ("kl_weight", "seed")}
+        rows.append({"kind": kept["kind"], "steps": kept["steps"], "seconds": kept["seconds"]} | settings | judge.samples(generator))
+    return pd.DataFrame(rows).sort_values(["kind", "kl_weight", "seed", "steps"])
 
 
 def put_back(train: Slices, test: Slices) -> pd.DataFrame:
@@ -197,7 +222,10 @@ def main(models: Path, data: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((models / f"{training}.safetensors").read_bytes())
     measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
-    once(OUT / "quality.csv", lambda: quality(models, train, test, measures))
+    judge = Judge(train, test, measures)
+    once(OUT / "quality.csv", lambda: quality(models, train, judge))
+    along = once(OUT / "over_training.csv", lambda: over_training(models / "trainings", judge))
+    learning(along, pd.read_csv(OUT / "quality.csv"))
     vae = load_model(OUT / FILES["vae"])[0]
     once(OUT / "third_dimension.csv", lambda: walks(vae, train, test, measures))
     volume(vae, path_of(vae, train), test)

@@ -149,6 +149,28 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
     save_figure(fig, OUT / "directions.png", dpi=144)
 
 
+def learning(along: pd.DataFrame, floor: pd.DataFrame) -> None:
+    """Distance to held-out patients and memory of training slices, while the shipped recipes trained."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    shipped = along[(along["kind"] == "gan") | (along["kl_weight"] == 100)]
+    for i, (kind, words) in enumerate(MODELS.items()):
+        for seed, part in shipped[shipped["kind"] == kind].groupby("seed"):
+            thousand = part["steps"] / 1000
+            label = words if seed == 0 else None
+            axes[0].errorbar(thousand, part["KID"], part["KID_error"], color=f"C{i}", marker="o", ms=4, capsize=2, label=label)
+            axes[1].plot(thousand, 100 * part["copied"], color=f"C{i}", marker="o", ms=4, label=label)
+    lowest, error = floor.set_index("model").loc["training slices", ["KID", "KID_error"]]
+    axes[0].axhspan(lowest - error, lowest + error, color="0.85", lw=0, label="training patients")
+    axes[1].axhline(1, color="0.5", ls=":", label="held-out patients")
+    axes[0].set(ylabel="KID to held-out patients", ylim=(min(0, lowest - 1.5 * error), None))
+    axes[1].set(ylabel="nearer to a training slice than\n99% of held-out slices, %", ylim=(0, None))
+    for ax in axes:
+        ax.set(xlabel="thousand steps", xlim=(0, None))
+        ax.legend(frameon=False)
+    fig.savefig(OUT / "over_training.png", dpi=144)
+    plt.close(fig)
+
+
 def results(table: pd.DataFrame) -> None:
     """Selectivity of each factor's best direction: motion, the paper's method, and the band of random sets."""
     shown = {

@@ -110,6 +110,15 @@ def chest_quality() -> list[str]:
     return lines
 
 
+def chest_options() -> list[str]:
+    """A line each short run that compared options."""
+    lines = ["| short run | steps | KID to held-out patients | thickness not measurable | nearer to training |", "|---|---|---|---|---|"]
+    for row in pd.read_csv(CHEST / "options.csv").itertuples():
+        kid = f"{row.KID:.2f} ± {row.KID_error:.2f}"
+        lines.append(f"| {row.run} | {row.steps:,} | {kid} | {row.lost_thickness:.0%} | {row.copied:.0%} |")
+    return lines
+
+
 def chest_third() -> list[str]:
     """A line each way to predict a slice of a held-out patient from another: root mean square error in HU, mean over patients."""
     table = pd.read_csv(CHEST / "third_dimension.csv")
@@ -320,7 +329,8 @@ TABLES = {
         against_chance, prediction, claims, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
     ],
     "outputs/reference/chest/README.md": [
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_third,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_options,
+        chest_third,
         chest_inversion, folds, folds_tested, folds_anatomy,
     ],
 }  # fmt: skip

@@ -4,7 +4,6 @@ again."""
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,25 +62,32 @@ class _Extract(nn.Module):
         return self.network.extract_features(x)  # type: ignore[operator]
 
 
-def kernel_distance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """KID (Binkowski et al. 2018): squared MMD with a cubic kernel, unbiased, over all slices, and its standard error.
+def kernel_distance(
+    one: np.ndarray, other: np.ndarray, patients: np.ndarray | None = None, other_patients: np.ndarray | None = None
+) -> tuple[float, float]:
+    """KID (Binkowski et al. 2018): squared MMD with a cubic kernel, over all slices, unbiased, and its standard error.
 
-    The error is the jackknife's over the slices of both sets: that of drawing the slices, as far as they are independent. Values are
-    relative: they depend on the features, and 0 is the same distribution.
+    Slices of a patient are alike: where `patients` (N,) of `one` (N, n) or `other_patients` (M,) of `other` are given, pairs of one patient
+    do not count, and the error is the jackknife's that leaves out whole patients (Busing et al. 1999). Without them slices are independent,
+    as a model's samples are. Values are relative: they depend on the features, and 0 is the same distribution.
     """
-    xx, yy, xy = (polynomial_kernel(a, b, degree=3, coef0=1) for a, b in ((one, one), (other, other), (one, other)))
-    np.fill_diagonal(xx, 0)
-    np.fill_diagonal(yy, 0)
-    n, m = len(one), len(other)
-
-    def distance(sum_xx: Any, sum_yy: Any, sum_xy: Any, n: int, m: int) -> Any:
-        return sum_xx / (n * (n - 1)) + sum_yy / (m * (m - 1)) - 2 * sum_xy / (n * m)
-
-    whole = distance(xx.sum(), yy.sum(), xy.sum(), n, m)
-    without_x = distance(xx.sum() - 2 * xx.sum(1), yy.sum(), xy.sum() - xy.sum(1), n - 1, m)
-    without_y = distance(xx.sum(), yy.sum() - 2 * yy.sum(1), xy.sum() - xy.sum(0), n, m - 1)
-    variance = without_x.var() * (n - 1) + without_y.var() * (m - 1)
-    return float(whole), float(np.sqrt(variance))
+    names = [np.arange(len(x)) if who is None else np.asarray(who) for x, who in ((one, patients), (other, other_patients))]
+    members = [(np.unique(who)[:, None] == who).astype(float) for who in names]  # patients x slices
+    inside = [polynomial_kernel(x, degree=3, coef0=1) * (who[:, None] != who) for x, who in zip((one, other), names, strict=True)]
+    across = polynomial_kernel(one, other, degree=3, coef0=1)
+    sizes = [member.sum(1) for member in members]
+    count = [(size.sum(), size.sum() ** 2 - (size**2).sum()) for size in sizes]  # slices, and pairs of different patients
+    means = [kernel.sum() / pairs for kernel, (_, pairs) in zip(inside, count, strict=True)]
+    whole, variance = float(sum(means) - 2 * across.mean()), 0.0
+    for side, (member, size, kernel) in enumerate(zip(members, sizes, inside, strict=True)):
+        n, pairs = count[side]
+        left = (kernel.sum() - 2 * member @ kernel.sum(1)) / (pairs - 2 * size * (n - size))
+        between = (across.sum() - member @ across.sum(1 - side)) / ((n - size) * count[1 - side][0])
+        without, weight = left + means[1 - side] - 2 * between, n / size
+        pseudo = weight * whole - (weight - 1) * without
+        centre = len(size) * whole - ((1 - 1 / weight) * without).sum()
+        variance += float(((pseudo - centre) ** 2 / (weight - 1)).mean())
+    return whole, float(np.sqrt(variance))
 
 
 @dataclass(frozen=True)

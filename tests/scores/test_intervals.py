@@ -46,3 +46,18 @@ def test_the_error_of_a_kernel_distance_covers():
     truth = kernel_distance(*draw(4000))[0]
     found = np.array([kernel_distance(*draw(120)) for _ in range(REPEATS)])
     assert 0.90 <= (np.abs(found[:, 0] - truth) <= 1.96 * found[:, 1]).mean() <= 0.985
+
+
+def test_a_kernel_distance_of_patients_with_many_slices_is_unbiased_and_its_error_covers():
+    rng = np.random.default_rng(0)
+    truth = kernel_distance(rng.normal(0, 1.25**0.5, (4000, 6)), rng.normal(0.4, 1.25**0.5, (4000, 6)))[0]
+    found = []
+    for _ in range(REPEATS):
+        patients = np.repeat(np.arange(40), rng.integers(1, 12, 40))
+        slices = rng.normal(size=(40, 6))[patients] + rng.normal(0, 0.5, (len(patients), 6))
+        samples = rng.normal(0.4, 1.25**0.5, (200, 6))
+        found.append((*kernel_distance(slices, samples, patients), *kernel_distance(slices, samples)))
+    of_patients, error, of_slices, too_small = np.array(found).T
+    assert abs(of_patients.mean() - truth) < 0.06 < of_slices.mean() - truth
+    covers = lambda value, half: (np.abs(value - truth) <= 1.96 * half).mean()
+    assert covers(of_slices, too_small) < 0.8 and 0.88 <= covers(of_patients, error) <= 0.985
