@@ -33,6 +33,7 @@ from lpdirs.models.files import load_generator, load_model
 from lpdirs.models.generators import draw_z, generate, info_of
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
+from lpdirs.runs.records import digest_of
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.inversion import invert, invert_by_encoder
@@ -44,6 +45,8 @@ from tests.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
+TRAINED = {"gan0": "gan0-9371", "vae2": "v100s2-4561"}  # as they lie in trainings/
+KEPT = (".safetensors", ".csv", ".npy", ".json")
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES = 24
 PAGE = 5_500_000  # bytes of the page with sliders
@@ -211,6 +214,30 @@ def page(models: dict[str, tuple[nn.Module, dict[str, Directions]]], measures: M
         lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
 
 
+def record(trainings: Path, about: dict) -> None:
+    """run.json of the folder, which `python -m lpdirs verify` reads: how the shipped models were trained, and the digests of all files."""
+    gpu = {"gpu": "NVIDIA H200", "machine": "several trainings side by side on one GPU"}
+    entry = lambda pattern, **more: {
+        "profile": "chest_gpu",
+        "files": {path.relative_to(OUT).as_posix(): digest_of(path) for path in sorted(OUT.glob(pattern)) if path.suffix in KEPT},
+        **more,
+    }
+    log = {
+        "01_data_preparation": entry("data/*", seed=0, settings={"cohort": "chest_ct", "size": about["size"]}, results=summary_of(about))
+    }
+    for (kind, training), notebook in zip(SHIPPED.items(), ("02_train_gan", "03_train_vae"), strict=True):
+        kept = torch.load(trainings / f"{TRAINED[training]}.pt", map_location="cpu", weights_only=False)
+        results = {"steps": kept["steps"], "weights": "kept in half precision"}
+        more = {"settings": kept["settings"], "seed": kept["settings"]["seed"], "seconds": round(kept["seconds"], 1), "provenance": gpu}
+        log[notebook] = entry(f"{kind}/*", results=results, **more)
+    log["04_discover_directions"] = entry("directions/**/*", seed=0, results={"by": "tests/chest.py; searches.csv has the paper's"})
+    (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
+
+
+def summary_of(about: dict) -> dict:
+    return {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
+
+
 def main(models: Path, data: Path) -> None:
     set_style()
     train, test = (open_dataset(data, split) for split in ("train", "test"))
@@ -245,9 +272,9 @@ def main(models: Path, data: Path) -> None:
     slices = OUT / "data"
     if not slices.exists():
         copy_slices(data, slices, {"train": 200, "test": 60}, "the sample data_manifests/chest_ct")
-    known = {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
     level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
-    (OUT / "summary.json").write_text(json.dumps({"data": known, "z": level}, indent=1) + "\n")
+    (OUT / "summary.json").write_text(json.dumps({"data": summary_of(about), "z": level}, indent=1) + "\n")
+    record(models / "trainings", about)
 
 
 if __name__ == "__main__":

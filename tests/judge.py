@@ -69,13 +69,22 @@ def named(kind: str, path: Path, generator: nn.Module, measures: lp.Measures, me
     pd.DataFrame(rows).to_csv(target, index=False)
 
 
+def linear(kind: str, path: Path, generator: nn.Module, measures: lp.Measures) -> list[dict]:
+    """How well the oracle predicts each factor from z, on samples that it has not seen: rows of oracle.csv."""
+    factors = measures.sample(generator, 4096, 5)
+    of = {"data": kind, "model": path.stem[:3], "training": int(path.stem[3:]), "samples": int(factors[1].notna().all(axis=1).sum())}
+    r2 = discover(generator, "oracle", K, known=factors).info.notes["r2"]
+    return [of | {"factor": factor, "r2": value} for factor, value in r2.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("chest", "phantom", "data_chest", "data_phantom"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--names", action="store_true", help="of the phantom's: which factors earn names, against random sets")
-    given = parser.parse_args()
+    parser.add_argument("--oracle", action="store_true", help="of all: how far the factors are linear in z")
+    given, linearity = parser.parse_args(), []
     rows = pd.read_csv(OUT).to_dict("records") if OUT.exists() else []
     for kind, models, data in (("phantom", given.phantom, given.data_phantom), ("chest", given.chest, given.data_chest)):
         about = read_json(data / "dataset.json")
@@ -84,6 +93,10 @@ def main() -> None:
             continue
         for path in sorted(models.glob("*.safetensors")):
             generator = load_generator(path)
+            if given.oracle:
+                linearity += linear(kind, path, generator, measures)
+                pd.DataFrame(linearity).to_csv(OUT.with_name("oracle.csv"), index=False)
+                continue
             if kind == "phantom" and given.names:
                 named(kind, path, generator, measures, ("motion", "jacobian", "pca", "oracle", "oracle-alone", "reconstructor"))
                 continue

@@ -5,6 +5,7 @@ import re
 
 import pandas as pd
 
+from lpdirs.base.words import FACTORS
 from lpdirs.runs.comparison import tested
 from tests.bench_tables import compared, growth, shares, sharing, waits, workers
 from tests.conftest import ROOT
@@ -190,6 +191,18 @@ def judged() -> list[str]:
     return lines
 
 
+def linear() -> list[str]:
+    """A line each factor: R2 of its linear prediction from z, lowest to highest over the trainings of each model."""
+    table = pd.read_csv(REFERENCE / "methods" / "oracle.csv")
+    heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
+    lines = ["| R2 of the oracle | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
+    values = table.set_index(["data", "model", "factor"])["r2"].sort_index()
+    for factor, words in FACTORS.items():
+        each = [values[(*head, factor)] for head in heads]
+        lines.append(f"| {words} | {' | '.join(f'{v.min():.2f} to {v.max():.2f}' for v in each)} |")
+    return lines
+
+
 def named() -> list[str]:
     """A line each method: of seven factors, how many are purer than chance (corrected) and how many earn a name, a number a training."""
     table = pd.read_csv(REFERENCE / "methods" / "named.csv")
@@ -326,7 +339,8 @@ TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [
-        against_chance, prediction, claims, chest_sets, judged, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing, workers,
+        against_chance, prediction, claims, chest_sets, judged, linear, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing,
+        workers,
     ],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_options,

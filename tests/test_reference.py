@@ -32,6 +32,15 @@ def test_its_files_are_those_of_its_run(run):
     assert not [str(line) for line in lines if line.broken] and "11 files are what they were" in lines[0].text
 
 
+def test_the_chest_models_are_those_of_their_record():
+    lines = verify(REFERENCE / "chest")
+    assert not [str(line) for line in lines if line.broken]
+    log = json.loads((REFERENCE / "chest" / "run.json").read_text())
+    named = {name for entry in log.values() for name in entry["files"]}
+    assert {"gan/generator.safetensors", "vae/vae.safetensors", "directions/gan-motion32/directions.safetensors"} <= named
+    assert log["02_train_gan"]["settings"]["width"] == 48 and log["03_train_vae"]["settings"]["kl_weight"] == 100
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ["gan", "vae"])
 def test_a_headline_number_comes_out_again_from_the_committed_weights(name, run):

@@ -4,8 +4,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import numpy as np
 import torch
 from sklearn.decomposition import FastICA
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
+from sklearn.model_selection import cross_val_predict
 from torch import Tensor, nn
 from torch.func import jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -242,6 +246,13 @@ def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False
         found += list(torch.linalg.pinv(w) if alone else w.T)
         rows = torch.randint(len(x), (len(x),), generator=rng)
     return unit(torch.stack(found[: k or n_factors])).float()
+
+
+def oracle_r2(z: Tensor, factors: np.ndarray, folds: int = 5) -> list[float]:
+    """R2 of the oracle's linear prediction of each factor (N, F) from z (N, d), on rows that were left out: 1 is linear in z, 0 is none."""
+    kept, x = np.isfinite(factors).all(1), z.double().cpu().numpy()
+    guessed = cross_val_predict(LinearRegression(), x[kept], factors[kept], cv=folds)
+    return [round(float(r2), 3) for r2 in r2_score(factors[kept], guessed, multioutput="raw_values")]
 
 
 def _sorted_eigenvectors(gram: Tensor) -> Tensor:

@@ -69,9 +69,9 @@ def discover(
 
     What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles and "curved" z (N, d)
     and a table of N rows. The first directions are its columns', by name; further ones of the oracles are fitted to resamples of the rows,
-    and "curved" gives no more. "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from
-    `folder`. Methods that order their directions put the strongest first. UserError where K is more than a method can give, or what it
-    needs is missing.
+    and "curved" gives no more. Of an oracle `info.notes["r2"]` says how well it predicts each column on rows that were left out.
+    "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from `folder`. Methods that order their
+    directions put the strongest first. UserError where K is more than a method can give, or what it needs is missing.
     """
     check_ready(generator)
     d, of_generator = latent_dim_of(generator), info_of(generator)
@@ -135,6 +135,7 @@ def discover(
             matrix, bends = curved(z, table)
         else:
             matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
+            notes["r2"] = dict(zip(names.values(), closed_form.oracle_r2(z, table.to_numpy(float)), strict=True))
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
     info = DirectionsInfo(method=method, seed=seed, names=names, notes=notes, prior=prior_of(generator).name, **belongs)
     return Directions(closed_form.finite(matrix).cpu(), info, bends)

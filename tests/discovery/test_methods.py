@@ -130,6 +130,9 @@ def test_the_oracle_follows_the_factors_and_names_its_directions():
         and found.title(1) == "body thickness (1)"
         and len(found) == 32
     )
+    assert min(found.info.notes["r2"].values()) > 0.99
+    noise = discover(Stretched(), "oracle", known=(z, table.sample(frac=1, random_state=0).reset_index(drop=True))).info.notes["r2"]
+    assert max(noise.values()) < 0.1 and list(noise) == ["rotation", "thickness"]
 
 
 def test_the_oracle_moves_one_factor_alone_where_factors_share_directions():
