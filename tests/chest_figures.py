@@ -136,7 +136,7 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
                 ax = axes[i, 6 * block + j]
                 image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
                 if i == 0:
-                    ax.set_title(f"{shifts[j]:+d}" if shifts[j] else "0", fontsize=9)
+                    ax.set_title(shift_heads(shifts)[j], fontsize=9)
             said = f"{abs(row['slope']):.2g} {UNITS[factor]} a unit of shift, |r| {abs(row['r']):.2f}, selectivity {row['selectivity']:.2f}"
             axes[i, 6 * block + 2].text(0.5, -0.03, said, transform=axes[i, 6 * block + 2].transAxes, ha="center", va="top", fontsize=8)
             if block == 0:

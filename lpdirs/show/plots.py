@@ -106,8 +106,9 @@ def strips(
 
 
 def shift_heads(shifts: Sequence[float] | np.ndarray) -> list[str]:
-    """Shifts as column heads: -2, 0, +2."""
-    return [f"{shift:+.3g}" if shift else "0" for shift in shifts]
+    """Shifts as column heads: shift -2, 0, +2."""
+    heads = [f"{shift:+.3g}" if shift else "0" for shift in shifts]
+    return [f"shift {heads[0]}", *heads[1:]] if heads else []
 
 
 def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title: str = "", display: Display = CT) -> Figure:

@@ -187,7 +187,7 @@ def test_a_mosaic_reads_row_by_row():
 
 def test_strips_have_the_steps_as_heads_and_all_rows(tmp_path):
     steps = np.linspace(-2, 2, 5)
-    assert shift_heads(steps) == ["-2", "-1", "0", "+1", "+2"]
+    assert shift_heads(steps) == ["shift -2", "-1", "0", "+1", "+2"]
     fig = film_strips(np.zeros((3, 5, 8, 8)), shift_heads(steps), ["a", "b", "c"])
     assert len(fig.axes) == 16 and fig.axes[-1].get_ylabel() == "HU", "a bar of HU beside the slices"
     assert [ax.get_title() for ax in fig.axes[:5]] == shift_heads(steps)
