@@ -20,12 +20,12 @@ for k in directions.in_order()[:7]:
 table = pd.read_csv(run / "directions" / "vae-motion32" / "responses.csv")
 best = table[table["factor"] == "thickness"].sort_values("r", key=abs).iloc[-1]
 k = int(best["direction"])
-print(f"direction {k}: body thickness, r {best['r']:.2f}, {best['slope']:.1f} mm a unit of shift")  # r 0.99, 13.4 mm
+print(f"direction {k}: body thickness, r {best['r']:.2f}, {best['slope']:.1f} mm per unit of shift")  # r 0.99, 13.4 mm
 
 # the same from the weights, from 16 starting slices of another seed
 measures = lp.thorax(generator.info.window, generator.info.pixel_mm)
 alone = lp.Directions(directions.matrix[[k]])
 again = lp.respond(generator, alone, measures, samples=16, seed=1).table().set_index("factor").loc["thickness"]
-print(f"measured again: r {again['r']:.2f}, {again['slope']:.1f} mm a unit of shift")  # r 0.98, 12.8 mm
+print(f"measured again: r {again['r']:.2f}, {again['slope']:.1f} mm per unit of shift")  # r 0.98, 12.8 mm
 
 lp.strips(generator, directions, k=[k], title=f"VAE, {directions.title(k)}").savefig("trained_run.png")

@@ -193,10 +193,10 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     along = lambda path: lambda p: generate(vae.decoder, path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
     far = lambda p: torch.from_numpy((p["z_end"] - p["z_start"]).to_numpy()).float()[:, None]
     methods = {
-        "staying put": lambda p: test.tensor(start(p)),
-        "its own reconstruction, staying put": lambda p: generate(vae.decoder, latent(start(p))),
+        "unchanged slice": lambda p: test.tensor(start(p)),
+        "its reconstruction": lambda p: generate(vae.decoder, latent(start(p))),
         "curved path": along(curved),
-        "straight direction": along(straight),
+        "straight line": along(straight),
         "random direction": lambda p: generate(vae.decoder, latent(start(p)) + far(p) * turned),
         "mean slice of the level": lambda p: third.mean_slices(train, p["z_end"].to_numpy()),
         "reconstruction of the truth (floor)": lambda p: generate(vae.decoder, latent(end(p))),

@@ -75,10 +75,12 @@ def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) 
     for factor in factors:
         row = best.loc[factor]
         sign = 1 if row["slope"] > 0 else -1
-        size = f"{abs(row['slope']) * shift:.2g} {UNITS[factor]}".replace(" of the lungs' extent", " of the lungs")
-        columns[f"{WORDS[factor]}\n+{size}"] = edit(vae.decoder, directions, inverted, int(row["direction"]), sign * shift)
+        size = f"{abs(row['slope']) * shift:.2g} {UNITS[factor]}".replace(" of the lungs' extent", " of lungs")
+        columns[f"{WORDS[factor]}\nshift {sign * shift:+g}: on average\n+{size}"] = edit(
+            vae.decoder, directions, inverted, int(row["direction"]), sign * shift
+        )
     lost = to_hu(inverted.slices[:, 0].numpy(), test.window) - to_hu(inverted.reconstruction[:, 0].numpy(), test.window)
-    fig, axes = plt.subplots(len(rows), len(columns), figsize=(12.5, 1.5 * len(rows) + 0.6), squeeze=False)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=(12.5, 1.5 * len(rows) + 0.8), squeeze=False)
     for j, (title, slices) in enumerate(columns.items()):
         for i, ax in enumerate(axes[:, j]):
             ax.axis("off")
@@ -86,11 +88,11 @@ def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) 
                 difference = ax.imshow(lost[i], cmap="RdBu_r", vmin=-600, vmax=600)
             else:
                 image = ax.imshow(to_hu(slices[i, 0].numpy(), test.window), cmap="gray", vmin=-1000, vmax=600)
-        axes[0, j].set_title(title, fontsize=9)
+        axes[0, j].set_title(title, fontsize=8)
     for i, row in enumerate(rows):
         said = f"{of[row]}\nerror {inverted.error[i]:.0f} HU"
         axes[i, 0].text(-0.05, 0.5, said, transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8)
-    fig.subplots_adjust(left=0.1, right=0.92, top=0.9, bottom=0.03, wspace=0.03, hspace=0.03)
+    fig.subplots_adjust(left=0.1, right=0.92, top=0.89, bottom=0.03, wspace=0.03, hspace=0.03)
     fig.colorbar(image, cax=fig.add_axes((0.932, 0.53, 0.01, 0.36)), label="HU")
     fig.colorbar(difference, cax=fig.add_axes((0.932, 0.05, 0.01, 0.36)), label="lost, HU")
     save_figure(fig, OUT / "edited.png", dpi=144, notice=BESIDE)
@@ -116,7 +118,7 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
     factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["r"][factor])]
     shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)
     pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
-    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}, r {rows['r'][f]:+.2f}" for f in factors]
+    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}\nper unit of shift, r {rows['r'][f]:+.2f}" for f in factors]
     title = f"{words} of real chest CT: each factor by the best of {K} directions of the paper's method"
     save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"paper_{name}.png", dpi=144)
 
@@ -137,7 +139,8 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
                 image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
                 if i == 0:
                     ax.set_title(shift_heads(shifts)[j], fontsize=9)
-            said = f"{abs(row['slope']):.2g} {UNITS[factor]} a unit of shift, |r| {abs(row['r']):.2f}, selectivity {row['selectivity']:.2f}"
+            moves = f"{abs(row['slope']):.2g} {UNITS[factor]} per unit of shift"
+            said = f"{moves}, |r| {abs(row['r']):.2f}, selectivity {row['selectivity']:.2f}"
             axes[i, 6 * block + 2].text(0.5, -0.03, said, transform=axes[i, 6 * block + 2].transAxes, ha="center", va="top", fontsize=8)
             if block == 0:
                 axes[i, 0].text(-0.08, 0.5, WORDS[factor], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
@@ -164,6 +167,7 @@ def learning(along: pd.DataFrame, floor: pd.DataFrame) -> None:
     axes[1].axhline(1, color="0.5", ls=":", label="held-out patients")
     axes[0].set(ylabel="KID to held-out patients", ylim=(min(0, lowest - 1.5 * error), None))
     axes[1].set(ylabel="nearer to a training slice than\n99% of held-out slices, %", ylim=(0, None))
+    fig.suptitle("Longer training makes the GAN more realistic, and more of its samples lie near to training slices", fontsize=11)
     for ax in axes:
         ax.set(xlabel="thousand steps", xlim=(0, None))
         ax.legend(frameon=False)
@@ -184,16 +188,17 @@ def results(table: pd.DataFrame) -> None:
         band = open_chance(OUT / "directions" / "chance" / f"{name}-{K}.csv", K).best()["selectivity"]
         low, middle, high = (band[factors].quantile(q).to_numpy() for q in (0.025, 0.5, 0.975))
         y = np.arange(len(factors))
-        ax.barh(y, high - low, left=low, height=0.6, color="0.85", label="95 percent of random sets")
-        ax.plot(middle, y, "|", color="0.4", ms=14)
+        ax.barh(y, high - low, left=low, height=0.6, color="0.85", label="95 percent of random sets, each factor by itself")
+        ax.plot(middle, y, "|", color="0.4", ms=14, label="their median")
         for label, (text, colour, marker) in shown.items():
             rows = table[(table["model"] == name) & (table["set"] == label)].set_index("factor")["selectivity"].reindex(factors)
             ax.plot(rows, y, marker, color=colour, label=text, ms=7)
         ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
     axes[0].invert_yaxis()  # shared by both
-    fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_corrected"] <= 0.05)].groupby("model")["factor"].agg(set)
     both = [WORDS[factor] for factor in factors if all(factor in beyond.get(name, set()) for name in MODELS)]
-    fig.suptitle(f"Directions by motion are purer than chance in both models for: {', '.join(both) or 'no factor'}", fontsize=11)
+    fig.suptitle(f"By motion, only {' and '.join(both) or 'no factor'} is purer than chance in both models after correction", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)
     plt.close(fig)

@@ -65,12 +65,13 @@ def prediction() -> list[str]:
 def chest_directions(model: str) -> list[str]:
     """A line each factor: what `motion` finds in a model of real chest CT, and chance."""
     table = pd.read_csv(CHEST / "against_chance.csv")
-    lines = ["| factor | \\|r\\| | a unit of shift | selectivity | of random sets | p, corrected |", "|---|---|---|---|---|---|"]
+    lines = ["| factor | direction | \\|r\\| | per unit of shift | selectivity | chance | p, corrected |", "|---|---|---|---|---|---|---|"]
     rows = table[(table["model"] == model) & (table["set"] == "motion32")].set_index("factor")
     for factor, words in ALL.items():
         row, p = rows.loc[factor], rows.loc[factor, "selectivity_corrected"]
         unit = f"{abs(row['slope']):.2g} {UNITS.get(factor, 'mm')}"
-        lines.append(f"| {words} | {abs(row['r']):.2f} | {unit} | {row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {p:.3f} |")
+        cells = f"{abs(row['r']):.2f} | {unit} | {row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {p:.3f}"
+        lines.append(f"| {words} | {int(row['direction'])} | {cells} |")
     return lines
 
 
@@ -97,8 +98,9 @@ def chest_quality() -> list[str]:
     """A line each training: distances to held-out patients."""
     table = pd.read_csv(CHEST / "quality.csv").set_index("model")
     lines = [
-        "| slices | KID to held-out patients | Kolmogorov-Smirnov distance, mean of four factors | not measurable | nearer to training |",
-        "|---|---|---|---|---|",
+        "| slices | KID to held-out patients | Kolmogorov-Smirnov distance, mean of four factors "
+        "| thickness not measurable | rotation | nearer to training |",
+        "|---|---|---|---|---|---|",
     ]
     factors = ["thickness", "breast", "y_position", "rotation"]
     words = {"held-out slices": "held-out patients", "training slices": "training patients"}
@@ -107,7 +109,8 @@ def chest_quality() -> list[str]:
         away = row[[f"KS {f}" for f in factors]].mean()
         copied = f"{row['copied']:.0%}" if row["copied"] == row["copied"] else "–"
         said = words.get(name, f"{name[:3].upper()}, training {name[3:]}")
-        lines.append(f"| {said} | {kid} | {'–' if away != away else f'{away:.2f}'} | {row['lost thickness']:.0%} | {copied} |")
+        lost = f"{row['lost thickness']:.0%} | {row['lost rotation']:.0%}"
+        lines.append(f"| {said} | {kid} | {'–' if away != away else f'{away:.2f}'} | {lost} | {copied} |")
     return lines
 
 
@@ -239,10 +242,10 @@ def claims() -> list[str]:
     table = pd.read_csv(REFERENCE / "methods" / "named.csv").query("training > 0").groupby("method")["factors_named"]
     said = "; ".join(f"{table.get_group(m).min()} to {table.get_group(m).max()}" for m in ("reconstructor", "motion"))
     lines.append(f"| 3 | synthetic | the same, of seven factors, over the trainings of both models | {said} | one set in twenty | – |")
-    for against in ("mean slice of the level", "staying put"):
+    for against in ("mean slice of the level", "unchanged slice"):
         row = folds.loc[(against, 40)]
         p = f"{row['holm']:.3f}" if row["holm"] >= 0.001 else "below 0.001"
-        what = f"VAE: error 40 mm away along the curved path, minus that of {'the ' if against[0] == 'm' else ''}{against}"
+        what = f"VAE: error 40 mm away along the curved path, minus that of the {against}"
         lines.append(f"| 4 | real CT, 23 patients | {what} | {row['difference']:+.0f} HU | 0 | {p} |")
     return lines
 

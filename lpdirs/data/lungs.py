@@ -13,7 +13,7 @@ DENSE_HU = -600.0  # the median of a piece of lung is below, that of a wall's ri
 RIM_MM = 2.5  # half the thickness of what counts as a rim
 MIN_CM2 = 12.0  # of the slice on which a piece of lung is largest
 MIN_SHARE = 0.1  # of the largest piece's volume
-SIZE = 128  # px a side at which lungs are looked for, whatever the size of the data set
+SIZE = 128  # px, at which lungs are looked for, whatever the size of the data set
 
 
 def lung_fractions(hu: np.ndarray, beyond: np.ndarray, pixel_mm: float) -> np.ndarray:

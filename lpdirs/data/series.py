@@ -24,7 +24,7 @@ LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as with
 class DataSettings(Settings):
     """How slices are made of files; the defaults are the phantom profile's."""
 
-    size: Side = setting(64, "px a side")
+    size: Side = setting(64, "width and height, px")
     window_low: float = setting(-1000.0, "HU that become -1", ge=-32768, le=32767)
     window_high: float = setting(1000.0, "HU that become +1", ge=-32768, le=32767)
     min_lung: float = setting(0.0, "leave out slices with less than this share of lung in the body", ge=0, lt=1)

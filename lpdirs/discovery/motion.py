@@ -132,9 +132,9 @@ def varimax(loadings: Tensor, turns: int = 200) -> Tensor:
 
 
 def _small(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) as (B, H', W'), their channels averaged, at most SIDE px a side."""
+    """Images (B, C, H, W) as (B, H', W'), their channels averaged, at most SIDE px wide."""
     if images.ndim != 4 or min(images.shape[-2:]) < 8:
-        raise UserError(f"motion is of images of at least 8 px a side, (B, C, H, W), not {tuple(images.shape)}: use jacobian or pca")
+        raise UserError(f"motion is of images at least 8 px wide and high, (B, C, H, W), not {tuple(images.shape)}: use jacobian or pca")
     times = -(-max(images.shape[-2:]) // SIDE)
     return F.avg_pool2d(images.mean(1, keepdim=True), times)[:, 0]
 

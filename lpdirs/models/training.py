@@ -20,7 +20,7 @@ from lpdirs.models.vae import LOSSES, VAE, kl_per_dimension
 class GANSettings(Settings):
     """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
-    size: Side = setting(64, "px a side")
+    size: Side = setting(64, "width and height, px")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
     width: int = setting(16, "channels of the last stage of G", "gan_width", ge=1, le=1024)
     batch: int = setting(64, "slices a step", "gan_batch", ge=2)
@@ -50,7 +50,7 @@ class GANSettings(Settings):
 class VAESettings(Settings):
     """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
-    size: Side = setting(64, "px a side")
+    size: Side = setting(64, "width and height, px")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
     width: int = setting(8, "channels of the first stage", "vae_width", ge=4, le=1024)
     batch: int = setting(32, "slices a step", "vae_batch", ge=2)

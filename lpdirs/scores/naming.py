@@ -28,7 +28,7 @@ class Rules:
     The default is one that random sets met on none of the four generators of the reference runs.
     """
 
-    effect: float = 0.10  # SDs a unit of shift, at least
+    effect: float = 0.10  # SDs per unit of shift, at least
     r: float = 0.80  # |r|, at least
     selectivity: float = 0.70  # at least
     sign_consistency: float = 0.95  # share of starting images that move the same way, at least
@@ -171,7 +171,8 @@ def _words(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "mixed" and row.bends:
         return f"mixed: {factor_words(row.factor)} steadily, and more that bends or differs between images"
     if row.kind == "mixed":
-        return f"mixed: mostly {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
+        most = "mostly" if row.selectivity >= 0.5 else "first of all"
+        return f"mixed: {most} {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
     interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
     unit = f" {units[row.factor]}" if units.get(row.factor) else ""
     return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"

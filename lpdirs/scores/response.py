@@ -49,7 +49,7 @@ class Responses:
 
         r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
         r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a unit
-        of shift. effect: SDs of unshifted samples a unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
+        of shift. effect: SDs of unshifted samples per unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
         selectivity: the factor's share of the direction's absolute effects. moved: how far the factor goes from its own mean along a
         path, root mean square over paths, in SDs: what bends, or goes up here and down there, has no effect and moves.
         q: of a t-test of the paths' slopes against 0, after Benjamini and Hochberg over the whole table.
@@ -182,7 +182,7 @@ def respond(
 
 
 def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:
-    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs a unit of shift; a row
+    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs per unit of shift; a row
     of NaN for a factor that none moves so far."""
     moving = table[table["effect"].abs() >= least_effect]
     ranked = moving.assign(score=moving["r"].abs() * moving["selectivity"]).dropna(subset=["score"]).sort_values("score", ascending=False)

@@ -1,6 +1,7 @@
 """Figures: images in fixed grey, film strips with the unshifted image in the centre, differences centred at 0."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from lpdirs.show.marking import MARK, NOTICE
 SIDE = 0.95  # inches of an image in a strip
 TILE = 144  # px of an image in an animation
 LOSSES = {"loss_d": "discriminator", "loss_g": "generator", "squared_error": "squared error", "kl": "KL, nats"}  # in words
-HEAT = {"r": "correlation r", "effect": "SDs a unit of shift"}  # what a heat map's colours are
+HEAT = {"r": "correlation r", "effect": "SDs per unit of shift"}  # what a heat map's colours are
 CT = ct((-1000.0, 1000.0))  # grey values of CT do not depend on the data set's window
 
 
@@ -74,7 +75,8 @@ def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", displa
     image = ax.imshow(seen, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
-    fig.colorbar(image, ax=ax, label=display.unit, shrink=0.9, pad=0.01, aspect=30)
+    if picture.ndim == 2:  # colour needs no bar of grey
+        fig.colorbar(image, ax=ax, label=display.unit, shrink=0.9, pad=0.01, aspect=30)
     return fig
 
 
@@ -125,8 +127,11 @@ def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title
     tall = min(rows, 4) * SIDE
     beside = fig.add_axes((1 - 0.93 * bar / width, 1 - (0.55 + tall) / height, 0.1 / width, tall / height))
     ticks = [-1000, -500, 0, 500] if display.unit == "HU" else None
-    fig.colorbar(axes[0, 0].images[0], cax=beside, ticks=ticks).set_label(display.unit, fontsize=9)
-    beside.tick_params(labelsize=8)
+    if pictures.ndim == 4:
+        fig.colorbar(axes[0, 0].images[0], cax=beside, ticks=ticks).set_label(display.unit, fontsize=9)
+        beside.tick_params(labelsize=8)
+    else:  # colour needs no bar of grey
+        beside.remove()
     fig.suptitle(title, fontsize=11, y=1 - 0.04 / height, va="top")
     return fig
 
@@ -148,10 +153,9 @@ def difference_maps(
         ax.axis("off")
     for ax, row, label in zip(axes.flat, pictures, labels, strict=False):
         image = ax.imshow(grey(row[-1]) - grey(row[0]), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.set_title(label, fontsize=8)
-    fig.colorbar(
-        image, ax=axes, label=f"{display.unit} at {shifts[-1]:+.3g} minus {display.unit} at {shifts[0]:+.3g}", shrink=0.8, aspect=30
-    )
+        ax.set_title(textwrap.fill(label, 20), fontsize=8)
+    label = f"{display.unit} at {shifts[-1]:+.3g} minus {display.unit} at {shifts[0]:+.3g}"
+    fig.colorbar(image, ax=axes, extend="both", label=label, shrink=0.8, aspect=30)
     fig.suptitle(title, fontsize=11)
     return fig
 
@@ -210,14 +214,14 @@ def animation(
 def _labelled(frame: np.ndarray, shift: float, labels: Sequence[str], columns: int, display: Display) -> Image.Image:
     """One frame of an animation: images (K, S, S), each TILE px wide with its label above, on white, and the shift below."""
     columns, line = min(columns, len(frame)), 18
-    rows, font = -(-len(frame) // columns), ImageFont.load_default(13)
+    rows, font, small = -(-len(frame) // columns), ImageFont.load_default(13), ImageFont.load_default(11)
     sheet = Image.new("L", (columns * (TILE + 4), rows * (TILE + line) + line), 255)
     pen = ImageDraw.Draw(sheet)
     for i, values in enumerate(frame):
         left, top = i % columns * (TILE + 4), i // columns * (TILE + line)
         picture = Image.fromarray(display.to_grey(values)).convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(picture, (left, top + line))
-        pen.text((left + 2, top + 1), labels[i] if labels else "", fill=0, font=font)
+        pen.text((left + 2, top + 3), labels[i] if labels else "", fill=0, font=small)
     pen.text((2, sheet.height - line + 1), f"shift {shift:+.1f} · {MARK.lower()}", fill=0, font=font)
     return sheet
 
