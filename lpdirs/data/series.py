@@ -18,7 +18,8 @@ from lpdirs.data.reasons import TRANSIENT, Unusable
 from lpdirs.data.volumes import read_hu_of, read_values
 
 LARGEST = 8192  # px along a side of a frame before it is made smaller
-LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lung's extent
+LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lungs' extent
+LUNG_CUT = 0.18  # share on a series' first or last slice, above which (and half of its largest) the lungs go on beyond the series
 
 
 class DataSettings(Settings):
@@ -49,14 +50,21 @@ class DataSettings(Settings):
 
 
 def z_fractions(z_mm: np.ndarray, lung: np.ndarray) -> np.ndarray:
-    """Positions as a fraction of the lung's extent, 0 at its top and 1 at its base, from z (N,) and share of lung (N,).
+    """Positions as a fraction of the lungs' extent, 0 at its top and 1 at its base, from z (N,) and share of lung (N,).
 
-    Beyond the lung below 0 or above 1; NaN for a series with fewer than 5 slices that show lung.
+    Beyond the lungs below 0 or above 1. NaN for a series with fewer than 5 slices that show lung, and for one that holds a part of the
+    lungs alone (`cut_lungs`): what it shows would be stretched to the whole.
     """
     with_lung = z_mm[lung > LUNG_SHOWS]
-    if len(with_lung) < 5:
+    if len(with_lung) < 5 or cut_lungs(z_mm, lung):
         return np.full(len(z_mm), np.nan)
     return (with_lung.max() - z_mm) / np.ptp(with_lung)
+
+
+def cut_lungs(z_mm: np.ndarray, lung: np.ndarray) -> bool:
+    """Whether the lungs of a series go on beyond its first or its last slice."""
+    ends = lung[[z_mm.argmax(), z_mm.argmin()]].max()
+    return bool(ends > max(LUNG_CUT, lung.max() / 2))
 
 
 def resample(

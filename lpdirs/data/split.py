@@ -54,6 +54,11 @@ def notes_on(table: pd.DataFrame, studies: int, shared: int, reasons: Counter) -
                 notes.append(f"No patient is left for {split}: {patients} patients are too few. Add patients.")
     if counts.get("train", 0) < FEW_SLICES:
         notes.append(f"There are {counts.get('train', 0)} slices to train on. A model will learn them by heart: add patients or slices.")
+    if "true_z" not in table and table["lung_fraction"].notna().any():
+        whole = table.groupby("series").agg(n=("z_fraction", "size"), known=("z_fraction", "count"))
+        parts = int(((whole["n"] >= 5) & (whole["known"] == 0)).sum())
+        if parts:
+            notes.append(f"{parts} of {len(whole)} series show a part of the lungs alone, or hardly any: their slices have no z-position.")
     if shared:
         notes.append(f"{shared} series UIDs stand for several patients. If these are one person under several IDs, splits do not hold.")
     if reasons["cannot be read"]:

@@ -38,7 +38,10 @@ def read_header(path: str | Path) -> dict[str, str]:
 
 
 def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """The model that `save_model` wrote, frozen and in eval mode, and its metadata; UserError where the file holds none."""
+    """The model that `save_model` wrote, frozen and in eval mode, and its metadata; UserError where the file holds none.
+
+    It has, of a VAE its decoder, what is known of it as `info`: name, fingerprint, window, mm a pixel.
+    """
     header = read_header(path)
     if header.get("kind") not in KINDS:
         raise UserError(f"{Path(path).name} holds no model of lpdirs: use as_generator to wrap a module of your own")
@@ -52,6 +55,10 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
         _check_metadata(metadata)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} does not hold the model that it describes ({str(error).splitlines()[0]}): train it again") from error
+    window, generator = metadata.get("window"), model.decoder if isinstance(model, VAE) else model
+    generator.info = GeneratorInfo(  # type: ignore[assignment]
+        metadata.get("model", "own"), fingerprint(path), tuple(window) if window else None, metadata.get("pixel_mm")
+    )
     return model.to(device).eval().requires_grad_(False), metadata
 
 
@@ -78,13 +85,8 @@ def _check_fits(kind: type[nn.Module], architecture: dict, shapes: dict[str, tup
 
 def load_generator(path: str | Path, device: str = "cpu") -> nn.Module:
     """What maps z to slices in a model's file (of a VAE the decoder), with its name, fingerprint, window and mm a pixel as `info`."""
-    model, metadata = load_model(path, device)
-    generator = model.decoder if isinstance(model, VAE) else model
-    window = metadata.get("window")
-    generator.info = GeneratorInfo(  # type: ignore[assignment]
-        metadata.get("model", "own"), fingerprint(path), tuple(window) if window else None, metadata.get("pixel_mm")
-    )
-    return generator
+    model, _ = load_model(path, device)
+    return model.decoder if isinstance(model, VAE) else model
 
 
 def fingerprint(weights: Path | str) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
@@ -18,7 +17,7 @@ from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import latent_dim_of
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.naming import Rules, earned, main_factors
-from lpdirs.scores.response import best_directions, respond
+from lpdirs.scores.response import STILL, best_directions, cross_fitted, respond
 
 TIMES = (
     20  # as many random directions are measured as the set has: then a rule that none of them meets, a random set meets in 1 of 20 cases
@@ -40,15 +39,12 @@ class Chance:
     def save(self, path: Path) -> None:
         """Write what was measured as a table, which `open_chance` reads."""
         about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts), "seed": self.seed}
-        write_atomic(path, lambda partial: self.table.assign(**about).to_csv(partial, index=False))
+        short = self.table.drop(columns=[name for name in self.table if name.endswith(("_low", "_high"))])
+        write_atomic(path, lambda partial: short.assign(**about).to_csv(partial, index=False, float_format="%.6g"))
 
     def best(self) -> dict[str, pd.DataFrame]:
-        """For each score (|r|, selectivity) what each factor's best direction has in each random set: a row a set, a column a factor."""
-        found = [best_directions(self._of(rows)) for rows in self.sets]
-        factors = found[0].index
-        return {
-            name: pd.DataFrame([one[name].abs().reindex(factors) for one in found]).reset_index(drop=True) for name in ("r", "selectivity")
-        }
+        """For each score (|r|, selectivity) what each factor's best direction has in each random set, `cross_fitted`: a row a set."""
+        return cross_fitted(self.table, self.sets)
 
     def names(self, rules: Rules) -> np.ndarray:
         """How many directions of each random set earn a name by the rules, (S,)."""
@@ -75,34 +71,28 @@ class Chance:
     ) -> pd.DataFrame:
         """Each factor's best direction of a set against chance, a row a factor.
 
-        `r` and `selectivity` with, for each, `_chance` the median of random sets, `_z` how many of their SDs the value lies above their
-        mean, `_p` how likely one of K random directions reaches it, and `_corrected` how likely one of them lies as far out, in SDs of
-        random directions, for any factor of the table: the p that is small for one random set in twenty at most (Westfall and Young's
-        single step, 1993). Of N measured directions neither goes below K / (N + K), 0.048. `table` is that of `measure` where it is there.
+        `r` and `selectivity` are `cross_fitted`, of the found set and of random ones alike. For each, `_chance` is the median of random
+        sets, `_z` how many of their SDs the value lies above their mean, `_p` how likely a random set reaches it, and `_corrected` how
+        likely one lies as far out, in SDs of random sets, for any factor of the table: the p that is small for one random set in twenty
+        at most (Westfall and Young's single step, 1993). With n disjoint sets of the measured directions neither goes below 1 / (n + 1),
+        0.048. `direction` is the best one over all starting images. `table` is that of `measure` where it is there.
         """
         if table is None:
             table = self.measure(generator, directions, measures, seed)
-        found, columns = best_directions(table), dict[str, pd.Series]()
-        for name, band in self.best().items():
-            value = found[name].abs().reindex(band.columns)
-            columns[name] = value
-            columns[f"{name}_chance"] = band.median()
-            columns[f"{name}_z"] = (value - band.mean()) / band.std()
-            each = self.table.assign(value=self.table[name].abs()).pivot(index="direction", columns="factor", values="value")[band.columns]
-            columns[f"{name}_p"] = self._one_of_k((each >= value).sum()).where(value.notna())
-            spread = each.std().where(each.std() > 0)  # what is the same along every direction tells none from chance
-            farthest, z = ((each - each.mean()) / spread).max(axis=1), (value - each.mean()) / spread
-            beyond = z.map(lambda one, all_of=farthest: int((all_of >= one).sum()))
-            columns[f"{name}_corrected"] = self._one_of_k(beyond).where(z.notna(), value * 0 + 1)
-        return pd.DataFrame(columns).assign(direction=found["direction"])
+        columns = dict[str, pd.Series]()
+        for (name, band), found in zip(self.best().items(), cross_fitted(table).values(), strict=True):
+            value, spread = found.iloc[0].reindex(band.columns), band.std().where(band.std() > STILL)  # what does not vary tells nothing
+            farthest, z = ((band - band.mean()) / spread).max(axis=1), (value - band.mean()) / spread
+            columns[name], columns[f"{name}_chance"], columns[f"{name}_z"] = value, band.median(), z
+            columns[f"{name}_p"] = self._p((band >= value).mean()).where(value.notna())
+            reached = z.map(lambda one, all_of=farthest: float((all_of >= one).mean()))
+            columns[f"{name}_corrected"] = self._p(reached).where(z.notna(), value * 0 + 1)
+        return pd.DataFrame(columns).assign(direction=best_directions(table)["direction"])
 
-    def _one_of_k(self, reached: pd.Series) -> pd.Series:
-        """How likely one of K directions is among the first m + 1 of N + K that are all alike, where m of N random ones reach a value."""
-        n, k = self.table["direction"].nunique(), self.sets.shape[1]
-        return pd.Series(stats.hypergeom.sf(0, n + k, reached.to_numpy() + 1, k), reached.index)
-
-    def _of(self, rows: np.ndarray) -> pd.DataFrame:
-        return self.table[self.table["direction"].isin(rows)]
+    def _p(self, share: pd.Series) -> pd.Series:
+        """How likely a set is among those that reach a value, which `share` of the random sets do: of n disjoint ones and itself."""
+        n = self.table["direction"].nunique() // self.sets.shape[1]
+        return (1 + n * share) / (n + 1)
 
 
 def random_sets(

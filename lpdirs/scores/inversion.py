@@ -7,10 +7,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
+from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import device_of, draw_z, generate
+from lpdirs.models.generators import device_of, draw_z, generate, window_of
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 
@@ -28,6 +29,23 @@ class Inversion:
     ssim: np.ndarray
 
 
+def checked(generator: nn.Module, slices: Tensor, window: tuple[float, float]) -> Tensor:
+    """The slices (N, C, S, S), if they are what the generator draws; UserError where their size, range or window is another."""
+    if not isinstance(slices, Tensor) or slices.ndim != 4 or not len(slices):
+        given = tuple(slices.shape) if isinstance(slices, Tensor) else type(slices).__name__
+        raise UserError(f"slices must be a tensor (N, C, S, S), as Slices.tensor() gives, not {given}")
+    drawn = generate(generator, draw_z(generator, 1, 0)).shape[1:]
+    if slices.shape[1:] != drawn:
+        raise UserError(f"slices are {tuple(slices.shape[1:])}, and the generator draws {tuple(drawn)}: build the data set at that size")
+    slices = slices.float()
+    if not slices.isfinite().all() or slices.abs().max() > 1 + 1e-4:
+        raise UserError("slices must be finite and in [-1, 1], as Slices.tensor() gives: HU are scaled by lpdirs.data.store.scale")
+    known = window_of(generator)
+    if known is not None and tuple(map(float, window)) != tuple(map(float, known)):
+        raise UserError(f"the generator learned slices of the window {known}, and these have {tuple(window)}: build the data set with it")
+    return slices
+
+
 def _judged(generator: nn.Module, slices: Tensor, z: Tensor, window: tuple[float, float]) -> Inversion:
     made = generate(generator, z)
     real, drawn = (to_hu(x[:, 0].numpy(), window) for x in (slices, made))
@@ -36,7 +54,8 @@ def _judged(generator: nn.Module, slices: Tensor, z: Tensor, window: tuple[float
 
 
 def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float]) -> Inversion:
-    """The means of q(z|x)."""
+    """The means of q(z|x); `slices` (N, 1, S, S) in [-1, 1], whose ends are `window` in HU."""
+    slices = checked(vae.decoder, slices, window)
     return _judged(vae.decoder, slices, encode(vae, slices)[0], window)
 
 
@@ -53,8 +72,7 @@ def invert(
     PRIOR_WEIGHT times the mean of z^2 keeps z where the generator was trained. The error that remains is stated, not hidden: a
     GAN cannot draw every slice.
     """
-    rng = torch.Generator().manual_seed(seed)
-    device = device_of(generator)
+    slices, rng, device = checked(generator, slices, window), torch.Generator().manual_seed(seed), device_of(generator)
     z = draw_z(generator, len(slices) * starts, rng).to(device).requires_grad_()
     target = slices.repeat_interleave(starts, 0).to(device)
     optimiser, bar = torch.optim.Adam([z], LR), Progress("putting slices into latent space")

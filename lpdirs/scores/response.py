@@ -19,6 +19,7 @@ from lpdirs.models.generators import draw_z
 from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
+HALVES = ("odd", "even")  # of the starting images
 STILL = 1e-5  # share of its largest value: a factor whose SD is less is rounding, and does not vary
 
 
@@ -56,6 +57,7 @@ class Responses:
         missing: share that could not be measured and is left out.
         r_level, sign_level: r and sign consistency over the starting images at whose level the factor exists; at_level: their share.
         For factors that exist everywhere, over all.
+        r_odd, effect_odd, selectivity_odd, and _even: the same over every other starting image, for `cross_fitted`.
         """
         measured = np.isfinite(self.values)
         enough = measured.sum(1) >= max(3, len(self.shifts) // 2)  # (K, N, F)
@@ -77,6 +79,10 @@ class Responses:
         for name, (which, value) in columns.items():
             low, high = bca(value[0], drawn[which], left_out[which])
             table[name], table[f"{name}_low"], table[f"{name}_high"] = value.ravel(), low.ravel(), high.ravel()
+        halves = self._of_resamples(np.stack([np.arange(n) % 2 == i for i in (1, 0)]).astype(float), slopes, along)
+        for i, half in enumerate(HALVES):
+            for name, which in (("r", 0), ("effect", 2), ("selectivity", 3)):
+                table[f"{name}_{half}"] = halves[which][i].ravel()
         table["sign_consistency"] = steady.ravel()
         table["sign_consistency_low"], table["sign_consistency_high"] = wilson(steady.ravel(), np.isfinite(slopes).sum(1).ravel())
         table["slope"] = slope[0].ravel()
@@ -187,3 +193,27 @@ def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataF
     moving = table[table["effect"].abs() >= least_effect]
     ranked = moving.assign(score=moving["r"].abs() * moving["selectivity"]).dropna(subset=["score"]).sort_values("score", ascending=False)
     return ranked.groupby("factor", sort=False).head(1).set_index("factor").reindex(table["factor"].unique())
+
+
+def cross_fitted(table: pd.DataFrame, sets: np.ndarray | None = None, least_effect: float = 0.05) -> dict[str, pd.DataFrame]:
+    """|r| and selectivity of the best direction for each factor, chosen on one half of the starting images and scored on the other.
+
+    The mean of both ways round: what is chosen and scored on the same images looks better than it is, the more so the fewer they are.
+    `sets` (S, K) are rows of the table's directions in order (default: all, one set); a row a set, a column a factor, and NaN where
+    no direction moves a factor on either half.
+    """
+    if not {f"r_{half}" for half in HALVES} <= set(table):
+        raise UserError("these responses were measured by an earlier version, without halves: measure them again (notebook 04)")
+    factors = list(dict.fromkeys(table["factor"]))
+    of = lambda name: table.pivot(index="direction", columns="factor", values=name)[factors].to_numpy()
+    r, effect, selectivity = ([of(f"{name}_{half}") for half in HALVES] for name in ("r", "effect", "selectivity"))
+    sets = np.arange(len(r[0]))[None] if sets is None else sets
+    found: dict[str, list[np.ndarray]] = {"r": [], "selectivity": []}
+    for one, other in ((0, 1), (1, 0)):
+        score = np.where(np.abs(effect[one]) >= least_effect, np.abs(r[one]) * selectivity[one], np.nan)
+        score = np.where(np.isnan(score), -np.inf, score)[sets]  # (S, K, F)
+        chosen = np.take_along_axis(sets[:, :, None], score.argmax(1)[:, None], 1)[:, 0]  # (S, F)
+        for name, values in (("r", np.abs(r[other])), ("selectivity", selectivity[other])):
+            found[name].append(np.where(np.isfinite(score.max(1)), values[chosen, np.arange(len(factors))], np.nan))
+    with _quiet():
+        return {name: pd.DataFrame(np.nanmean(values, axis=0), columns=factors) for name, values in found.items()}

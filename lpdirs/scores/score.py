@@ -11,7 +11,7 @@ from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
 from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.recoverability import recoverability
-from lpdirs.scores.response import Responses, best_directions, respond
+from lpdirs.scores.response import Responses, best_directions, cross_fitted, respond
 
 SAMPLES = 2000  # random images that codes and factors are compared on
 FOUND = {"r": 0.9, "sign_consistency": 0.95}  # when a factor counts as found by its best direction
@@ -22,7 +22,7 @@ SCORES = {
     "found_at_level": "the same, with each factor judged on starting images at whose level it exists",
     "named": "directions that earn a name",
     "factors_named": "different factors among the names",
-    "selectivity": "of each factor's best direction, mean over those",
+    "selectivity": "of each factor's best direction, chosen on half of the starting images and scored on the other; mean over factors",
     "kappa_fresh": "recoverability: a fresh R's accuracy after a budget of `steps`, corrected for chance",
     "mig": "mutual information gap",
     "sap": "separated attribute predictability",
@@ -53,7 +53,8 @@ def score(
     seed: int = 0,
     sample: tuple[Tensor, pd.DataFrame] | None = None,
 ) -> dict[str, float]:
-    """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity.
+    """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity;
+    |r| and selectivity are `cross_fitted`.
 
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
     given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
@@ -66,12 +67,13 @@ def score(
     directions.check(generator)
     names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
     best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
+    fitted = {name: values.iloc[0].reindex(best.index) for name, values in cross_fitted(table).items()}
     reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
     row: dict[str, float] = {
         "found": reached("r", "sign_consistency"),
         "found_at_level": reached("r_level", "sign_level"),
         **counts(names),
-        "selectivity": float(best["selectivity"].mean()),
+        "selectivity": float(fitted["selectivity"].mean()),
     }
     z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)
     row |= one_to_one(np.asarray(z @ directions.matrix.T), factors, seed)
@@ -83,9 +85,9 @@ def score(
         row |= {"rca_fresh": float(fresh.rca[0]), "kappa_fresh": float(fresh.kappa[0]), "kappa_steps": steps}
     for factor, values in best.iterrows():
         row |= {
-            f"{factor}_r": abs(values["r"]),
+            f"{factor}_r": fitted["r"][factor],
             f"{factor}_r_level": abs(values["r_level"]),
             f"{factor}_sign": values["sign_consistency"],
-            f"{factor}_selectivity": values["selectivity"],
+            f"{factor}_selectivity": fitted["selectivity"][factor],
         }
     return row

@@ -40,6 +40,10 @@ def test_z_is_a_fraction_of_the_lung_s_extent():
     fraction = z_fractions(z, lung)
     assert fraction[2] == 0 and fraction[7] == 1 and fraction[0] < 0 and fraction[9] > 1
     assert np.isnan(z_fractions(z[:4], lung[:4])).all(), "too few slices to tell"
+    fine, share = np.arange(100.0, 0, -2), np.repeat(lung, 5)
+    assert np.isfinite(z_fractions(fine, share)).all()
+    for part in (slice(20, None), slice(0, 30)):  # lungs whose top or base lies beyond the series would be stretched to the whole
+        assert np.isnan(z_fractions(fine[part], share[part])).all()
 
 
 def test_patients_of_a_public_collection_keep_their_key_and_split(dicom_folder, tmp_path):

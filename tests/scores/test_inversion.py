@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import generate
+from lpdirs.models.generators import GeneratorInfo, generate
 from lpdirs.models.vae import VAE, Decoder
 from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from tests.show.test_explorer import lively
@@ -53,3 +54,27 @@ def test_the_encoder_s_error_is_that_of_its_reconstruction():
     found = invert_by_encoder(vae, slices, WINDOW)
     assert np.allclose(found.error, 1000 * (slices - found.reconstruction).square().mean((1, 2, 3)).sqrt().numpy(), rtol=1e-4)
     assert found.ssim.max() < 0.5, "an untrained VAE knows nothing"
+
+
+@pytest.mark.parametrize(
+    ("bad", "window", "message"),
+    [
+        (lambda x: x[:, :, ::2, ::2], WINDOW, "the generator draws"),
+        (lambda x: x.expand(-1, 3, -1, -1), WINDOW, "the generator draws"),
+        (lambda x: x[0], WINDOW, "must be a tensor"),
+        (lambda x: x.numpy(), WINDOW, "must be a tensor"),
+        (lambda x: x[:0], WINDOW, "must be a tensor"),
+        (lambda x: 1000 * x, WINDOW, "in .-1, 1."),
+        (lambda x: x * float("nan"), WINDOW, "in .-1, 1."),
+        (lambda x: x, (-160.0, 240.0), "learned slices of the window"),
+    ],
+)
+def test_slices_that_the_generator_does_not_draw_are_one_line(drawn, bad, window, message):
+    """What would else come back as an error of a few HU, or of a million."""
+    torch.manual_seed(0)
+    vae, (generator, _, slices) = VAE(32, 4, 4).eval(), drawn
+    for model in (generator, vae.decoder):
+        model.info = GeneratorInfo("own", "0", WINDOW, 4.0)
+    for put_back in (lambda x: invert(generator, x, window, steps=1, starts=1), lambda x: invert_by_encoder(vae, x, window)):
+        with pytest.raises(UserError, match=message):
+            put_back(bad(slices))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lpdirs.base.errors import UserError
 from lpdirs.data.store import scale
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
@@ -12,7 +13,9 @@ from lpdirs.measures.thorax import UNITS, measure_all, thorax
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import sample_patients
 from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
-from lpdirs.scores.response import Responses, best_directions, respond
+from lpdirs.scores.response import Responses, best_directions, cross_fitted, respond
+
+SHIFTS = np.array([-4.0, -2, 0, 2, 4])
 
 WINDOW = (-1000.0, 1000.0)
 MEASURES = thorax(WINDOW, FOV_MM / 64)
@@ -140,3 +143,27 @@ def test_where_nothing_can_be_measured_nothing_is_named(planted):
     rows = name_directions(nothing, directions, planted[2], UNITS)
     assert rows["kind"].tolist() == ["dead", "mixed", "mixed", "mixed"] and (rows["name"] == "").all()
     assert best_directions(nothing)["direction"].isna().all()
+
+
+def test_what_is_chosen_on_half_of_the_images_is_scored_on_the_other():
+    """Of directions that do nothing the best one looks good where it was chosen; cross-fitted it is as it is on new images."""
+    rng, spread = np.random.default_rng(0), pd.Series([1.0, 1.0, 1.0], index=list("abc"))
+    noise = lambda: rng.normal(size=(32, 5, 24, 3))
+    chosen, fitted, fresh = [], [], []
+    for _ in range(30):
+        table = Responses(noise(), SHIFTS, spread).table(0, 1)
+        best = best_directions(table, 0.0)["selectivity"]
+        chosen.append(best.mean())
+        fitted.append(cross_fitted(table, least_effect=0.0)["selectivity"].to_numpy().mean())
+        fresh.append(Responses(noise(), SHIFTS, spread).table(0, 1)["selectivity"].mean())
+    assert np.mean(chosen) > 2 * np.mean(fresh) and np.mean(fitted) == pytest.approx(np.mean(fresh), rel=0.1)
+
+
+def test_cross_fitted_takes_sets_and_leaves_out_what_does_not_move():
+    values = np.zeros((4, 5, 6, 2))
+    values[..., 0] = np.array([1.0, 2, 3, 4])[:, None, None] * np.linspace(-2, 2, 5)[:, None]  # b never moves
+    table = Responses(values, SHIFTS, pd.Series([1.0, 1.0], index=list("ab"))).table(0, 1)
+    found = cross_fitted(table, np.array([[0, 1], [2, 3]]))
+    assert found["r"]["a"].tolist() == pytest.approx([1, 1]) and found["selectivity"]["b"].isna().all()
+    with pytest.raises(UserError, match="measure them again"):
+        cross_fitted(table.drop(columns="r_odd"))
