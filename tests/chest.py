@@ -48,7 +48,7 @@ FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 TRAINED = {"gan0": "gan0-9371", "vae2": "v100s2-4561"}  # as they lie in trainings/
 KEPT = (".safetensors", ".csv", ".npy", ".json")
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
-SAMPLES = 24
+SAMPLES = 64
 PAGE = 5_500_000  # bytes of the page with sliders
 
 
