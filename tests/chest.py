@@ -22,9 +22,10 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.files import read_json
-from lpdirs.data.store import Slices, open_dataset
+from lpdirs.data.store import Slices, open_dataset, to_hu
 from lpdirs.discovery.curved import LatentPath, fit_path
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.anatomy import measure
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import fit_z, known_z
@@ -41,6 +42,7 @@ from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
 from tests.chest_figures import OUT, K, edited, front, learning, results, samples, volume
+from tests.measures.mirror import mirror_axis
 from tests.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
@@ -113,6 +115,20 @@ def put_back(train: Slices, test: Slices) -> pd.DataFrame:
         found = {"encoder": invert_by_encoder(vae, x, slices.window), "optimisation": invert(gan, x[::25], slices.window, 150, 2)}
         for how, each in found.items():
             rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def kept(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
+    """What of a patient's anatomy is still there when the VAE draws the slice again: a row a factor, for training and held-out slices."""
+    rows, vae = [], load_model(OUT / FILES["vae"])[0]
+    for split, slices in (("training", train), ("held out", test)):
+        x = slices.tensor(np.linspace(0, len(slices) - 1, min(500, len(slices))).astype(int))
+        real, drawn = measures(x), measures(invert_by_encoder(vae, x, slices.window).reconstruction)
+        for factor in real:
+            one, other = (frame[factor][real[factor].notna() & drawn[factor].notna()] for frame in (real, drawn))
+            mean = (one - one.mean()).abs().mean()
+            row = {"r": one.corr(other), "error": (one - other).abs().mean(), "error_of_mean": mean, "slices": len(one)}
+            rows.append({"split": split, "factor": factor} | row)
     return pd.DataFrame(rows)
 
 
@@ -234,6 +250,15 @@ def record(trainings: Path, about: dict) -> None:
     (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
 
 
+def roll(slices: Slices, pixel_mm: float) -> dict:
+    """How far the roll of the outline is from the axis about which bones and lungs mirror best, on all slices where it is measured."""
+    hu = to_hu(slices.tensor()[:, 0].numpy(), slices.window)
+    measured = measure(hu, pixel_mm, ("rotation",))["rotation"].dropna()
+    off = (measured - mirror_axis(hu[measured.index])).dropna()
+    found = {"r": measured[off.index].corr(measured[off.index] - off), "mean": off.abs().mean(), "95 percent": off.abs().quantile(0.95)}
+    return {"slices": len(off)} | {name: round(float(value), 2) for name, value in found.items()}
+
+
 def summary_of(about: dict) -> dict:
     return {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
 
@@ -269,11 +294,13 @@ def main(models: Path, data: Path) -> None:
     edited(vae, test, parts["vae"][1][f"motion{K}"], parts["vae"][2])
     results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))
+    once(OUT / "kept.csv", lambda: kept(train, test, measures))
     slices = OUT / "data"
     if not slices.exists():
         copy_slices(data, slices, {"train": 200, "test": 60}, "the sample data_manifests/chest_ct")
     level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
-    (OUT / "summary.json").write_text(json.dumps({"data": summary_of(about), "z": level}, indent=1) + "\n")
+    found = {"data": summary_of(about), "z": level, "roll": roll(open_dataset(data), about["pixel_mm"])}
+    (OUT / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     record(models / "trainings", about)
 
 

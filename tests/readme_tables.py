@@ -123,6 +123,17 @@ def chest_options() -> list[str]:
     return lines
 
 
+def chest_kept() -> list[str]:
+    """A line each factor: how well a slice that the VAE draws again keeps it."""
+    table = pd.read_csv(CHEST / "kept.csv").set_index(["split", "factor"])
+    lines = ["| drawn again by the VAE | training: r | held out: r | error | error of the mean | unit |", "|---|---|---|---|---|---|"]
+    for factor, words in ALL.items():
+        inside, outside = table.loc[("training", factor)], table.loc[("held out", factor)]
+        error = " | ".join(f"{outside[name]:.2g}" for name in ("error", "error_of_mean"))
+        lines.append(f"| {words} | {inside['r']:.2f} | {outside['r']:.2f} | {error} | {UNITS.get(factor, 'mm')} |")
+    return lines
+
+
 def chest_third() -> list[str]:
     """A line each way to predict a slice of a held-out patient from another: root mean square error in HU, mean over patients."""
     table = pd.read_csv(CHEST / "third_dimension.csv")
@@ -348,7 +359,7 @@ TABLES = {
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_options,
         chest_third,
-        chest_inversion, folds, folds_tested, folds_anatomy,
+        chest_inversion, chest_kept, folds, folds_tested, folds_anatomy,
     ],
 }  # fmt: skip
 

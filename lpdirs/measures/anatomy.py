@@ -1,7 +1,9 @@
 """What is measured on slices, from their HU alone: no labels and, but for z, no learned predictor.
 
-Everything is taken in the body's own frame: the roll is the angle of the body mask's principal axis (the body is symmetric
-about its midline, so breasts and shoulders do not bias it), and extents are partial-volume areas of bands along the frame's axes.
+Everything is taken in the body's own frame: the roll is the angle of the outline's principal axis (about which breasts and shoulders
+are alike), and extents are partial-volume areas of bands along the frame's axes. An outline that is not symmetric, of a patient who lies
+to one side, has another axis than spine and sternum: on real slices they differ by one to two degrees, and what changes the outline of one
+side alone reads as a turn. Turns of more than 45 degrees are read as those to the nearer axis.
 """
 
 from collections.abc import Sequence
@@ -52,7 +54,7 @@ def measure(hu: np.ndarray, pixel_mm: float, names: Sequence[str] = tuple(MEASUR
 
     A body that is cut at one side has no measure that reads that side: cut at the left or right it keeps thickness and y, cut in
     front or behind x and width. Roll is NaN where the body does not tell it (a disc, one breast). Meant for 64 px and more: at 32 px
-    a couch can pass for a part of the body.
+    a couch can pass for a part of the body, and at 64 px a chest wall of less than two pixels can be lost with the lung behind it.
     """
     hu = np.asarray(hu, np.float32)
     parts = [hu[i : i + PART] for i in range(0, len(hu), PART)]

@@ -10,15 +10,20 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch.nn import functional as F
 
+from lpdirs.data.body import BODY_HU
 from lpdirs.data.store import Slices, to_hu
 
 EXTENT = "of the lungs' extent"  # what z is a fraction of in a patient
+LEAST = 0.04  # share of the frame that a body takes
 LENGTH = "of the phantom's length"
 
 
 @dataclass(frozen=True)
 class ZPosition:
-    """Callable on HU (N, S, S); `r` and `error` (mean absolute) are those on patients that it was not fitted to."""
+    """Callable on HU (N, S, S); `r` and `error` (mean absolute) are those on patients that it was not fitted to.
+
+    NaN where there is no body. Of any other picture it gives a level, also of one that shows no lung.
+    """
 
     model: Pipeline
     r: float
@@ -27,7 +32,7 @@ class ZPosition:
     unit: str = EXTENT
 
     def __call__(self, hu: np.ndarray) -> np.ndarray:
-        return self.model.predict(body_picture(hu))
+        return np.where((hu > BODY_HU).mean((1, 2)) >= LEAST, self.model.predict(body_picture(hu)), np.nan)
 
 
 def body_picture(hu: np.ndarray) -> np.ndarray:
