@@ -1,4 +1,4 @@
-"""All methods on many generators, into outputs/reference/methods/judged.csv: what each factor's best direction does, and the time.
+"""All methods on many generators, into outputs/reference/methods/judged.csv: each factor's best direction, cross-fitted, and the time.
 
 python -m tests.judge CHEST PHANTOM DATA_CHEST DATA_PHANTOM [--methods motion pca ...]
 
@@ -22,7 +22,7 @@ from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
 from lpdirs.scores.chance import random_sets
 from lpdirs.scores.naming import image_changes, name_directions
-from lpdirs.scores.response import best_directions
+from lpdirs.scores.response import best_directions, cross_fitted
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "methods" / "judged.csv"
@@ -40,7 +40,7 @@ METHODS = (
     "oracle-alone",
     "reconstructor",
 )
-K, SAMPLES = 32, 24
+K, SAMPLES = 32, 48
 
 
 def named(kind: str, path: Path, generator: nn.Module, measures: lp.Measures, methods: Sequence[str]) -> None:
@@ -110,15 +110,16 @@ def main() -> None:
                 began = time.time()
                 directions = discover(generator, method, K, known=factors)
                 seconds = time.time() - began
-                best = best_directions(lp.respond(generator, directions, measures, samples=SAMPLES).table(resamples=50))
+                table = lp.respond(generator, directions, measures, samples=SAMPLES).table(resamples=50)
+                best, fitted = best_directions(table), cross_fitted(table)
                 for factor, row in best.iterrows():
-                    found = {"r": abs(row["r"]), "selectivity": row["selectivity"], "slope": row["slope"]}
+                    found = {name: values[factor].iloc[0] for name, values in fitted.items()} | {"slope": row["slope"]}
                     rows.append(
                         known | {"factor": factor, "seconds": round(seconds, 1)} | {k: round(float(v), 4) for k, v in found.items()}
                     )
                 OUT.parent.mkdir(parents=True, exist_ok=True)
                 pd.DataFrame(rows).to_csv(OUT, index=False)
-                print(*known.values(), f"{seconds:.0f} s, mean selectivity {best['selectivity'].mean():.2f}", flush=True)
+                print(*known.values(), f"{seconds:.0f} s, mean selectivity {fitted['selectivity'].mean(axis=1)[0]:.2f}", flush=True)
 
 
 if __name__ == "__main__":

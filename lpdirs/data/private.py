@@ -69,9 +69,13 @@ def write_key(name: str, rows: Iterable[tuple[str, str]]) -> Path:
     """The table of pseudonyms and what they stand for, <private folder>/<name>.csv."""
     path = private_folder() / f"{name}.csv"
 
+    def shown(identifier: str) -> str:  # patient, study and series apart; and no formula for a spreadsheet
+        text = identifier.replace("\0", " / ")
+        return "'" + text if text[:1] in "=+-@\t\r" else text
+
     def write(partial: Path) -> None:
         with open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([("pseudonym", "stands for"), *((a, "'" + b if b[:1] in "=+-@\t\r" else b) for a, b in rows)])
+            csv.writer(file).writerows([("pseudonym", "stands for"), *((name, shown(identifier)) for name, identifier in rows)])
 
     write_atomic(path, write)
     path.chmod(0o600)

@@ -41,6 +41,7 @@ def test_nothing_identifying_gets_out_and_the_key_gives_it_back(clinic, tmp_path
     assert {key[name] for name in table["patient"]} == {"DOE0", "DOE1"}
     assert {key[name] for name in rejected["file"]} == {"Befunde DOE.txt", "DOE^Jane 0/tilted.dcm"}
     assert (private_folder() / f"{data['settings']['source']}.csv").stat().st_mode & 0o077 == 0
+    assert b"\0" not in (private_folder() / f"{data['settings']['source']}.csv").read_bytes(), "text that any tool can search"
     assert where(hide(clinic)) == clinic.resolve() and "hospital" not in hide(clinic)
 
 
