@@ -186,7 +186,6 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
         where = where.set_index("factor")
         for column in ("slope", "missing", "sign_consistency", "r_low", "r_high", "selectivity_low", "selectivity_high"):
             where[column] = best[column]
-        where["r"] = best["r"]
         parts.append(where.reset_index().assign(set=label, names=len(directions.info.names)))
     return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
 

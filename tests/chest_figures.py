@@ -118,7 +118,7 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
     factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["r"][factor])]
     shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)
     pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
-    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}\nper unit of shift, r {rows['r'][f]:+.2f}" for f in factors]
+    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}\nper unit of shift, |r| {abs(rows['r'][f]):.2f}" for f in factors]
     title = f"{words} of real chest CT: each factor by the best of {K} directions of the paper's method"
     save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"paper_{name}.png", dpi=144)
 
