@@ -83,10 +83,9 @@ def test_the_front_page_says_what_the_tables_say():
     theirs = paper[0] if paper[0] == paper[1] else f"{paper[0]} or {paper[1]}"
     assert f"isolate {ours[0]} to {ours[1]} of seven factors, and those of the paper's method {theirs}." in README
     real = pd.read_csv(METHODS.parent / "chest" / "against_chance.csv").query("set == 'motion32'")
-    assert real.groupby("model")["selectivity"].mean().between(0.45, 0.55).all(), "half of what such a direction does"
-    other = pd.read_csv(METHODS / "judged.csv").query("data == 'chest' and model == 'gan' and method == 'motion'")
-    assert 0.35 < other.groupby("training")["selectivity"].mean().min() < other["selectivity"].mean() < 0.45, "two fifths in two other GANs"
-    assert (real[real["factor"] == "rotation"]["selectivity_corrected"] <= 0.05).all(), "rotation is purer than chance in both"
+    assert real.groupby("model")["selectivity"].mean().between(0.45, 0.55).all(), "about half of what such a direction does"
+    beyond = real[real["selectivity_corrected"] <= 0.05].groupby("model")["factor"].agg(set)
+    assert beyond["vae"] == {"rotation", "y_position", "x_position"} and beyond["gan"] == {"x_position"}
 
 
 def test_the_third_dimension_is_decided_as_the_pages_say():
