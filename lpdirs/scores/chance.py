@@ -23,6 +23,7 @@ TIMES = (
     20  # as many random directions are measured as the set has: then a rule that none of them meets, a random set meets in 1 of 20 cases
 )
 
+UNUSED = ("r_pooled", "rho", "q")  # columns of a response table that nothing asks of random directions
 LEAST = 0.5  # selectivity that a name takes, however little random directions reach: at least half of what the direction does
 
 
@@ -39,8 +40,8 @@ class Chance:
     def save(self, path: Path) -> None:
         """Write what was measured as a table, which `open_chance` reads."""
         about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts), "seed": self.seed}
-        short = self.table.drop(columns=[name for name in self.table if name.endswith(("_low", "_high"))])
-        write_atomic(path, lambda partial: short.assign(**about).to_csv(partial, index=False, float_format="%.6g"))
+        short = self.table.drop(columns=[name for name in self.table if name.endswith(("_low", "_high", "_level")) or name in UNUSED])
+        write_atomic(path, lambda partial: short.assign(**about).to_csv(partial, index=False, float_format="%.5g"))
 
     def best(self) -> dict[str, pd.DataFrame]:
         """For each score (|r|, selectivity) what each factor's best direction has in each random set, `cross_fitted`: a row a set."""
