@@ -88,7 +88,7 @@ class Chance:
             columns[f"{name}_p"] = self._p((band >= value).mean()).where(value.notna())
             reached = z.map(lambda one, all_of=farthest: float((all_of >= one).mean()))
             columns[f"{name}_corrected"] = self._p(reached).where(z.notna(), value * 0 + 1)
-        return pd.DataFrame(columns).assign(direction=best_directions(table)["direction"])
+        return pd.DataFrame(columns).rename_axis("factor").assign(direction=best_directions(table)["direction"])
 
     def _p(self, share: pd.Series) -> pd.Series:
         """How likely a set is among those that reach a value, which `share` of the random sets do: of n disjoint ones and itself."""

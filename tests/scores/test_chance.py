@@ -60,7 +60,7 @@ def test_a_planted_direction_stands_beyond_chance_and_of_random_sets_one_in_twen
     found = band.place(generator, lp.Directions(torch.eye(D)[:k]), MEASURES)
     least = k / (20 * k + k)  # one of N + K directions that are alike
     assert np.allclose(found[["selectivity_p", "selectivity_corrected"]], least) and (found["selectivity_z"] > 1).all()
-    assert (found["selectivity"] > found["selectivity_chance"]).all()
+    assert (found["selectivity"] > found["selectivity_chance"]).all() and found.index.name == "factor"
     fresh = [lp.Directions(random(k, D, 900 + seed, orthonormal=True)) for seed in range(200)]
     tables = [lp.respond(generator, each, MEASURES, samples=32).table(0, 50) for each in fresh]
     bands = [random_sets(generator, MEASURES, k, sets=50, seed=seed) for seed in range(8)]
