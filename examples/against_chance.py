@@ -15,10 +15,10 @@ directions = lp.discover(generator, "jacobian", k=8)
 
 band = random_sets(generator, measures, k=8, samples=16)  # 160 random directions
 table = band.place(generator, directions, measures)
-print(table[["direction", "selectivity", "selectivity_chance", "selectivity_z", "selectivity_corrected"]].round(3))  # y-position holds
+print(table[["selectivity", "selectivity_chance", "selectivity_corrected"]].round(3))  # y-position 0.55, chance 0.41; none holds
 
 rules = band.rules()  # what no random direction reaches: a set of 8 random ones earns a name in at most one case of twenty
 named = lp.name(generator, directions, lp.respond(generator, directions, measures, samples=64), measures, rules)
 print(
     f"a name takes a selectivity of {rules.selectivity:.2f}; earned: {', '.join(named.info.names.values()) or 'none'}"
-)  # 0.65: y_position
+)  # 0.50: thickness, y_position

@@ -76,7 +76,7 @@ def test_the_chest_models_do_again_what_their_card_says(name):
     table = pd.read_csv(REFERENCE / "chest" / "directions" / f"{name}-motion32" / "responses.csv")
     row = best_directions(table).loc["thickness"]
     one = Directions(directions.matrix[[int(row["direction"])]])
-    again = respond(generator, one, thorax(generator.info.window, generator.info.pixel_mm), samples=24).table(resamples=50)
+    again = respond(generator, one, thorax(generator.info.window, generator.info.pixel_mm), samples=64).table(resamples=50)
     now = again.set_index("factor").loc["thickness"]
     assert now["r"] == pytest.approx(row["r"], abs=0.005) and now["slope"] == pytest.approx(row["slope"], rel=0.01)
     explorer = explore("chest", outputs=str(REFERENCE))

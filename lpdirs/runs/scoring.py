@@ -19,7 +19,7 @@ from lpdirs.runs.search import chance_of, codes_of
 from lpdirs.runs.stage import open_run
 from lpdirs.scores.chance import against
 from lpdirs.scores.naming import image_changes, name_directions
-from lpdirs.scores.response import respond
+from lpdirs.scores.response import HALVES, respond
 from lpdirs.scores.score import SAMPLES, counts, score
 
 CHANCE = ("r_chance", "r_z", "r_p", "selectivity_chance", "selectivity_z", "selectivity_p")  # what `Chance.place` says that is kept
@@ -53,7 +53,9 @@ def _score(path: Path, steps: int, seed: int) -> Path:
         measured = path.with_name("responses.csv")
         # notebook 04 writes responses after the directions: older ones belong to others
         current = measured.exists() and measured.stat().st_mtime_ns >= path.stat().st_mtime_ns - 10**9
-        responses = pd.read_csv(measured) if current else respond(generator, directions, measures, seed=seed).table(seed)
+        responses = pd.read_csv(measured) if current else pd.DataFrame()
+        if f"r_{HALVES[0]}" not in responses:  # of another set, or of an earlier version
+            responses = respond(generator, directions, measures, seed=seed).table(seed)
         band = chance_of(open_run(run), generator, measures, len(directions))
         row = score(generator, directions, measures, responses, steps, seed, sample)
         changes = image_changes(generator, directions, seed=seed)
