@@ -8,6 +8,7 @@ from scipy import stats
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.base.files import read_json
+from lpdirs.discovery.methods import METHODS
 from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
 from lpdirs.runs.scoring import read_scores
@@ -60,24 +61,7 @@ def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
 def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
     """What `tested` is asked: the paper's method against every other, ours against every other, and what R and A change."""
     paper = next((name for name in configurations if name.startswith("lenet-unit")), configurations[0])
-    computed = (
-        "random",
-        "coordinate",
-        "pca",
-        "sefa",
-        "sefa-released",
-        "jacobian",
-        "ica",
-        "sparse",
-        "local-basis",
-        "hessian",
-        "latentclr",
-        "disco",
-        "pca-encoded",
-        "oracle",
-        "oracle-alone",
-        "curved",
-    )
+    computed = [name for name in METHODS if name not in ("reconstructor", "motion")]
     pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
     pairs += [("motion", name) for name in (paper, *computed)]
     pairs += [("lenet-orthonormal-32", "random"), ("resnet18-orthonormal-32", "lenet-orthonormal-32")]
