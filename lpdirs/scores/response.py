@@ -210,8 +210,8 @@ def cross_fitted(table: pd.DataFrame, sets: np.ndarray | None = None, least_effe
     sets = np.arange(len(r[0]))[None] if sets is None else sets
     found: dict[str, list[np.ndarray]] = {"r": [], "selectivity": []}
     for one, other in ((0, 1), (1, 0)):
-        score = np.where(np.abs(effect[one]) >= least_effect, np.abs(r[one]) * selectivity[one], np.nan)
-        score = np.where(np.isnan(score), -np.inf, score)[sets]  # (S, K, F)
+        score = np.where(np.abs(effect[one]) >= least_effect, np.abs(r[one]) * selectivity[one], -np.inf)
+        score = np.nan_to_num(score, nan=-np.inf, neginf=-np.inf)[sets]  # (S, K, F)
         chosen = np.take_along_axis(sets[:, :, None], score.argmax(1)[:, None], 1)[:, 0]  # (S, F)
         for name, values in (("r", np.abs(r[other])), ("selectivity", selectivity[other])):
             found[name].append(np.where(np.isfinite(score.max(1)), values[chosen, np.arange(len(factors))], np.nan))
