@@ -1,5 +1,6 @@
 """The README's commands are ones that exist, and its numbers are those of the committed tables."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -86,6 +87,11 @@ def test_the_front_page_says_what_the_tables_say():
     assert real.groupby("model")["selectivity"].mean().between(0.45, 0.55).all(), "about half of what such a direction does"
     beyond = real[real["selectivity_corrected"] <= 0.05].groupby("model")["factor"].agg(set)
     assert beyond["vae"] == {"rotation", "y_position", "x_position"} and beyond["gan"] == {"x_position"}
+
+
+def test_the_memory_that_the_front_page_names_is_enough():
+    log = json.loads((METHODS.parent / "demo" / "run.json").read_text())
+    assert max(entry["peak_memory_MiB"]["host"] for entry in log.values()) < 2048 and "2 GB of free memory" in README
 
 
 def test_the_third_dimension_is_decided_as_the_pages_say():
