@@ -199,6 +199,7 @@ def results(table: pd.DataFrame) -> None:
     fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_corrected"] <= 0.05)].groupby("model")["factor"].agg(set)
     both = [WORDS[factor] for factor in factors if all(factor in beyond.get(name, set()) for name in MODELS)]
-    fig.suptitle(f"By motion, only {' and '.join(both) or 'no factor'} is purer than chance in both models after correction", fontsize=11)
+    found = f"only {' and '.join(both)} is" if both else "no factor is"
+    fig.suptitle(f"By motion, {found} purer than chance in both models after correction", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)
     plt.close(fig)

@@ -5,7 +5,6 @@ import re
 
 import pandas as pd
 
-from lpdirs.base.words import FACTORS
 from lpdirs.runs.comparison import tested
 from tests.bench_tables import compared, growth, shares, sharing, waits, workers
 from tests.conftest import ROOT
@@ -211,7 +210,7 @@ def linear() -> list[str]:
     heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
     lines = ["| R2 of the oracle | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
     values = table.set_index(["data", "model", "factor"])["r2"].sort_index()
-    for factor, words in FACTORS.items():
+    for factor, words in ALL.items():
         each = [values[(*head, factor)] for head in heads]
         lines.append(f"| {words} | {' | '.join(f'{v.min():.2f} to {v.max():.2f}' for v in each)} |")
     return lines

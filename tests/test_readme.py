@@ -94,6 +94,13 @@ def test_the_memory_that_the_front_page_names_is_enough():
     assert max(entry["peak_memory_MiB"]["host"] for entry in log.values()) < 2048 and "2 GB of free memory" in README
 
 
+def test_the_model_card_says_how_far_rotation_and_level_are_off():
+    known, card = json.loads((METHODS.parent / "chest" / "summary.json").read_text()), TEXTS["outputs/reference/chest/README.md"]
+    roll = known["roll"]
+    assert f"by {roll['mean']:.1f} degrees on average, and by more than {roll['95 percent']:.1f} on one slice in twenty" in card
+    assert f"(r {roll['r']:.2f})" in card and f"error of {known['z']['mean_absolute_error']:.3f} on" in card
+
+
 def test_the_third_dimension_is_decided_as_the_pages_say():
     found = pd.read_csv(METHODS.parent / "chest" / "folds_tested.csv").set_index(["against", "gap"])
     assert list(found.index[found["holm"] > 0.05]) == [("unchanged slice", 20)], "eleven of twelve hold"
