@@ -82,7 +82,7 @@ reference: setup
 	rm -rf outputs/nbval
 	$(BIN)/python -m tests.notebooks.refresh reference
 
-# what comes with the project, in outputs/reference: after `make notebooks`, `make run PROFILE=phantom` and the sweep grid_phantom
+# what comes with the project, in outputs/reference: after `make notebooks` and `make run PROFILE=phantom`
 release: setup
 	$(BIN)/python -m tests.release
 

@@ -14,7 +14,9 @@ import pandas as pd
 from lpdirs.discovery.methods import discover
 from lpdirs.models.files import load_generator
 from lpdirs.scores.recoverability import recoverability
-from tests.seeds import OUT
+from tests.conftest import ROOT
+
+OUT = ROOT / "outputs" / "reference" / "methods"
 
 
 def main() -> None:

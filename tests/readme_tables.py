@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 
-from lpdirs.runs.comparison import tested
+from lpdirs.runs.comparison import collect, sorted_by, tested
 from tests.bench_tables import compared, growth, shares, sharing, waits, workers
 from tests.conftest import ROOT
 from tests.folds import decisions, mean_errors
@@ -21,6 +21,7 @@ WORDS = {
 }
 ALL = WORDS | {"x_position": "x-position", "width": "body width"}
 MODELS = ("gan", "vae")
+PANELS = ("real CT, GAN", "real CT, VAE", "phantom, GAN", "phantom, VAE")  # of the searches of `python -m tests.seeds`
 UNITS = {"rotation": "degrees", "z_position": "of the lungs' extent"}  # the others are mm
 SETS = {
     "motion32": "motion",
@@ -184,49 +185,13 @@ def chest_inversion() -> list[str]:
     return lines
 
 
-def judged() -> list[str]:
-    """A line each method: mean selectivity and |r| of the best direction of a factor, over the trainings that nothing was tuned on."""
-    table = pd.read_csv(REFERENCE / "methods" / "judged.csv")
-    table = table[(table["data"] == "chest") | (table["training"] > 0)]
-    each = table.groupby(["method", "data", "model", "training"])[["selectivity", "r", "seconds"]].mean()
-    groups = each.groupby(["method", "data", "model"]).mean()
-    heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
-    lines = ["| method | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
-    order = groups["selectivity"].groupby("method").mean().sort_values(ascending=False).index
-    for method in order:
-        cells = [
-            f"{groups.loc[(method, *head), 'selectivity']:.2f} ({groups.loc[(method, *head), 'r']:.2f})"
-            if (method, *head) in groups.index
-            else "–"
-            for head in heads
-        ]
-        lines.append(f"| {WAYS.get(method, method)} | {' | '.join(cells)} |")
-    return lines
-
-
 def linear() -> list[str]:
     """A line each factor: R2 of its linear prediction from z, lowest to highest over the trainings of each model."""
-    table = pd.read_csv(REFERENCE / "methods" / "oracle.csv")
-    heads = [("phantom", "gan"), ("phantom", "vae"), ("chest", "gan"), ("chest", "vae")]
-    lines = ["| R2 of the oracle | " + " | ".join(f"{d}, {m.upper()}" for d, m in heads) + " |", "|---|" + "---|" * len(heads)]
-    values = table.set_index(["data", "model", "factor"])["r2"].sort_index()
+    rows = searched().query("configuration == 'oracle'")
+    lines = [f"| R2 of the oracle | {' | '.join(PANELS)} |", "|---|" + "---|" * len(PANELS)]
     for factor, words in ALL.items():
-        each = [values[(*head, factor)] for head in heads]
+        each = [rows.loc[rows["generator"] == panel, f"{factor}_r2"] for panel in PANELS]
         lines.append(f"| {words} | {' | '.join(f'{v.min():.2f} to {v.max():.2f}' for v in each)} |")
-    return lines
-
-
-def named() -> list[str]:
-    """A line each method: of seven factors, how many are purer than chance (corrected) and how many earn a name, a number a training."""
-    table = pd.read_csv(REFERENCE / "methods" / "named.csv")
-    table = table[table["training"] > 0]
-    lines = ["| method | GAN: purer than chance | named | VAE: purer than chance | named |", "|---|---|---|---|---|"]
-    for method in dict.fromkeys(table["method"]):
-        cells = []
-        for model in MODELS:
-            rows = table[(table["method"] == method) & (table["model"] == model)]
-            cells += [", ".join(str(value) for value in rows[column]) for column in ("beyond_selectivity", "factors_named")]
-        lines.append(f"| {WAYS.get(method, method)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -240,18 +205,22 @@ def claims() -> list[str]:
     for name in MODELS:
         what = f"{name.upper()}: mean selectivity of the paper's directions; factors of seven beyond chance"
         lines.append(f"| 1, 2 | real CT | {what} | {found[name][0]:.2f}; {beyond(name)} | {found[name][1]:.2f} | – |")
-    searched, tests = of_seeds(), seeds_comparisons().set_index(["one", "other", "generator", "score"])
-    middle = searched.groupby(["generator", "method"])["selectivity"].median()
-    for name in MODELS:
-        p = tests.loc[("reconstructor", "random", name, "selectivity"), "holm"]
-        what = f"{name.upper()}: mean selectivity of the paper's directions, median of thirty searches"
-        lines.append(f"| 1, 2 | synthetic | {what} | {middle[name, 'reconstructor']:.2f} | {middle[name, 'random']:.2f} | {p:.2f} |")
+    rows, tests = searched(), differences().set_index(["one", "other", "generator", "score"])
+    middle = rows.groupby(["generator", "configuration"])["selectivity"].median()
+    for panel in PANELS:
+        p, data = tests.loc[("lenet-unit-32", "random", panel, "selectivity"), "holm"], panel.partition(", ")[0]
+        what = f"{panel.rpartition(', ')[2]}: mean selectivity of the paper's directions, median of thirty searches"
+        found_here = " | ".join(f"{middle[panel, name]:.2f}" for name in ("lenet-unit-32", "random"))
+        lines.append(f"| 1, 2 | {data}, 64 px | {what} | {found_here} | {p:.2f} |")
     names = lambda label: ", ".join(str(real[(real["set"] == label) & (real["model"] == m)]["names"].iloc[0]) for m in MODELS)
     lines.append(f"| 3 | real CT | GAN, VAE: names that the paper's directions earn, and those of `motion` | {names('unit32-lenet')}; "
                  f"{names('motion32')} | one set in twenty | – |")  # fmt: skip
-    table = pd.read_csv(REFERENCE / "methods" / "named.csv").query("training > 0").groupby("method")["factors_named"]
-    said = "; ".join(f"{table.get_group(m).min()} to {table.get_group(m).max()}" for m in ("reconstructor", "motion"))
-    lines.append(f"| 3 | synthetic | the same, of seven factors, over the trainings of both models | {said} | one set in twenty | – |")
+    for data in dict.fromkeys(panel.partition(", ")[0] for panel in PANELS):
+        named = rows[rows["generator"].str.startswith(data)].groupby("configuration")["factors_named"]
+        said = "; ".join(_ranged(named.get_group(name), 0) for name in ("lenet-unit-32", "motion"))
+        lines.append(
+            f"| 3 | {data}, 64 px | the same, median of sixty searches in both models [lowest, highest] | {said} | one set in twenty | – |"
+        )
     for against in ("mean slice of the level", "unchanged slice"):
         row = folds.loc[(against, 40)]
         p = f"{row['holm']:.3f}" if row["holm"] >= 0.001 else "below 0.001"
@@ -260,44 +229,63 @@ def claims() -> list[str]:
     return lines
 
 
-def of_seeds() -> pd.DataFrame:
-    """Every search of `python -m tests.seeds`, of both models."""
-    return pd.concat([pd.read_csv(REFERENCE / "methods" / f"seeds_{model}.csv") for model in MODELS])
+def searched() -> pd.DataFrame:
+    """Every search of `python -m tests.seeds`; the generator is one of PANELS."""
+    folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
+    tables = [collect(REFERENCE / folder).assign(data=data) for data, folder in folders.items()]
+    rows = pd.concat(tables, ignore_index=True)
+    return rows.assign(generator=rows["data"] + ", " + rows["generator"].str.upper())
 
 
-def seeds() -> list[str]:
-    """A line each method: median over searches with lowest and highest, of mean selectivity and mean |r|."""
-    rows = of_seeds()
-    lines = ["| method | searches of each | GAN: selectivity | \\|r\\| | VAE: selectivity | \\|r\\| |", "|---|---|---|---|---|---|"]
-    order = rows.groupby("method")["selectivity"].median().sort_values(ascending=False).index
-    for method in order:
-        cells = []
-        for model in MODELS:
-            part = rows[(rows["method"] == method) & (rows["generator"] == model)]
-            for column in ("selectivity", "r"):
-                low, middle, high = (part[column].quantile(q) for q in (0, 0.5, 1))
-                cells.append(f"{middle:.2f} [{low:.2f}, {high:.2f}]")
-        count = rows[rows["method"] == method].groupby("generator").size().min()
-        lines.append(f"| {WAYS.get(method, method)} | {count} | {' | '.join(cells)} |")
+def _ranged(values: pd.Series, digits: int = 2) -> str:
+    low, middle, high = (f"{values.quantile(q):.{digits}f}" for q in (0, 0.5, 1))
+    return f"{middle} [{low}, {high}]" if low != high else middle
+
+
+def _by_method(columns: list[str], heads: list[str], digits: int) -> list[str]:
+    """A line each method, in the order of its purity: medians of `columns` over its searches with lowest and highest, a cell each panel."""
+    rows = searched()
+    lines = [f"| method | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for method in sorted_by(rows, "selectivity"):
+        parts = [rows[(rows["configuration"] == method) & (rows["generator"] == panel)] for panel in PANELS]
+        if all(part[columns].notna().any(axis=None) for part in parts):
+            said = [_ranged(part[column], digits) for part in parts for column in columns]
+            lines.append(f"| {WAYS.get(method, method)} | {' | '.join(said)} |")
     return lines
 
 
-def seeds_comparisons() -> pd.DataFrame:
-    """All differences that were asked of the searches of `python -m tests.seeds`."""
-    pairs = [("reconstructor", "random"), ("reconstructor", "pca"), ("reconstructor", "jacobian"), ("motion", "reconstructor")]
-    pairs += [("motion", "jacobian"), ("motion", "pca"), ("motion", "oracle-alone")]
-    return tested(of_seeds(), pairs, ["selectivity", "r"])
+def purity() -> list[str]:
+    """Mean selectivity of the best direction of each factor, by method."""
+    return _by_method(["selectivity"], [f"selectivity: {panel}" for panel in PANELS], 2)
 
 
-def seeds_tested() -> list[str]:
+def straightness() -> list[str]:
+    """Mean |r| of the best direction of each factor, by method."""
+    return _by_method(["r"], [f"\\|r\\|: {panel}" for panel in PANELS], 2)
+
+
+def counted() -> list[str]:
+    """Of seven factors, how many are purer than chance (corrected) and how many have a direction that earns a name, by method."""
+    heads = [f"{panel}: {what}" for panel in PANELS for what in ("purer than chance", "named")]
+    return _by_method(["beyond_chance", "factors_named"], heads, 0)
+
+
+def differences() -> pd.DataFrame:
+    """All differences that are asked of the searches of `python -m tests.seeds`."""
+    pairs = [("lenet-unit-32", other) for other in ("random", "pca", "jacobian")]
+    pairs += [("motion", other) for other in ("lenet-unit-32", "random", "jacobian", "pca", "oracle-alone")]
+    return tested(searched(), pairs, ["selectivity", "r"])
+
+
+def differences_held() -> list[str]:
     """A line each difference that holds after Holm's correction for all that were asked: one method minus another, on the same training."""
-    table = seeds_comparisons()
+    table = differences()
     held = table[table["holm"] <= 0.05]
     words = {"selectivity": "selectivity", "r": "\\|r\\|"}
-    lines = ["| one method minus another | model | score | difference | pairs | p, corrected |", "|---|---|---|---|---|---|"]
+    lines = ["| one method minus another | models | score | difference | pairs | p, corrected |", "|---|---|---|---|---|---|"]
     for row in held.itertuples():
         said = f"{WAYS.get(row.one, row.one)} minus {WAYS.get(row.other, row.other)}"
-        lines.append(f"| {said} | {row.generator.upper()} | {words[row.score]} | {row.difference:+.2f} | {row.n} | {row.holm:.3f} |")
+        lines.append(f"| {said} | {row.generator} | {words[row.score]} | {row.difference:+.2f} | {row.n} | {row.holm:.3f} |")
     return lines + [f"| (of {len(table)} comparisons, {len(held)} hold) | | | | | |"]
 
 
@@ -344,7 +332,8 @@ def gpu_steps() -> list[str]:
 
 
 WAYS = {
-    "reconstructor": "the paper's, LeNet", "jacobian": "Jacobian", "pca": "PCA", "oracle-alone": "oracle, alone", "ica": "ICA",
+    "reconstructor": "the paper's, LeNet", "lenet-unit-32": "the paper's, LeNet", "lenet-orthonormal-32": "the paper's, orthonormal, LeNet",
+    "jacobian": "Jacobian", "pca": "PCA", "oracle-alone": "oracle, alone", "ica": "ICA",
     "sefa": "SeFa", "sefa-released": "SeFa, as released", "local-basis": "local basis", "hessian": "Hessian penalty",
     "latentclr": "LatentCLR", "disco": "DisCo",
 }  # fmt: skip
@@ -352,8 +341,8 @@ TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [
-        against_chance, prediction, claims, chest_sets, judged, linear, named, seeds, seeds_tested, mig_bins, kappa_steps, growth, sharing,
-        workers,
+        against_chance, prediction, claims, chest_sets, purity, straightness, counted, differences_held, linear, mig_bins, kappa_steps,
+        growth, sharing, workers,
     ],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_options,

@@ -1,7 +1,6 @@
-"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks`, `make run PROFILE=phantom`
-and the sweep grid_phantom.
+"""What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and `make run PROFILE=phantom`.
 
-`python -m tests.release demo phantom` takes these runs alone, and leaves all else as it is.
+`python -m tests.release demo` takes this run alone, and leaves all else as it is.
 """
 
 import json
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from lpdirs.base.errors import MissingInput
-from lpdirs.runs.grid import DISCOVER
 from lpdirs.runs.records import files_of, read_log
 from tests.notebooks.refresh import ROOT, sources
 
@@ -24,29 +22,22 @@ RUNS = {
     "demo": "the sample of real chest CT in data_manifests/chest_ct",
     "phantom": "the synthetic cohort data_manifests/phantom_demo.json",
 }
-SWEEPS = ("grid_phantom",)
 MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
 
 
-def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS), sweeps: tuple[str, ...] = SWEEPS) -> Path:
-    """Fill outputs/reference/ from the runs and sweeps in outputs/: weights, directions, some slices, tables, figures.
-
-    Of a sweep, tables, figures and how they were made: what was trained on patients stays where it was made.
-    """
+def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS)) -> Path:
+    """Fill outputs/reference/ from the runs in outputs/: weights, directions, some slices, tables, figures."""
     reference = outputs / "reference"
-    for path in (*(outputs / run / "run.json" for run in runs), *(outputs / sweep / "comparison" / "scores.csv" for sweep in sweeps)):
+    for path in (outputs / run / "run.json" for run in runs):
         if not path.exists():
-            raise MissingInput(f"{path.relative_to(outputs.parent)} is missing: run {', '.join((*runs, *sweeps))} first")
+            raise MissingInput(f"{path.relative_to(outputs.parent)} is missing: run {', '.join(runs)} first")
     for run in runs:
         shutil.rmtree(reference / run, ignore_errors=True)
         _copy_run(outputs / run, reference / run)
         for path in sorted((outputs / run / "analysis").glob("best_*.png")):
             name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
             shutil.copy(path, reference / run / name)
-    for sweep in sweeps:
-        shutil.rmtree(reference / sweep, ignore_errors=True)
-        _copy_sweep(outputs / sweep, reference / sweep)
-    _say_what_made_them(reference, runs, sweeps)
+    _say_what_made_them(reference, runs)
     sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
     large = [path.name for path, size in sizes.items() if size > LARGEST]
     if large or sum(sizes.values()) > MOST:
@@ -54,16 +45,12 @@ def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS), sweeps: tuple[st
     return reference
 
 
-def _say_what_made_them(reference: Path, runs: tuple[str, ...], sweeps: tuple[str, ...]) -> None:
-    """Write sources.json: for each figure the notebook that drew it, and hashes of its cells and of the code that they import."""
-    path = reference / "sources.json"
+def _say_what_made_them(reference: Path, runs: tuple[str, ...]) -> None:
+    """Write sources.json: for each figure of a run the notebook that drew it, and hashes of its cells and of the code that they import."""
+    path, notebook = reference / "sources.json", "06_quantitative_analysis"
     made = json.loads(path.read_text()) if path.exists() else {}
-    for figure in sorted(p for p in reference.rglob("*") if p.suffix == ".png"):
-        if (figure.parent / "README.md").exists():
-            continue  # a model card says what made it
-        of = figure.parent.name
-        notebook = "06_quantitative_analysis" if of in RUNS else "07_compare_runs"
-        if of in runs or of in sweeps:
+    for figure in sorted(p for run in RUNS for p in (reference / run).rglob("*.png")):
+        if figure.parent.name in runs:
             made[figure.relative_to(reference).as_posix()] = {"notebook": notebook, **sources(ROOT / "notebooks" / f"{notebook}.ipynb")}
         else:
             made.setdefault(figure.relative_to(reference).as_posix(), {"notebook": notebook, "cells": None, "code": None})
@@ -93,14 +80,6 @@ def _copy_run(run: Path, to: Path) -> None:
     (to / "run.json").write_text(json.dumps(log, indent=1))
 
 
-def _copy_sweep(sweep: Path, to: Path) -> None:
-    """Its tables and figures; run.json, which says what compared them; configurations.json, which says how each was made."""
-    shutil.copytree(sweep / "comparison", to)
-    shutil.copyfile(sweep / "run.json", to / "run.json")
-    logs = {run.parent.name: read_log(run.parent).get(DISCOVER) for run in sorted(sweep.glob("*/run.json"))}
-    (to / "configurations.json").write_text(json.dumps({name: log for name, log in logs.items() if log}))
-
-
 def copy_slices(data: Path, to: Path, most_of: dict[str, int], source: str = "") -> None:
     """Some slices of each split, evenly spread, with their rows of the table."""
     to.mkdir(parents=True)
@@ -117,4 +96,4 @@ def copy_slices(data: Path, to: Path, most_of: dict[str, int], source: str = "")
 
 
 if __name__ == "__main__":
-    print(f"written: {release(ROOT / 'outputs', tuple(sys.argv[1:]), ()) if sys.argv[1:] else release(ROOT / 'outputs')}")
+    print(f"written: {release(ROOT / 'outputs', tuple(sys.argv[1:]) or tuple(RUNS))}")

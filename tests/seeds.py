@@ -1,68 +1,145 @@
-"""Ten seeds of search in each of three trainings of the phantom's models, into outputs/reference/methods/seeds_gan.csv and seeds_vae.csv.
+"""Ten seeds of search in each of several trainings, scored as a sweep scores purity and names, but without its notebooks' time.
 
-python -m tests.seeds MODEL PHANTOM DATA_PHANTOM
+python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--peers] [--strips]
 
-MODEL is gan or vae, PHANTOM a folder of generators of which nothing was tuned on those numbered 1 to 3, the last the data set that they
-learned. What is computed hardly depends on the seed and is searched less often. A row that is there is not made again; about half an hour.
+TARGET is a folder of tables, RUN a run with a GAN or a VAE whose seed is the training's. A file for each model, scores_gan.csv and
+scores_vae.csv; a row that is there is not made again. First the paper's method and `motion` with ten seeds, and what they are compared
+with most; with --peers the other methods too. "random" are ten disjoint sets of the random directions that chance is measured with.
+With --strips, only a picture of each model: one factor by every method. A quarter of an hour a training and model.
 """
 
 import argparse
 import time
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.files import read_json
+from lpdirs.base.words import configuration_words, factor_words, model_words
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
+from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
-from lpdirs.scores.chance import random_sets
+from lpdirs.models.generators import typical_z
+from lpdirs.runs.models import GENERATORS
+from lpdirs.runs.search import KNOWN
+from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.naming import image_changes, name_directions
-from tests.judge import SAMPLES, K
-from tests.notebooks.refresh import ROOT
+from lpdirs.scores.response import best_directions, cross_fitted
+from lpdirs.show.marking import save_figure
+from lpdirs.show.plots import film_strips, shift_heads, strip
 
-OUT = ROOT / "outputs" / "reference" / "methods"
-TRAININGS = (1, 2, 3)
-SEEDS = {"reconstructor": 10, "random": 10, "motion": 5, "jacobian": 3, "pca": 3, "oracle-alone": 3}
+K, SAMPLES, SEEDS = 32, 48, 10
+MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
+PEERS = {
+    **dict.fromkeys(("sefa", "sefa-released", "ica", "sparse", "local-basis", "hessian", "latentclr", "disco", "coordinate"), 1),
+    "lenet-orthonormal-32": 1,
+}
+
+
+@lru_cache
+def measures_of(run: Path) -> lp.Measures:
+    """What the run's slices are measured with."""
+    about = read_json(run / "data" / "dataset.json")
+    z = fit_z(*(open_dataset(run / "data", split) for split in ("train", "test")))
+    return lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
+
+
+def found(generator: nn.Module, configuration: str, measures: lp.Measures, seed: int) -> lp.Directions:
+    """The directions of a configuration of a grid."""
+    if configuration.startswith("lenet-"):
+        basis = configuration.split("-")[1]
+        return discover(generator, "reconstructor", K, seed=seed, settings=DiscoverySettings(basis=basis, n_directions=K))
+    known = measures.sample(generator, KNOWN[configuration], seed) if configuration in KNOWN else None
+    return discover(generator, configuration, K, seed=seed, known=known)
+
+
+def scored(generator: nn.Module, directions: lp.Directions, measures: lp.Measures, band: Chance) -> dict[str, float]:
+    """How pure and how straight the best directions are, against chance, and what is named."""
+    table = band.measure(generator, directions, measures)
+    placed, level = band.place(generator, directions, measures, table=table), best_directions(table)["r_level"].abs()
+    names = name_directions(table, directions, image_changes(generator, directions), measures.units, band.rules())
+    row = {"selectivity": placed["selectivity"].mean(), "r": placed["r"].mean()}
+    row["factors_named"] = names.loc[names["kind"] == "named", "factor"].nunique()
+    row["beyond_chance"] = int((placed["selectivity_corrected"] <= 0.05).sum())
+    for factor, values in placed.iterrows():
+        kept = ("r", "selectivity", "selectivity_chance", "selectivity_z", "selectivity_p")
+        row |= {f"{factor}_{name}": values[name] for name in kept}
+        row |= {f"{factor}_r_level": level.get(factor), f"{factor}_direction": values["direction"]}
+    return row | {f"{factor}_r2": value for factor, value in directions.info.notes.get("r2", {}).items()}
+
+
+def by_chance(band: Chance) -> list[dict[str, float]]:
+    """Disjoint sets of the measured random directions, as many as there are seeds."""
+    best = cross_fitted(band.table, band.table["direction"].unique()[: SEEDS * K].reshape(SEEDS, K))
+    rows = pd.concat([values.add_suffix(f"_{name}") for name, values in best.items()], axis=1).to_dict("records")
+    return [{name: values.iloc[seed].mean() for name, values in best.items()} | row for seed, row in enumerate(rows)]
+
+
+def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> None:
+    """strips_<model>.png: one factor by each method's best direction of the first seed, in the training of `run`."""
+    training, generator = training_of(run), load_generator(run / GENERATORS[model])
+    rows = pd.read_csv(target / f"scores_{model}.csv").query("training == @training and seed == 0 and configuration != 'random'")
+    pictures, labels, shifts = [], [], np.linspace(-4.5, 4.5, 7)
+    for row in rows.sort_values(f"{factor}_selectivity", ascending=False).to_dict("records"):
+        directions = lp.Directions.load(target / "directions" / f"{model}-{training}-{row['configuration']}.safetensors")
+        pictures.append(strip(generator, directions, typical_z(generator), int(row[f"{factor}_direction"]), shifts))
+        labels.append(f"{configuration_words(row['configuration'])}: {row[f'{factor}_selectivity']:.2f}")
+    title = f"{model_words(model)}: {factor_words(factor)} by each method's best direction, with its selectivity"
+    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), target / f"strips_{model}.png", dpi=144)
+
+
+def training_of(run: Path) -> int:
+    """The seed that the run's models were trained with."""
+    return int(next(iter(read_json(run / "run.json").values()))["seed"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", choices=("gan", "vae"))
-    parser.add_argument("phantom", type=Path)
-    parser.add_argument("data_phantom", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--models", nargs="+", default=("gan", "vae"), choices=("gan", "vae"))
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--strips", action="store_true")
     given = parser.parse_args()
-    target, about = OUT / f"seeds_{given.model}.csv", read_json(given.data_phantom / "dataset.json")
-    rows = pd.read_csv(target).to_dict("records") if target.exists() else []
-    z = fit_z(*(open_dataset(given.data_phantom, split) for split in ("train", "test")))
-    measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
-    for training in TRAININGS:
-        generator = load_generator(given.phantom / f"{given.model}{training}.safetensors")
-        wanted = [(method, seed) for seed in range(10) for method, seeds in SEEDS.items() if seed < seeds]
-        done = {(row["method"], row["seed"]) for row in rows if row["training"] == training}
-        band = random_sets(generator, measures, K, samples=SAMPLES) if set(wanted) - done else None
-        for method, seed in wanted:
-            if band is None or (method, seed) in done:
+    for name in ("directions", "bands"):
+        (given.target / name).mkdir(parents=True, exist_ok=True)
+    for model in given.models:
+        if given.strips:
+            strips(given.target, given.runs[0], model)
+            continue
+        path = given.target / f"scores_{model}.csv"
+        rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+        for run in given.runs:
+            training = training_of(run)
+            done = {(row["configuration"], row["seed"]) for row in rows if row["training"] == training}
+            asked = {**MAIN, **(PEERS if given.peers else {})}
+            wanted = [(name, seed) for name, seeds in asked.items() for seed in range(seeds) if (name, seed) not in done]
+            kept = given.target / "bands" / f"{model}-{training}.csv"
+            if not wanted and kept.exists():
                 continue
-            began = time.time()
-            factors = measures.sample(generator, 1024, 5 + seed) if method == "oracle-alone" else None
-            directions = discover(generator, method, K, seed=seed, known=factors)
-            seconds = time.time() - began
-            table = lp.respond(generator, directions, measures, band.shifts, SAMPLES, band.seed).table(resamples=50)
-            placed = band.place(generator, directions, measures, table=table)
-            names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units, band.rules())
-            found = {"selectivity": placed["selectivity"].mean(), "r": placed["r"].mean(), "seconds": seconds}
-            found |= {f"{factor}_selectivity": value for factor, value in placed["selectivity"].items()}
-            found |= {f"{factor}_r": value for factor, value in placed["r"].items()}
-            counts = {
-                "beyond_chance": int((placed["selectivity_corrected"] <= 0.05).sum()),
-                "factors_named": names.loc[names["kind"] == "named", "factor"].nunique(),
-            }
-            which = {"generator": given.model, "training": training, "configuration": method, "method": method, "seed": seed}
-            rows.append(which | counts | {key: round(float(value), 4) for key, value in found.items()})
-            pd.DataFrame(rows).to_csv(target, index=False)
+            generator, measures = load_generator(run / GENERATORS[model]), measures_of(run)
+            if not kept.exists():
+                random_sets(generator, measures, K, samples=SAMPLES).save(kept)
+            band = open_chance(kept, K)
+            which = {"generator": model, "training": training, "K": K}
+            if ("random", 0) not in done:
+                rows += [which | {"configuration": "random", "seed": seed} | row for seed, row in enumerate(by_chance(band))]
+            for name, seed in wanted:
+                began = time.time()
+                directions = found(generator, name, measures, seed)
+                seconds = round(time.time() - began, 1)
+                if seed == 0:
+                    directions.save(given.target / "directions" / f"{model}-{training}-{name}.safetensors")
+                row = scored(generator, directions, measures, band)
+                rows.append(which | {"configuration": name, "seed": seed, "seconds": seconds} | row)
+                pd.DataFrame(rows).to_csv(path, index=False, float_format="%.5g")
+                print(*which.values(), name, seed, seconds, {k: round(float(row[k]), 2) for k in list(row)[:4]}, flush=True)
 
 
 if __name__ == "__main__":

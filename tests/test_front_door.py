@@ -81,6 +81,10 @@ def test_own_measures_go_all_the_way():
     assert set(named.info.words) == {0, 1, 2} and all(named.title(k) for k in range(3))
     row = lp.score(generator, named, MEASURES, responses, steps=2, sample=MEASURES.sample(generator, 150))
     assert {"left_r", "all_r", "kappa_fresh", "mig"} <= row.keys() and 0 <= row["selectivity"] <= 1
+    one = lp.Measures(grey, {"left": "grey", "all": ""}, main=("left",))
+    again = lp.score(generator, named, one, responses, steps=2, sample=MEASURES.sample(generator, 150))
+    for name in ("selectivity", "r"):  # over all factors, and not over the main ones alone
+        assert again[name] == pytest.approx((row[f"left_{name}"] + row[f"all_{name}"]) / 2)
     explorer = lp.explore({"sheet": (generator, named)}, MEASURES)
     assert "left" in explorer.readout.value and "grey" in explorer.readout.value and explorer.seed.description == "image"
     assert len(lp.strips(generator, named, k=[0, 1]).axes) == 2 * 7 + 1

@@ -1,13 +1,19 @@
 """Scores of a whole sweep: collected, shown with their spread, and tested with a correction for all comparisons of a table."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 from scipy import stats
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.base.files import read_json
+from lpdirs.base.words import configuration_words, model_words
 from lpdirs.discovery.methods import METHODS
 from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
@@ -22,8 +28,8 @@ def collect(folder: Path) -> pd.DataFrame:
     MissingInput says how to make a sweep where there is none.
     """
     if not (folder / "grid.json").exists():
-        if (folder / "scores.csv").exists():
-            return pd.read_csv(folder / "scores.csv")
+        if kept := sorted(folder.glob("scores*.csv")):
+            return pd.concat([pd.read_csv(path) for path in kept], ignore_index=True)
         raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_phantom.yaml makes one")
     grid = Grid(folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
     searched = [
@@ -77,6 +83,12 @@ def spread(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("gener
     return pd.DataFrame(text, index=parts[0].index)
 
 
+def medians(rows: pd.DataFrame, columns: Mapping[str, str], methods: list[str]) -> dict[str, pd.DataFrame]:
+    """For each generator, in words, a row each of `methods`: medians over its searches of `columns`, under the names they map to."""
+    of = lambda part: part.groupby("configuration")[list(columns)].median().reindex(methods).rename(columns=columns)
+    return {model_words(name): of(part).rename(index=configuration_words) for name, part in rows.groupby("generator", sort=False)}
+
+
 def tested(rows: pd.DataFrame, pairs: list[tuple[str, str]], columns: list[str], seed: int = 0) -> pd.DataFrame:
     """One configuration minus another, a row each pair, generator and score: `difference` (mean), `n`, `p`, and `holm`.
 
@@ -108,3 +120,19 @@ def _sign_flip(difference: np.ndarray, seed: int) -> float:
     mean = lambda x, axis: np.mean(x, axis=axis)
     flips = {"permutation_type": "samples", "n_resamples": 9999, "rng": np.random.default_rng(seed)}
     return float(stats.permutation_test((difference,), mean, vectorized=True, **flips).pvalue)
+
+
+def heat_maps(tables: Mapping[str, pd.DataFrame], label: str, **style: Any) -> Figure:
+    """A heat map of each table, two beside one another, all with the same rows and columns; `label` says what the colours are.
+
+    `style` goes to seaborn's heatmap: cmap, vmin, vmax, center, fmt.
+    """
+    lines, first = -(-len(tables) // 2), next(iter(tables.values()))
+    size, beside = (12, lines * (0.3 * len(first) + 1.2)), min(2, len(tables))
+    fig, axes = plt.subplots(lines, beside, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
+    for ax, (title, table) in zip(axes.flat, tables.items(), strict=False):
+        sns.heatmap(table, ax=ax, annot=True, annot_kws={"fontsize": 7}, cbar_kws={"label": label}, **style)
+        ax.set(title=title, xlabel="", ylabel="")
+    for ax in axes.flat[len(tables) :]:
+        ax.axis("off")
+    return fig

@@ -65,6 +65,7 @@ class Chance:
 
     def measure(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
         """Responses.table() of a set, measured as the random ones were, from the same starting images; `seed` is of resamples alone."""
+        self._check(len(directions))
         return respond(generator, directions, measures, self.shifts, self.samples, self.seed).table(seed)
 
     def place(
@@ -72,27 +73,50 @@ class Chance:
     ) -> pd.DataFrame:
         """Each factor's best direction of a set against chance, a row a factor.
 
-        `r` and `selectivity` are `cross_fitted`, of the found set and of random ones alike. For each, `_chance` is the median of random
-        sets, `_z` how many of their SDs the value lies above their mean, `_p` how likely a random set reaches it, and `_corrected` how
-        likely one lies as far out, in SDs of random sets, for any factor of the table: the p that is small for one random set in twenty
-        at most (Westfall and Young's single step, 1993). With n disjoint sets of the measured directions neither goes below 1 / (n + 1),
-        0.048. `direction` is the best one over all starting images. `table` is that of `measure` where it is there.
+        `r` and `selectivity` are `cross_fitted`, of the found set and of random ones alike; with `_chance`, `_z`, `_p` and `_corrected`
+        of `against`. `direction` is the best one over all starting images. `table` is that of `measure` where it is there. UserError for a
+        set of more directions than the random ones have.
         """
         if table is None:
             table = self.measure(generator, directions, measures, seed)
-        columns = dict[str, pd.Series]()
-        for (name, band), found in zip(self.best().items(), cross_fitted(table).values(), strict=True):
-            value, spread = found.iloc[0].reindex(band.columns), band.std().where(band.std() > STILL)  # what does not vary tells nothing
-            farthest, z = ((band - band.mean()) / spread).max(axis=1), (value - band.mean()) / spread
-            columns[name], columns[f"{name}_chance"], columns[f"{name}_z"] = value, band.median(), z
-            columns[f"{name}_p"] = self._p((band >= value).mean()).where(value.notna())
-            reached = z.map(lambda one, all_of=farthest: float((all_of >= one).mean()))
-            columns[f"{name}_corrected"] = self._p(reached).where(z.notna(), value * 0 + 1)
-        return pd.DataFrame(columns).rename_axis("factor").assign(direction=best_directions(table)["direction"])
+        self._check(table["direction"].nunique())
+        columns = [self.against(name, found.iloc[0]) for name, found in cross_fitted(table).items()]
+        return pd.concat(columns, axis=1).rename_axis("factor").assign(direction=best_directions(table)["direction"])
+
+    def against(self, name: str, found: pd.Series) -> pd.DataFrame:
+        """What a set reaches for each factor by a score ("r" or "selectivity", `cross_fitted`), against the random sets: a row a factor.
+
+        `_chance` is the median of random sets, `_z` how many of their SDs the value lies above their mean, `_p` how likely a random set
+        reaches it, and `_corrected` how likely one lies as far out for any factor of the table: the p that is small for one random set in
+        twenty at most (Westfall and Young's single step, 1993). How far out is there taken from the mean and in the SD of the random sets
+        and this one together, since a random set would stand among the others in the same way. With n disjoint sets of the measured
+        directions neither p goes below 1 / (n + 1), 0.048.
+        """
+        band, n = self.best()[name], self._disjoint()
+        value, spread = found.reindex(band.columns), band.std().where(band.std() > STILL)  # what does not vary tells nothing
+        z, own = (value - band.mean()) / spread, value.fillna(band.mean())
+        middle = (n * band.mean() + own) / (n + 1)
+        width = np.sqrt((n * ((band - middle) ** 2).mean() + (own - middle) ** 2) / (n + 1)).where(spread.notna())
+        farthest, out = ((band - middle) / width).max(axis=1), (value - middle) / width
+        reached = out.map(lambda one: float((farthest >= one).mean()))
+        columns = {"": value, "_chance": band.median(), "_z": z, "_p": self._p((band >= value).mean()).where(value.notna())}
+        columns["_corrected"] = self._p(reached).where(z.notna(), value * 0 + 1)
+        return pd.DataFrame({name + key: column for key, column in columns.items()})
+
+    def _check(self, k: int) -> None:
+        if k > self.sets.shape[1]:
+            raise UserError(
+                f"these are {k} directions, and the random sets have {self.sets.shape[1]}: the best of more is better by chance; "
+                f"measure random_sets of {k}"
+            )
+
+    def _disjoint(self) -> int:
+        """How many random sets the measured directions make that have none in common."""
+        return self.table["direction"].nunique() // self.sets.shape[1]
 
     def _p(self, share: pd.Series) -> pd.Series:
         """How likely a set is among those that reach a value, which `share` of the random sets do: of n disjoint ones and itself."""
-        n = self.table["direction"].nunique() // self.sets.shape[1]
+        n = self._disjoint()
         return (1 + n * share) / (n + 1)
 
 

@@ -23,6 +23,7 @@ SCORES = {
     "named": "directions that earn a name",
     "factors_named": "different factors among the names",
     "selectivity": "of each factor's best direction, chosen on half of the starting images and scored on the other; mean over factors",
+    "r": "the same of |r|: how regularly shift and factor go together",
     "kappa_fresh": "recoverability: a fresh R's accuracy after a budget of `steps`, corrected for chance",
     "mig": "mutual information gap",
     "sap": "separated attribute predictability",
@@ -53,8 +54,8 @@ def score(
     seed: int = 0,
     sample: tuple[Tensor, pd.DataFrame] | None = None,
 ) -> dict[str, float]:
-    """SCORES of one set of directions, and for each of the first factors its best direction's |r|, sign consistency and selectivity;
-    |r| and selectivity are `cross_fitted`.
+    """SCORES of one set of directions, and for each factor its best direction's |r|, sign consistency and selectivity; |r| and
+    selectivity are `cross_fitted`.
 
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
     given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
@@ -66,14 +67,15 @@ def score(
         table = table.table(seed)
     directions.check(generator)
     names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
-    best = best_directions(table).reindex([f for f in measures.first if f in set(table["factor"])])
+    best = best_directions(table)
     fitted = {name: values.iloc[0].reindex(best.index) for name, values in cross_fitted(table).items()}
-    reached = lambda r, sign: int(((best[r].abs() >= FOUND["r"]) & (best[sign] >= FOUND["sign_consistency"])).sum())
+    first = best.reindex([factor for factor in measures.first if factor in best.index])
+    reached = lambda r, sign: int(((first[r].abs() >= FOUND["r"]) & (first[sign] >= FOUND["sign_consistency"])).sum())
     row: dict[str, float] = {
         "found": reached("r", "sign_consistency"),
         "found_at_level": reached("r_level", "sign_level"),
         **counts(names),
-        "selectivity": float(fitted["selectivity"].mean()),
+        **{name: float(fitted[name].mean()) for name in ("selectivity", "r")},
     }
     z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)
     row |= one_to_one(np.asarray(z @ directions.matrix.T), factors, seed)
