@@ -48,10 +48,10 @@ print(table.loc[0, ["slope", "r", "selectivity"]].round(2))  # direction 0 moves
 
 named = lp.name(generator, directions, responses, measures)
 for k in named.in_order():
-    print(f"{named.title(k):20}{named.words(k)}")  # right (2): +0.0229 half widths per unit of shift, selectivity 0.79
+    print(f"{named.title(k):20}{named.words(k)}")  # best for right (2): mixed: mostly right, 79% of what it does
 
 scores = lp.score(generator, named, measures, responses, steps=60)
-print({name: round(scores[name], 2) for name in ("factors_named", "selectivity", "kappa_fresh")})  # 1, 0.7 and 1.0
+print({name: round(scores[name], 2) for name in ("factors_named", "selectivity", "kappa_fresh")})  # 0, 0.7 and 1.0
 
 lp.strips(generator, named).savefig("own_generator.png")
 lp.share({"digits": (generator, named)}, "own_generator.html", lp.Display((0, 1), noun="digit"))

@@ -5,7 +5,7 @@
     generator = lp.as_generator(module, 512)           # any torch module that maps z to images
     directions = lp.discover(generator, "jacobian", k=32)
     responses = lp.respond(generator, directions, measures)
-    named = lp.name(generator, directions, responses, measures)  # lp.thorax(...), or lp.Measures(...) of your own
+    named = lp.name(generator, directions, responses)  # against random directions; measures: lp.thorax(...), or lp.Measures(...)
     lp.score(generator, named, measures)
     lp.strips(generator, named)
     lp.explore({"mine": (generator, named)}, measures)
@@ -34,7 +34,7 @@ WHERE = {  # public name: its module
     "thorax": "lpdirs.measures.thorax",
     "Display": "lpdirs.measures.display",
     "respond": "lpdirs.scores.response",
-    "name": "lpdirs.scores.naming",
+    "name": "lpdirs.scores.chance",
     "score": "lpdirs.scores.score",
     "strips": "lpdirs.show.plots",
     "explore": "lpdirs.runs.explore",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from lpdirs.models.wrapping import as_generator as as_generator
     from lpdirs.runs.explore import explore as explore
     from lpdirs.runs.load import load as load
-    from lpdirs.scores.naming import name as name
+    from lpdirs.scores.chance import name as name
     from lpdirs.scores.response import respond as respond
     from lpdirs.scores.score import score as score
     from lpdirs.show.plots import strips as strips

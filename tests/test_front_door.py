@@ -204,5 +204,5 @@ def test_the_examples_run(name, tmp_path):
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert expected in ran.stdout
     if name == "own_generator":  # the numbers beside the calls
-        assert re.search(r"right \(2\) +right, \+0\.02\d+ half widths per unit of shift, selectivity 0\.79", ran.stdout)
+        assert re.search(r"best for right \(2\) +mixed: mostly right, 79% of what it does", ran.stdout)
         assert Path(tmp_path / "own_generator.html").exists()

@@ -11,6 +11,7 @@ REASONS = {
     "odd name": "its name holds bytes that are no UTF-8, which the library that reads volumes cannot open: rename it",
     "read with its header": "the data of a MetaImage or NRRD header beside it, which is read",
     "no picture": "an array that holds no images (N, H, W), or one value alone",
+    "array axes": "an array of shape (H, H, N): move the slices to the front, np.moveaxis(array, 2, 0) for (N, H, H)",
     "no HU": "its values are no HU, and other files of the folder are CT in HU: give it a folder of its own",
     "DICOMDIR": "an index of DICOM files, which are read themselves",
     "not DICOM": "the file is not DICOM, or its header cannot be read",

@@ -15,8 +15,9 @@ from lpdirs.data.dicom import Header
 from lpdirs.data.lungs import SIZE, lung_fractions
 from lpdirs.data.pixels import read_slice
 from lpdirs.data.reasons import TRANSIENT, Unusable
-from lpdirs.data.volumes import read_hu_of, read_values
+from lpdirs.data.volumes import raw_values, read_hu_of, read_values
 
+NARROWEST = 50  # of a window: values are kept as whole numbers
 LARGEST = 8192  # px along a side of a frame before it is made smaller
 LUNG_SHOWS = 0.02  # share of lung in the body from which a slice counts as within the lungs' extent
 LUNG_CUT = 0.18  # share on a series' first or last slice, above which (and half of its largest) the lungs go on beyond the series
@@ -41,6 +42,11 @@ class DataSettings(Settings):
     def _a_window(self) -> Self:
         if self.window_low >= self.window_high:
             raise ValueError(f"window_low must be less than window_high, not {self.window_low:g} and {self.window_high:g}")
+        if self.window_high - self.window_low < NARROWEST:
+            raise ValueError(
+                f"values are kept as whole numbers, so that the window must be at least {NARROWEST} wide (of pictures, 0 to 255), "
+                f"not {self.window_low:g} to {self.window_high:g}"
+            )
         return self
 
     @property
@@ -115,7 +121,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
                 fov_mm = settings.fov_mm if header.kind == "volume" else None
                 small, pixel_mm = resample(values, header.spacing, settings.size, fov_mm, settings.window_low)
                 pixels.append(np.clip(small, *settings.window).astype("<i2"))
-                digest = hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+                digest = hashlib.blake2b(raw_values(header).tobytes(), digest_size=16).hexdigest()
                 known = pixel_mm if header.kind == "volume" else None
                 rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": known, "lung": None, "fraction": None})
                 continue

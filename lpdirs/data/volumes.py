@@ -59,6 +59,11 @@ def read_values(header: Header, window: tuple[float, float]) -> np.ndarray:
     return ((stack[header.frame or 0].astype(np.float32) - low) / (high - low)) * (window[1] - window[0]) + window[0]
 
 
+def raw_values(header: Header) -> np.ndarray:
+    """A slice as its file holds it, (rows, columns)."""
+    return _read(str(header.path), header.path.stat().st_mtime_ns)[0][header.frame or 0]
+
+
 def read_hu_of(header: Header) -> np.ndarray:
     """A slice of a volume in HU, float32 (rows, columns)."""
     return _read(str(header.path), header.path.stat().st_mtime_ns)[0][header.frame or 0].astype(np.float32)
@@ -182,6 +187,8 @@ def _array(path: str) -> np.ndarray:
         if axis is None:
             raise Unusable("no picture")
         held = held.mean(axis).astype(held.dtype) if held.shape[axis] == 3 else held.take(0, axis)
+    if held.ndim == 3 and held.shape[0] == held.shape[1] != held.shape[2]:
+        raise Unusable("array axes")
     return held[None] if held.ndim == 2 else held
 
 

@@ -36,7 +36,9 @@ class DirectionsInfo(Settings):
     start: str | None = Field(None, description="what A began at")
     settings: dict[str, Any] = Field({}, description="of the search")
     cotrained_accuracy: float | None = Field(None, description="of the R that was trained together with A (the paper's RCA)")
-    names: dict[int, str] = Field({}, description="of directions that earned one")
+    names: dict[int, str] = Field(
+        {}, description="of directions that earned one, and of those that were made from known factors (oracle, curved)"
+    )
     best_for: dict[int, str] = Field(
         {}, description="the factor that a direction follows best of all here, whether or not it earned the name"
     )

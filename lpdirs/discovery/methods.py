@@ -145,9 +145,11 @@ def _checked(known: Any, method: str, d: int) -> tuple[Tensor, pd.DataFrame]:
     """z (N, d) and a table of N rows of numbers that vary; UserError for anything else."""
     if not isinstance(known, tuple) or len(known) != 2 or not isinstance(known[1], pd.DataFrame):
         raise UserError(f"{method} needs factors: known=(z, table), z (N, {d}) and a table of what is known or measured on its N slices")
-    z, table = torch.as_tensor(known[0]), known[1]
+    z, table = torch.as_tensor(known[0]).detach(), known[1]
     if z.ndim != 2 or z.shape[1] != d or len(table) != len(z) or not len(table.columns):
         raise UserError(f"{method} needs z (N, {d}) and a table of N rows, not {tuple(z.shape)} and {table.shape}")
+    if not z.isfinite().all():
+        raise UserError(f"{method} needs finite z: {int((~z.isfinite().all(1)).sum())} of {len(z)} rows hold NaN or infinity")
     try:
         table = table.astype(float)
     except (TypeError, ValueError) as error:

@@ -74,6 +74,22 @@ class Measures:
             raise UserError(f"the measuring function must give numbers ({' '.join(str(error).split())[:120]})") from error
         return numbers.replace([np.inf, -np.inf], np.nan).reset_index(drop=True)
 
+    def check_apart(self, images: Tensor) -> None:
+        """UserError where an image (of 8 or more, (N, C, S, S)) has other factors among some of them than among all, by more than noise."""
+        some = [5, 2, 0]
+        together, again, apart = self(images), self(images), self(images[some])
+        among = together.iloc[some].reset_index(drop=True)
+        room = 1e-3 * (together.max() - together.min()) + 1e-6 * together.abs().max() + 2 * (together - again).abs().max()
+        other = ((among - apart).abs() > room) | (among.isna() != apart.isna())
+        if other.any(axis=None):
+            factor = other.any().idxmax()
+            i = other[factor].idxmax()
+            raise UserError(
+                f"the measuring function gives an image {factor} {among.loc[i, factor]:.4g} among {len(images)} and "
+                f"{apart.loc[i, factor]:.4g} among {len(some)}: it must measure each image by itself, without the batch's mean, range, "
+                f"ranks or order"
+            )
+
     def of(self, generator: nn.Module, z: Tensor) -> pd.DataFrame:
         """The factors of what a generator draws from z (N, d)."""
         return self(generate(generator, z))

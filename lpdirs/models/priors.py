@@ -33,6 +33,13 @@ class Prior:
         """The standard deviation of a coordinate."""
         return 1.0 if self.name == "normal" else self._measure(d)[0]
 
+    def middle(self, d: int) -> tuple[Tensor, Tensor]:
+        """Mean and SD of each coordinate (d,), in the unit."""
+        if self.name == "normal":
+            return torch.zeros(d), torch.ones(d)
+        unit, mean, scale, _ = self._measure(d)
+        return mean / unit, scale / unit
+
     def typicality(self, z: Tensor) -> np.ndarray:
         """For latents (N, d) as the module takes them, the share of the prior that lies further from its middle, (N,)."""
         if self.name == "normal":

@@ -1,12 +1,15 @@
 """What a module that draws images does, found out by drawing a few."""
 
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from lpdirs.base.errors import UserError
 from lpdirs.models.generators import device_of, draw_z, latent_dim_of
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from lpdirs.models.wrapping import Wrapped
 
 TRIAL = 8  # images that are drawn
+LARGE = 256  # numbers of a tensor: smaller ones, such as a mean and an SD, may be constants
 SAME = 1e-3  # of value_range: images that differ by less are the same
 BEYOND = 0.02  # of value_range: images that go further out leave it
 
@@ -121,12 +125,49 @@ def _fixed(wrapped: "Wrapped", z: Tensor) -> Tensor:
         return _images(wrapped, z)
 
 
+class _Foreign(TorchDispatchMode):
+    """Notes the tensors that a module computes with and that it neither holds nor made in that call."""
+
+    def __init__(self, held: Iterable[Tensor]):
+        super().__init__()
+        self.known, self.made, self.foreign = {tensor.untyped_storage().data_ptr() for tensor in held}, list[Tensor](), set[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        tensors = lambda tree: [part for part in tree_flatten(tree)[0] if isinstance(part, Tensor)]
+        for tensor in tensors((args, kwargs)):
+            where = tensor.untyped_storage().data_ptr()
+            if where not in self.known and tensor.ndim >= 2 and tensor.numel() >= LARGE and tensor.is_floating_point():
+                self.foreign.add(where)
+            self.made.append(tensor)  # kept, so that no other takes its place in memory
+        given = func(*args, **(kwargs or {}))
+        made = tensors(given)
+        self.made += made
+        self.known |= {tensor.untyped_storage().data_ptr() for tensor in made}
+        return given
+
+
+def _holds_all(wrapped: "Wrapped", z: Tensor) -> bool:
+    """Whether it draws with no network of elsewhere, which would be neither copied nor kept; True where that cannot be seen."""
+    odd = (torch.jit.ScriptModule, getattr(torch._dynamo, "OptimizedModule", ()))
+    if wrapped.noise != "none" or any(isinstance(part, odd) for part in wrapped.modules()):
+        return True
+    parts = [vars(part) for part in wrapped.modules()]
+    held = [part for part in tree_flatten([z, wrapped.bound, parts])[0] if isinstance(part, Tensor)]
+    seen = []
+    with torch.no_grad(), suppress(Exception):
+        for _ in range(2):  # what a call makes anew outside torch is elsewhere in the next one
+            with _Foreign(held) as mode:
+                wrapped.images(z)
+            seen.append(mode)
+    return len(seen) < 2 or not seen[0].foreign & seen[1].foreign
+
+
 def _differentiable(wrapped: "Wrapped", z: Tensor) -> bool:
     z = z.clone().requires_grad_()
     try:
         with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
             x = wrapped(z)
-            if _leaves(x.grad_fn) - {id(z)}:
+            if _leaves(x.grad_fn) - {id(z)} or not _holds_all(wrapped, z.detach()):
                 raise UserError(
                     "the module draws with weights that it does not hold (of a global, or in a list), so that they cannot be copied and "
                     "frozen: make that network an attribute of the module"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError
+from lpdirs.models.described import OF_TORCH, described
 from lpdirs.models.generators import NORMAL, GeneratorInfo, copied, fingerprint_of_weights
 from lpdirs.models.priors import Prior
 from lpdirs.models.trial import Report, first_line, try_out
@@ -151,11 +152,14 @@ def as_generator(
     wrapped.output, wrapped.project, wrapped.measures, wrapped.display = output, project, measures, display
     wrapped._report = try_out(wrapped, str(name), noise, keep=channels == "keep")
     print_of = hashlib.sha256(f"{type(module).__qualname__} {shape} {value_range} {fingerprint_of_weights(own)}".encode())
-    plain = lambda v: v.tolist() if isinstance(v, Tensor) else v if isinstance(v, bool | int | float | str | tuple | None) else type(v)
     for key, value in sorted(options.items()):
-        print_of.update(f"{key} {plain(value)!r}".encode())
-    if project is not None and hasattr(project, "__code__"):
-        print_of.update(project.__code__.co_code + repr(project.__code__.co_consts).encode())
+        print_of.update(f"{key} {described(value)}".encode())
+    if project is not None:
+        print_of.update(described(project).encode())
+    for part_name, part in own.named_modules():
+        held = {key: value for key, value in vars(part).items() if key not in OF_TORCH and not isinstance(value, Tensor)}
+        written = "" if type(part).__module__.startswith("torch") else described(type(part).forward)
+        print_of.update(f"{part_name} {type(part).__qualname__} {written} {described(held)}".encode())
     for what, value, usual in (
         ("prior", prior.about, "normal"),
         ("noise", wrapped.noise, "none"),

@@ -22,8 +22,8 @@ from lpdirs.models.vae import VAE
 from lpdirs.runs.models import GENERATORS, Models, measures_of
 from lpdirs.runs.stage import Stage
 from lpdirs.scores.chance import Chance, open_chance, random_codes, random_sets
+from lpdirs.scores.chance import name as name_of
 from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
-from lpdirs.scores.naming import name as name_of
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES
 

@@ -68,7 +68,8 @@ def dci(codes: np.ndarray, factors: np.ndarray, regressor: str, seed: int = 0) -
     They differ with the regressor, which is in the scores' names, and grow with the number of codes: compare them with random
     directions of the same number. Importance is a random forest's mean decrease in impurity, or the size of a lasso's coefficient of a
     standardised code (its penalty by threefold cross-validation); informativeness is R^2 on the last quarter of the rows, which the
-    regressors have not seen, averaged over factors.
+    regressors have not seen, averaged over factors. Factors that no code tells there (R^2 of 0 or less) count for nothing in the first
+    two, which are NaN where that is all of them.
     """
     n = len(codes) * 3 // 4
     standard = lambda x: (x - x[:n].mean(0)) / np.where(x[:n].std(0) > 0, x[:n].std(0), 1)
@@ -82,6 +83,8 @@ def dci(codes: np.ndarray, factors: np.ndarray, regressor: str, seed: int = 0) -
             model = LassoCV(cv=3, alphas=20, max_iter=5000, tol=1e-3).fit(x[:n], y[:n, j])
             importance[:, j] = np.abs(model.coef_)
         informed.append(model.score(x[n:], y[n:, j]))
+        if informed[-1] <= 0:  # of a factor that it cannot tell, the importances are those of noise
+            importance[:, j] = 0
     values = (_one_sided(importance), _one_sided(importance.T), float(np.mean(informed)))
     return dict(zip((f"dci_{regressor}_{part}" for part in ("disentanglement", "completeness", "informativeness")), values, strict=True))
 

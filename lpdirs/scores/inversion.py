@@ -11,11 +11,12 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import device_of, draw_z, generate, window_of
+from lpdirs.models.generators import device_of, draw_z, generate, latent_dim_of, prior_of, window_of
 from lpdirs.models.training import encode
+from lpdirs.models.trial import is_differentiable
 from lpdirs.models.vae import VAE
 
-LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of the mean of z^2 beside the squared error
+LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of z's distance from the prior's middle beside the squared error
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def checked(generator: nn.Module, slices: Tensor, window: tuple[float, float]) -
 
 def _judged(generator: nn.Module, slices: Tensor, z: Tensor, window: tuple[float, float]) -> Inversion:
     made = generate(generator, z)
-    real, drawn = (to_hu(x[:, 0].numpy(), window) for x in (slices, made))
-    alike = [structural_similarity(a, b, data_range=window[1] - window[0]) for a, b in zip(real, drawn, strict=True)]
-    return Inversion(slices, z, made, np.sqrt(np.mean((real - drawn) ** 2, axis=(1, 2))), np.array(alike))
+    real, drawn = (to_hu(x.numpy(), window) for x in (slices, made))
+    alike = [structural_similarity(a, b, data_range=window[1] - window[0], channel_axis=0) for a, b in zip(real, drawn, strict=True)]
+    return Inversion(slices, z, made, np.sqrt(np.mean((real - drawn) ** 2, axis=(1, 2, 3))), np.array(alike))
 
 
 def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float]) -> Inversion:
@@ -69,9 +70,13 @@ def invert(
 ) -> Inversion:
     """z by Adam on the squared error, from `starts` random z a slice of which the best is kept.
 
-    PRIOR_WEIGHT times the mean of z^2 keeps z where the generator was trained. The error that remains is stated, not hidden: a
-    GAN cannot draw every slice.
+    PRIOR_WEIGHT times the mean squared distance from the prior's middle, in its SDs, keeps z where the generator was trained. The error
+    that remains is stated, not hidden: a GAN cannot draw every slice. UserError where no gradient reaches z.
     """
+    if not is_differentiable(generator):
+        raise UserError("putting slices into latent space needs gradients, and none reach z through this generator")
+    prior = prior_of(generator)
+    middle, scale = (part.to(device_of(generator)) for part in prior.middle(latent_dim_of(generator)))
     slices, rng, device = checked(generator, slices, window), torch.Generator().manual_seed(seed), device_of(generator)
     z = draw_z(generator, len(slices) * starts, rng).to(device).requires_grad_()
     target = slices.repeat_interleave(starts, 0).to(device)
@@ -79,7 +84,7 @@ def invert(
     for step in range(steps):
         optimiser.zero_grad()
         error = (generator(z) - target).square().mean((1, 2, 3))
-        (error + PRIOR_WEIGHT * z.square().mean(1)).sum().backward(inputs=[z])  # and not of the generator's weights
+        (error + PRIOR_WEIGHT * ((z - middle) / scale).square().mean(1)).sum().backward(inputs=[z])  # and not of the generator's weights
         optimiser.step()
         bar(step + 1, steps)
     z = z.detach().cpu()

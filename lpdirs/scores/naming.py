@@ -12,8 +12,6 @@ from torch import nn
 from lpdirs.base.errors import UserError
 from lpdirs.base.words import factor_words
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.measures import Measures
-from lpdirs.measures.moments import measures_for
 from lpdirs.models.generators import draw_z, generate
 from lpdirs.scores.response import Responses, best_directions
 
@@ -24,8 +22,9 @@ STEADY = 0.05  # of q, at most: else a direction is not said to move its main fa
 class Rules:
     """When a direction is named after a factor; all must hold, and at least half of the factors, two or more, must have been measured.
 
-    Selectivity is the one that chance meets, more on some generators than on others: `random_sets(...).rules()` has what it must be on one.
-    The default is one that random sets met on none of the four generators of the reference runs.
+    Selectivity is the one that chance meets, more on some generators than on others, and the more the fewer factors are measured:
+    `random_sets(...).rules()` has what it must be on one. The default is one that random sets met on none of the four generators of the
+    reference runs, with their seven factors.
     """
 
     effect: float = 0.10  # SDs per unit of shift, at least
@@ -56,22 +55,6 @@ def image_changes(
     unit = changes / changes.norm(dim=2, keepdim=True).clamp(min=1e-12)
     alike = torch.einsum("kns,lns->kl", unit, unit) / samples
     return size.numpy(), alike.numpy()
-
-
-def name(
-    generator: nn.Module,
-    directions: Directions,
-    responses: Responses,
-    measures: Measures | None = None,
-    rules: Rules | None = None,
-    seed: int = 0,
-) -> Directions:
-    """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units."""
-    responses.check(directions)
-    directions.check(generator)
-    units = responses.units if measures is None and responses.units else measures_for(generator, measures).units
-    changes = image_changes(generator, directions, seed=seed)
-    return with_names(directions, name_directions(responses.table(seed), directions, changes, units, rules), responses)
 
 
 def main_factors(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +108,7 @@ def name_directions(
     shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
     rows = main[shown].copy()
     rows = rows.assign(change=change, kind=kind, same_as=same_as)
+    rows["unmeasured"] = table.groupby("direction")["missing"].min().reindex(rows.index) > rules.missing
     rows["bends"] = main.get("movement", pd.Series(1.0, main.index)) < rules.movement * main["selectivity"]
     rows["words"] = [_words(row, units) for row in rows.itertuples()]
     rows["name"] = ""
@@ -166,6 +150,8 @@ def distinct(generator: nn.Module, directions: Directions, rules: Rules | None =
 def _words(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "dead":
         return "dead: it changes almost nothing"
+    if row.unmeasured:
+        return "not measured: no factor could be measured on most images along it"
     if row.kind == "mixed" and (not isinstance(row.factor, str) or row.q > STEADY):
         return "mixed: it moves no factor steadily"
     if row.kind == "mixed" and row.bends:
@@ -189,6 +175,7 @@ def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses 
         "words": {int(k): text for k, text in rows["words"].items()},
     }
     if responses is not None:
-        paths = {k: responses.mean_path(k, factor) for k, factor in rows["factor"].items() if isinstance(factor, str)}
+        order = np.argsort(responses.shifts)
+        paths = {k: responses.mean_path(k, factor)[order] for k, factor in rows["factor"].items() if isinstance(factor, str)}
         changes["curves"] = {int(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()}
     return directions.with_info(**changes)

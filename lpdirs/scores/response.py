@@ -15,7 +15,7 @@ from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
-from lpdirs.models.generators import draw_z
+from lpdirs.models.generators import draw_z, generate
 from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
@@ -36,6 +36,7 @@ class Responses:
     levels: Mapping[str, tuple[str, float, float]] = field(default_factory=dict)
     matrix: torch.Tensor | None = None  # of the directions that were measured
     units: Mapping[str, str] = field(default_factory=dict)  # of the factors, as the Measures have them
+    measures: Measures | None = None  # that they were measured with
 
     def check(self, directions: Directions) -> None:
         """UserError unless these are the responses of those directions."""
@@ -173,9 +174,12 @@ def respond(
     whole = isinstance(samples, int | np.integer) and samples >= 2
     if np.ndim(shifts) != 1 or not whole or len(set(shifts)) < max(3, len(shifts)) or not np.isfinite(shifts).all():
         raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {shifts!r} and {samples!r}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
     directions.check(generator)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(int(seed))
     unshifted = measures.of(generator, draw_z(generator, max(256, samples), rng))
+    measures.check_apart(generate(generator, draw_z(generator, 8, 0)))
     spread = unshifted.std().where(unshifted.std() > STILL * unshifted.abs().max(), 0.0)
     z = draw_z(generator, samples, rng)
     values = np.empty((len(directions), len(shifts), samples, len(measures.factors)))
@@ -184,7 +188,7 @@ def respond(
         moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
         values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
         bar(k + 1, len(directions))
-    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units)
+    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units, measures)
 
 
 def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:

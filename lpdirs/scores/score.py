@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
-from lpdirs.scores.naming import image_changes, name_directions
+from lpdirs.scores.naming import Rules, image_changes
 from lpdirs.scores.recoverability import recoverability
 from lpdirs.scores.response import Responses, best_directions, cross_fitted, respond
 
@@ -20,7 +21,7 @@ FOUND = {"r": 0.9, "sign_consistency": 0.95}  # when a factor counts as found by
 SCORES = {
     "found": "of the first factors (the paper's five), those whose best direction has |r| >= 0.9 and sign consistency >= 0.95",
     "found_at_level": "the same, with each factor judged on starting images at whose level it exists",
-    "named": "directions that earn a name",
+    "named": "directions that have earned a name (lp.name), NaN where none was asked for",
     "factors_named": "different factors among the names",
     "selectivity": "of each factor's best direction, chosen on half of the starting images and scored on the other; mean over factors",
     "r": "the same of |r|: how regularly shift and factor go together",
@@ -66,7 +67,12 @@ def score(
         table.check(directions)
         table = table.table(seed)
     directions.check(generator)
-    names = name_directions(table, directions, image_changes(generator, directions, seed=seed), measures.units)
+    if set(table["factor"]) != set(measures.factors):
+        measured = ", ".join(dict.fromkeys(table["factor"]))
+        raise UserError(f"the responses are of {measured}, and the measures of {', '.join(measures.factors)}: give those they came from")
+    factor_of = lambda name: name if name in measures.factors else name.rpartition(" ")[0]  # "rotation 2"
+    names = [factor_of(name) for name in directions.info.names.values()] if directions.info.words else None
+    change, _ = image_changes(generator, directions, seed=seed)
     best = best_directions(table)
     fitted = {name: values.iloc[0].reindex(best.index) for name, values in cross_fitted(table).items()}
     first = best.reindex([factor for factor in measures.first if factor in best.index])
@@ -74,7 +80,9 @@ def score(
     row: dict[str, float] = {
         "found": reached("r", "sign_consistency"),
         "found_at_level": reached("r_level", "sign_level"),
-        **counts(names),
+        "named": float("nan") if names is None else len(names),
+        "factors_named": float("nan") if names is None else len(set(names)),
+        "dead": int((change < Rules().dead).sum()),
         **{name: float(fitted[name].mean()) for name in ("selectivity", "r")},
     }
     z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)

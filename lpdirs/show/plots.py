@@ -92,14 +92,14 @@ def strips(
     generator: nn.Module,
     directions: Directions,
     shifts: Sequence[float] | np.ndarray = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
-    k: Sequence[int] | None = None,
+    k: int | Sequence[int] | None = None,
     display: Display | None = None,
     seed: int = 0,
     title: str = "",
 ) -> Figure:
     """A row for each direction in `k` (default: the first 16, named ones first), all from one typical image."""
     directions.check(generator)
-    shown = directions.in_order()[:16] if k is None else list(k)
+    shown = directions.in_order()[:16] if k is None else [k] if isinstance(k, int | np.integer) else list(k)
     if not shown or not len(shifts) or not all(i in range(len(directions)) for i in shown):
         raise UserError(f"strips need shifts, and k between 0 and {len(directions) - 1}, not {list(shifts)} and {shown}")
     how, z = display_of(generator, display), typical_z(generator, seed)

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage
 
+import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.data import volumes
 from lpdirs.data.build import build_dataset
@@ -120,6 +121,31 @@ def test_arrays(tmp_path, shape):
     np.save(tmp_path / "in" / "x.npy", x)
     described, _ = built(tmp_path, SETTINGS.but(patients="image"))
     assert described["slices"] == described["patients"] == (30 if len(shape) > 2 else 1)
+
+
+def test_an_array_with_its_slices_behind_is_not_cut_into_stripes(tmp_path):
+    (tmp_path / "in").mkdir()
+    x = np.random.default_rng(0).normal(size=(48, 48, 30)).astype(np.float32)
+    np.save(tmp_path / "in" / "behind.npy", x)
+    np.save(tmp_path / "in" / "before.npy", np.moveaxis(x, 2, 0))
+    described, _ = built(tmp_path, SETTINGS.but(patients="image"))
+    assert described["slices"] == 30 and list(pd.read_csv(tmp_path / "data" / "rejected.csv")["reason"]) == ["array axes"]
+
+
+def test_pictures_that_differ_in_brightness_alone_are_not_the_same(tmp_path):
+    (tmp_path / "in").mkdir()
+    y, x = np.mgrid[:40, :40]
+    disc = np.where((x - 20) ** 2 + (y - 20) ** 2 < 144, 200, 10)
+    for scale in (10, 20, 100, 300, 10.0):
+        Image.fromarray((disc * scale).astype(np.uint16)).save(tmp_path / "in" / f"{scale}.png")
+    described, _ = built(tmp_path, SETTINGS.but(patients="image"))
+    assert described["slices"] == 4
+
+
+@pytest.mark.parametrize("window", [(0, 1), (-1, 1)])
+def test_a_window_too_narrow_for_whole_numbers_is_refused(tmp_path, window):
+    with pytest.raises(UserError, match="the window must be at least 50 wide"):
+        lp.read_slices(tmp_path, 32, window=window)
 
 
 def test_arrays_that_are_none_are_named(tmp_path):

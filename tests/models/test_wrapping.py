@@ -1,6 +1,7 @@
 """What people bring: each module works, or is refused in a line that says what to do; none gives wrong directions in silence."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -382,6 +383,53 @@ def test_a_network_that_the_module_does_not_hold_is_refused_and_stays_as_it_is()
     assert outside.training and all(p.grad is None and p.requires_grad for p in outside.parameters())
 
 
+def test_a_frozen_network_that_the_module_does_not_hold_is_refused_too():
+    """As at inference: no gradient tells of it. What a module makes anew in each call, and small constants, are its own."""
+    outside, mean = Net().requires_grad_(False), torch.zeros(1, 1, 2, 2)
+
+    class Borrows(nn.Module):
+        def forward(self, z):
+            return outside(z)
+
+    class Makes(Net):
+        def forward(self, z):
+            grid = torch.from_numpy(np.linspace(-1, 1, 1024, dtype=np.float32).reshape(32, 32))
+            return super().forward(z) * grid + mean.mean()
+
+    with pytest.raises(UserError, match="weights that it does not hold"):
+        lp.as_generator(Borrows(), 8)
+    assert lp.as_generator(Makes(), 8).info.fingerprint
+
+
+LEVEL = 0
+
+
+def test_the_fingerprint_sees_functions_what_they_refer_to_and_what_is_private(monkeypatch):
+    class Film(Net):
+        def __init__(self, psi=1.0, kind=nn.Tanh):
+            super().__init__()
+            self._psi, self.end = psi, kind()
+
+        def forward(self, z):
+            return self.end(super().forward(z * self._psi)).repeat(1, 4, 1, 1)[:, None]
+
+    def level(x, at=0):
+        return x[:, :, at]
+
+    def of(level):
+        return lambda x: x[:, :, level]
+
+    def by_global(x):
+        return x[:, :, LEVEL]
+
+    print_of = lambda project, **options: lp.as_generator(Film(**options), 8, project=project).info.fingerprint
+    prints = [print_of(of(0)), print_of(of(1)), print_of(partial(level, at=1)), print_of(partial(level, at=2)), print_of(by_global)]
+    prints += [print_of(of(0), psi=0.5), print_of(of(0), kind=nn.Softsign)]
+    monkeypatch.setitem(globals(), "LEVEL", 3)
+    prints.append(print_of(by_global))
+    assert len(set(prints)) == len(prints) and print_of(of(1)) == prints[1]
+
+
 def test_the_fingerprint_sees_what_is_no_weight():
     class Scaled(Net):
         def __init__(self, psi):
@@ -433,6 +481,23 @@ def test_odd_modules_go_all_the_way():
             assert found.info.prior == "uniform" and len(found) == 3
     plain, custom = (lp.as_generator(net(), 8) for net in (Net, Custom))
     assert lp.discover(custom, "jacobian", 3).matrix.shape == lp.discover(plain, "jacobian", 3).matrix.shape
+
+
+@pytest.mark.parametrize(
+    "of_batch",
+    [
+        lambda x: (x - x.min()) / (x.max() - x.min()),
+        lambda x: (x - x.mean()) / x.std(),
+        lambda x: x.argsort().argsort().float(),
+        lambda x: x.sort().values,
+    ],
+)
+def test_a_measure_that_depends_on_the_other_images_is_refused(of_batch):
+    """Its units would be those of the batch."""
+    generator = lp.as_generator(Net(), 8)
+    measures = lp.Measures(lambda x: {"a": of_batch(x.mean((1, 2, 3)))}, {"a": ""})
+    with pytest.raises(UserError, match="it must measure each image by itself"):
+        lp.respond(generator, lp.discover(generator, "random", 2), measures, samples=4)
 
 
 def test_what_a_measuring_function_gives_wrongly_is_one_line():

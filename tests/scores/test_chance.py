@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lpdirs as lp
+from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.scores.chance import against, open_chance, random_codes, random_sets
 from lpdirs.scores.disentanglement import one_to_one
@@ -31,7 +32,7 @@ class Planted(nn.Module):
 
 def read(images):
     x = images.flatten(1)[:, :3].double().numpy()
-    return pd.DataFrame(x, columns=list("abc")) + np.random.default_rng(0).normal(0, 0.02, x.shape)
+    return pd.DataFrame(x + 0.02 * np.sin(1e5 * x), columns=list("abc"))  # and noise of each image's own
 
 
 MEASURES = lp.Measures(read, dict.fromkeys("abc", ""))
@@ -70,6 +71,57 @@ def test_a_planted_direction_stands_beyond_chance_and_of_random_sets_one_in_twen
         beyond = np.mean([(one[f"{score}_corrected"] <= 0.05).any() for one in placed])
         usual = np.mean([one[f"{score}_p"].mean() for one in placed])
         assert beyond <= 0.09 and 0.3 < usual < 0.75, (score, beyond, usual)
+
+
+class Bands(nn.Module):
+    """z (B, 16) to images whose columns, in sevenths, are as grey as seven coordinates say."""
+
+    def __init__(self, factors=7):
+        super().__init__()
+        self.factors, self.mix = factors, nn.Linear(16, factors, bias=False)
+        self.mix.weight.data = torch.eye(16)[:factors]
+
+    def forward(self, z):
+        return (0.05 * self.mix(z)).repeat_interleave(4, 1)[:, None, :, None].expand(-1, 1, -1, 4 * self.factors).clone()
+
+
+def greys(factors):
+    names = [f"f{i}" for i in range(factors)]
+    read = lambda x: pd.DataFrame(x[:, 0, ::4].mean(2).double().numpy(), columns=names)
+    return lp.Measures(read, dict.fromkeys(names, ""))
+
+
+def test_of_random_sets_one_in_twenty_lies_beyond_chance_however_many_factors_there_are():
+    """Seven factors, of which each could lie far out: in the SD of the others alone a random set does so in one case of eight."""
+    generator, measures, k, hits = lp.as_generator(Bands(), 16), greys(7), 4, []
+    for seed in range(10):
+        band = random_sets(generator, measures, k, samples=4, seed=seed)
+        fresh = torch.cat([random(k, 16, 10_000 + 100 * seed + i, orthonormal=True) for i in range(40)])
+        table = lp.respond(generator, lp.Directions(fresh), measures, band.shifts, 4, band.seed).table(0, 20)
+        for i in range(40):
+            one = table[table["direction"] // k == i].assign(direction=lambda rows: rows["direction"] % k).reset_index(drop=True)
+            placed = band.place(generator, lp.Directions(fresh[k * i : k * i + k]), measures, table=one)
+            hits.append((placed["selectivity_corrected"] <= 0.05).any())
+    assert np.mean(hits) <= 0.08  # of 400, 5 percent and what luck adds
+
+
+def test_of_two_factors_random_directions_earn_no_names_and_planted_ones_do():
+    """Without rules of the caller's own, names are taken against random directions on the same generator."""
+    generator, measures = lp.as_generator(Bands(2), 16), greys(2)
+    named = 0
+    for seed in range(10):
+        directions = lp.discover(generator, "random", 8, seed=seed)
+        named += len(lp.name(generator, directions, lp.respond(generator, directions, measures, samples=16)).info.names) > 0
+    planted = lp.Directions(torch.eye(16)[:4])
+    assert named <= 2  # of ten sets; by fixed rules nearly all
+    assert lp.name(generator, planted, lp.respond(generator, planted, measures, samples=16)).info.names == {0: "f0", 1: "f1"}
+
+
+def test_a_set_of_more_directions_than_the_random_ones_is_refused():
+    generator, measures = lp.as_generator(Bands(3), 16), greys(3)
+    band = random_sets(generator, measures, 2, samples=4, sets=20)
+    with pytest.raises(UserError, match="these are 3 directions, and the random sets have 2"):
+        band.place(generator, lp.discover(generator, "random", 3), measures)
 
 
 def test_of_one_factor_alone_no_direction_is_purer_than_chance(generator):

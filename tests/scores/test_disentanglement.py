@@ -37,7 +37,15 @@ def test_codes_that_know_nothing_score_nothing(factors, rng):
     assert found["mig"] < 0.01 and found["sap"] < 0.01
     for by in ("forest", "lasso"):
         assert abs(found[f"dci_{by}_informativeness"]) < 0.05, by
-    assert found["dci_forest_disentanglement"] < 0.1
+    assert not found["dci_forest_disentanglement"] > 0.1
+
+
+def test_four_codes_that_know_nothing_do_not_look_perfect(rng):
+    """A single coefficient of noise would carry all the weight."""
+    for _ in range(4):
+        found = one_to_one(rng.normal(size=(600, 4)), pd.DataFrame(rng.normal(size=(600, 4))), 0)
+        for regressor in ("forest", "lasso"):
+            assert not found[f"dci_{regressor}_disentanglement"] > 0.5
 
 
 def test_sap_is_the_difference_of_r_squared(factors, rng):

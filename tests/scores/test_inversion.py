@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import GeneratorInfo, generate
+from lpdirs.models.generators import GeneratorInfo, draw_z, generate
 from lpdirs.models.vae import VAE, Decoder
 from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from tests.show.test_explorer import lively
@@ -36,6 +38,45 @@ def test_more_starts_are_never_worse(drawn, monkeypatch):
     generator, _, slices = drawn
     one, four = (invert(generator, slices, WINDOW, steps=30, starts=n).error.mean() for n in (1, 4))
     assert four <= one * 1.05
+
+
+class Colours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.of = nn.Linear(8, 3 * 32 * 32, bias=False)
+
+    def forward(self, z):
+        return 0.1 * self.of(z).view(-1, 3, 32, 32).tanh()
+
+
+def test_an_image_in_colour_is_judged_by_all_its_channels():
+    torch.manual_seed(0)
+    generator = lp.as_generator(Colours(), 8, channels="keep")
+    slices = generate(generator, draw_z(generator, 2, 3))
+    slices[:, 1:] = 1.0
+    found = invert(generator, slices, (-1, 1), steps=2)
+    assert np.allclose(found.error, (found.reconstruction - slices).square().mean((1, 2, 3)).sqrt())
+    assert found.error.min() > 0.5
+
+
+def test_z_stays_within_its_prior_and_not_about_zero():
+    """What the image does not tell is left at the prior's middle."""
+    torch.manual_seed(0)
+    module = Colours()
+    module.of.weight.data[:, 4:] = 0
+    generator = lp.as_generator(module, 8, channels="keep", prior=lp.Prior.uniform(2, 3))
+    found = invert(generator, generate(generator, draw_z(generator, 4, 1)), (-1, 1), steps=200)
+    assert (found.z * generator.unit)[:, 4:].mean().item() == pytest.approx(2.5, abs=0.1)
+
+
+def test_without_gradients_inversion_says_so():
+    class Rounded(Colours):
+        def forward(self, z):
+            return super().forward(z).detach()
+
+    generator = lp.as_generator(Rounded(), 8, channels="keep")
+    with pytest.raises(UserError, match="none reach z through this generator"):
+        invert(generator, generate(generator, draw_z(generator, 1, 1)), (-1, 1))
 
 
 def test_the_residual_brings_the_slice_itself_back(drawn):

@@ -79,6 +79,30 @@ def test_names_say_the_units_that_the_responses_were_measured_in():
     assert "A, +1 mm per unit of shift" in lp.name(generator, directions, responses).info.words[0]
 
 
+def test_what_could_not_be_measured_is_said_not_to_be():
+    lost = lp.Measures(lambda x: pd.DataFrame({"a": np.full(len(x), np.nan), "b": np.full(len(x), np.nan)}), {"a": "", "b": ""})
+    info, _ = named(lambda z: [z[:, 0]], lost, 8)
+    assert info.words[0] == "not measured: no factor could be measured on most images along it" and not info.names
+
+
+def test_curves_go_from_the_lowest_shift_to_the_highest():
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 0]]), D, value_range=(-100, 100))
+    directions, measures = lp.discover(generator, "coordinate", 2), read(["a", "b"])
+    info = lp.name(generator, directions, lp.respond(generator, directions, measures, (0, -4, 4), 8)).info
+    assert info.curves[0] == sorted(info.curves[0])
+
+
+def test_seeds_and_measures_that_do_not_fit_are_one_line():
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 0], z[:, 1]]), D, value_range=(-100, 100))
+    directions = lp.discover(generator, "coordinate", 2)
+    responses = lp.respond(generator, directions, read(["a", "b"]), samples=8)
+    for seed in (-1, 1.5, None):
+        with pytest.raises(UserError, match="seed must be a whole number"):
+            lp.respond(generator, directions, read(["a", "b"]), samples=8, seed=seed)
+    with pytest.raises(UserError, match="the responses are of a, b, and the measures of c, d"):
+        lp.score(generator, directions, read(["c", "d"]), responses)
+
+
 def test_distinct_directions_are_each_there_once_and_none_is_dead():
     generator = lp.as_generator(Stripes(lambda z: [z[:, 0], z[:, 1], z[:, 2]]), D, value_range=(-100, 100))
     axes = torch.eye(D)
