@@ -198,8 +198,8 @@ def results(table: pd.DataFrame) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=5)
     beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_corrected"] <= 0.05)].groupby("model")["factor"].agg(set)
-    both = [WORDS[factor] for factor in factors if all(factor in beyond.get(name, set()) for name in MODELS)]
-    found = f"only {' and '.join(both)} is" if both else "no factor is"
-    fig.suptitle(f"By motion, {found} purer than chance in both models after correction", fontsize=11)
+    of = lambda name: " and ".join(WORDS[factor] for factor in factors if factor in beyond.get(name, set())) or "no factor"
+    found = ", ".join(f"for {of(name)} in the {words}" for name, words in MODELS.items())
+    fig.suptitle(f"After correction motion is purer than chance {found}", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)
     plt.close(fig)
