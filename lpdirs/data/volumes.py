@@ -105,7 +105,7 @@ def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], fl
     if stack.size > MOST:
         raise Unusable("implausible size")
     if not np.isfinite(stack).all():
-        raise Unusable("damaged pixels")
+        raise Unusable("not finite")
     return stack, spacing, origin, name.endswith(VOLUMES) and _in_hu(stack)
 
 

@@ -63,8 +63,8 @@ class Directions:
         if not isinstance(self.matrix, Tensor) or not self.matrix.is_floating_point() or self.matrix.ndim != 2 or not len(self.matrix):
             given = f"{self.matrix.dtype} {tuple(self.matrix.shape)}" if isinstance(self.matrix, Tensor) else type(self.matrix).__name__
             raise UserError(f"directions must be a matrix (K, d) of floating-point numbers, a direction a row, not {given}")
-        if self.matrix.requires_grad:
-            object.__setattr__(self, "matrix", self.matrix.detach())
+        if self.matrix.requires_grad or self.matrix.dtype in (torch.bfloat16, torch.float16):
+            object.__setattr__(self, "matrix", self.matrix.detach().float())
         if not isinstance(self.info, DirectionsInfo):
             raise UserError("info must be a DirectionsInfo, such as DirectionsInfo(names={0: 'rotation'})")
         for k, bend in self.bends.items():
@@ -128,7 +128,9 @@ class Directions:
         return replace(self, info=self.info.but(**changes))
 
     def save(self, path: str | Path) -> None:
-        """Write matrix and info to one safetensors file."""
+        """Write matrix and info to one file, whose name ends with .safetensors."""
+        if Path(path).suffix != ".safetensors":
+            raise UserError(f"directions are written as safetensors: call the file {Path(path).stem}.safetensors, not {Path(path).name}")
         try:
             header = {"format": FORMAT_OF_CURVES if self.bends else FORMAT, "metadata": self.info.model_dump_json()}
         except ValueError as error:

@@ -103,6 +103,7 @@ def discover(
     if method == "pca":
         matrix = closed_form.pca(generator, k, seed=seed)
     elif method == "pca-encoded":
+        known = torch.from_numpy(known).float() if isinstance(known, np.ndarray) and known.dtype.kind == "f" else known
         if not isinstance(known, Tensor):
             raise UserError("pca-encoded needs an encoder: it is for the VAE, not for a GAN")
         if known.ndim != 2 or known.shape[1] != d:

@@ -57,6 +57,10 @@ class Report:
         low, high = self.value_range
         if not self.in_range:
             line += f". Its images leave value_range ({low:g}, {high:g}): give the range that they have"
+        elif low < 0 <= self.lowest + SAME:
+            line += (
+                f". Its images hold nothing below 0, and value_range is ({low:g}, {high:g}): if it is theirs from 0 on, give value_range"
+            )
         elif self.highest - self.lowest < 0.1 * (high - low):
             line += f". Its images fill little of value_range ({low:g}, {high:g}): is that theirs?"
         return line
@@ -71,6 +75,8 @@ def try_out(wrapped: "Wrapped", name: str, noise: str, keep: bool) -> Report:
         x = _images(wrapped, z)
         if not x.isfinite().all():
             raise UserError(f"the module's images hold values that are not finite: {_share(~x.isfinite())} of their pixels")
+        if not (x - x[:1]).any():
+            raise UserError("the module draws the same image whatever z is: is z given to the right input?")
         if apart(x, _images(wrapped, z)) > SAME:
             if noise == "refuse":
                 raise UserError(

@@ -70,7 +70,7 @@ class Responses:
             slopes = np.where(enough, xy / xx, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             along = np.where(enough, np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)
-        counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
+        counts = np.random.default_rng(_seed(seed)).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
         n = xy.shape[1]
         r, slope, effect, selectivity, steady = self._of_resamples(np.ones((1, n)), slopes, along)  # the sample itself
         drawn, left_out = self._of_resamples(counts, slopes, along), self._of_resamples(_but_one_part(n), slopes, along)
@@ -143,6 +143,12 @@ class Responses:
             return np.nanmean(np.where(whole, rho, np.nan), axis=1)
 
 
+def _seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
+    return int(seed)
+
+
 def _but_one_part(n: int, parts: int = 256) -> np.ndarray:
     """Counts of n rows with one left out, a row each; of many rows with one of `parts` parts left out."""
     part = np.arange(n) * min(n, parts) // n
@@ -174,10 +180,8 @@ def respond(
     whole = isinstance(samples, int | np.integer) and samples >= 2
     if np.ndim(shifts) != 1 or not whole or len(set(shifts)) < max(3, len(shifts)) or not np.isfinite(shifts).all():
         raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {shifts!r} and {samples!r}")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
     directions.check(generator)
-    rng = torch.Generator().manual_seed(int(seed))
+    rng = torch.Generator().manual_seed(_seed(seed))
     unshifted = measures.of(generator, draw_z(generator, max(256, samples), rng))
     measures.check_apart(generate(generator, draw_z(generator, 8, 0)))
     spread = unshifted.std().where(unshifted.std() > STILL * unshifted.abs().max(), 0.0)

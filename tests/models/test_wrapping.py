@@ -166,6 +166,23 @@ def test_a_range_that_is_not_the_images_is_said(capsys):
     assert "value_range" not in capsys.readouterr().out
 
 
+def test_what_draws_one_image_is_refused_and_a_range_that_begins_at_zero_is_asked_for(capsys):
+    class One(Net):
+        def forward(self, z):
+            return super().forward(0 * z)
+
+    class Sigmoid(Net):
+        def forward(self, z):
+            return 0.6 * (super().forward(z) + 1) / 2
+
+    with pytest.raises(UserError, match="the same image whatever z is"):
+        lp.as_generator(One(), 8)
+    lp.as_generator(Sigmoid(), 8)
+    assert "nothing below 0" in capsys.readouterr().out
+    lp.as_generator(Sigmoid(), 8, value_range=(0, 1))
+    assert "nothing below 0" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("px", [16, 20, 28])
 def test_small_images_have_reconstructors(px):
     generator = as_generator(Plain(px), D)
@@ -337,7 +354,7 @@ def test_no_factor_is_named_where_it_could_hardly_be_measured():
 
     def where(x, share):
         place, down = ((x[:, 0].sum(axis) * torch.arange(32.0)).sum(1) / x[:, 0].sum((1, 2)) for axis in (1, 2))
-        known = torch.rand(len(x), generator=torch.Generator().manual_seed(0)) < share
+        known = (1e4 * place) % 1 < share
         return {"x": np.where(known, place, np.nan), "y": np.where(known, down, np.nan)}
 
     generator = as_generator(Discs(), 3, value_range=(0, 1))
