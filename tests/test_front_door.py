@@ -90,6 +90,28 @@ def test_own_measures_go_all_the_way():
     assert len(lp.strips(generator, named, k=[0, 1]).axes) == 2 * 7 + 1
 
 
+def test_what_is_given_in_another_way_is_one_line(tmp_path):
+    generator = lp.as_generator(Sheet(), 6)
+    directions = lp.discover(generator, "random", 2)
+    for wrong, message in (
+        (lambda: lp.respond(directions, generator), "a generator and Directions are wanted, in this order"),
+        (lambda: lp.respond(generator, directions.matrix), "a generator and Directions are wanted"),
+        (lambda: lp.explore((generator, directions)), "explore takes the name of a run"),
+        (lambda: lp.explore({0: (generator, directions)}), "labels of models must be text"),
+        (lambda: lp.share({0: (generator, directions)}, tmp_path / "x.html"), "labels of models must be text"),
+        (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", frames=4.5), "frames must be odd"),
+        (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", slices=1.5), "at least one starting image"),
+        (lambda: directions.save(tmp_path / "d.pt"), "call the file d.safetensors"),
+        (lambda: lp.Measures(grey, {0: ""}), "units must be text"),
+        (lambda: lp.Measures(grey, {"left": None}), "units must be text"),
+        (lambda: lp.Measures(grey, {"left": ""}, levels={"left": ("left", 1)}), "levels must be"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            wrong()
+        assert "\n" not in str(error.value)
+    assert len(lp.strips(generator, directions, k=1).axes) == 7 + 1
+
+
 def test_levels_and_units_must_be_of_factors():
     for wrong, message in (
         ({"units": {}}, "at least one factor"),

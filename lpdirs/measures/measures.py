@@ -33,6 +33,10 @@ class Measures:
             raise UserError('measures are Measures(function, units), with units such as {"area": "cm2"}')
         if not self.units:
             raise UserError('measures need at least one factor with its unit, such as units={"area": "cm2"}')
+        if not all(isinstance(text, str) for text in (*self.units, *self.units.values())):
+            raise UserError(f'units must be text for text, such as {{"area": "cm2"}} or {{"area": ""}}, not {dict(self.units)!r}')
+        if not all(isinstance(level, tuple | list) and len(level) == 3 for level in self.levels.values()):
+            raise UserError('levels must be {factor: (another factor, lowest, highest)}, such as {"breast": ("z_position", 0.3, 0.7)}')
         unknown = sorted({*self.main, *self.levels, *(other for other, _, _ in self.levels.values())} - set(self.units))
         if unknown:
             raise UserError(f"measures speak of {', '.join(unknown)}, and units has {', '.join(self.units)}")

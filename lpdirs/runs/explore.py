@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lpdirs.base.errors import UserError
 from lpdirs.measures.display import Display
 from lpdirs.measures.measures import Measures
 from lpdirs.runs.models import Models, measures_of, open_models
@@ -26,6 +27,8 @@ def explore(
     """
     from lpdirs.show.explorer import Explorer
 
+    if not isinstance(what, dict | str | Path):
+        raise UserError(f"explore takes the name of a run, or {{'mine': (generator, directions)}}, not {type(what).__name__}")
     if isinstance(what, dict):
         return Explorer(what, measures, display, reach)
     stage = open_run(what, outputs)

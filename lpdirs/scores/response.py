@@ -176,6 +176,9 @@ def respond(
     seed: int = 0,
 ) -> Responses:
     """Measure every factor on `samples` random images moved by `shifts` along every direction; by default its own ones, or `moments`."""
+    if not isinstance(generator, nn.Module) or not isinstance(directions, Directions):
+        given = f"{type(generator).__name__} and {type(directions).__name__}"
+        raise UserError(f"a generator and Directions are wanted, in this order, not {given}")
     measures = measures_for(generator, measures)
     whole = isinstance(samples, int | np.integer) and samples >= 2
     if np.ndim(shifts) != 1 or not whole or len(set(shifts)) < max(3, len(shifts)) or not np.isfinite(shifts).all():

@@ -29,6 +29,8 @@ def check_models(models: dict[str, tuple[nn.Module, Directions]]) -> None:
     pairs = models.values() if isinstance(models, dict) else ()
     if not pairs:
         raise UserError('there is nothing to show: give {"a name": (generator, directions)}')
+    if not all(isinstance(label, str) for label in models):
+        raise UserError(f"the labels of models must be text, not {', '.join(map(repr, models))}")
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and isinstance(pair[1], Directions)):
             raise UserError('models must be {"a name": (generator, directions)}, in this order')

@@ -40,10 +40,11 @@ def share(
     shown as `display` says, by default as the first one's is. The page takes as many directions as fit into 10 MB, the first ones of
     each model, and says how many it left out; UserError where not one fits.
     """
-    if frames % 2 == 0:
+    whole = lambda n: isinstance(n, int | np.integer) and n >= 1
+    if not whole(frames) or frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
     check_models(models)
-    if slices < 1:
+    if not whole(slices):
         raise UserError(f"a page needs at least one starting image, not {slices}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
