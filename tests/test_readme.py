@@ -14,7 +14,7 @@ from lpdirs.runs import cli
 from lpdirs.scores.intervals import holm
 from tests.conftest import ROOT
 from tests.folds import OTHERS, differences, permuted
-from tests.readme_tables import TABLES
+from tests.readme_tables import TABLES, searched
 
 METHODS = ROOT / "outputs" / "reference" / "methods"
 PAGES = (
@@ -78,9 +78,9 @@ def test_the_front_page_is_read_in_a_minute():
 
 def test_the_front_page_says_what_the_tables_say():
     """The numbers that are words there: names earned in models that the method was not made on, and purity on real CT."""
-    names = pd.read_csv(METHODS / "named.csv").query("training > 0").groupby("method")["factors_named"].agg(["min", "max"])
+    names = searched().query("data == 'phantom'").groupby("configuration")["factors_named"].agg(["min", "max"]).astype("Int64")
     words = ("none", "one", "two", "three", "four", "five", "six", "seven")
-    ours, paper = ([words[n] for n in names.loc[method]] for method in ("motion", "reconstructor"))
+    ours, paper = ([words[n] for n in names.loc[method]] for method in ("motion", "lenet-unit-32"))
     theirs = paper[0] if paper[0] == paper[1] else f"{paper[0]} or {paper[1]}"
     assert f"isolate {ours[0]} to {ours[1]} of seven factors, and those of the paper's method {theirs}." in README
     real = pd.read_csv(METHODS.parent / "chest" / "against_chance.csv").query("set == 'motion32'")

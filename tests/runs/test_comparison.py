@@ -1,0 +1,47 @@
+"""Differences between methods: a permutation of signs, against its exact value and the library's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lpdirs.runs.comparison import FLIPS, collect, medians, tested
+
+
+def searches(one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
+    rows = [
+        {"configuration": name, "seed": seed, "score": value}
+        for name, values in (("one", one), ("other", other))
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows).assign(generator="gan", training=0)
+
+
+def p_of(difference: np.ndarray) -> float:
+    return tested(searches(difference, np.zeros(len(difference))), [("one", "other")], ["score"])["p"].iloc[0]
+
+
+def test_few_pairs_have_their_exact_p():
+    assert p_of(np.arange(1.0, 7)) == 2 / 64 and p_of(np.array([1.0, 1, 1, -3])) == 1.0
+
+
+@pytest.mark.parametrize("n", [9, 15, 30])
+def test_p_is_the_library_s(n):
+    difference = np.random.default_rng(n).normal(0.4, 1, n)
+    how = {"permutation_type": "samples", "n_resamples": 20_000, "vectorized": True, "rng": np.random.default_rng(0)}
+    theirs = stats.permutation_test((difference,), lambda x, axis: np.mean(x, axis=axis), **how).pvalue
+    assert p_of(difference) == pytest.approx(theirs, abs=0.01)
+
+
+def test_a_clear_difference_of_thirty_pairs_holds_among_hundreds():
+    assert p_of(np.linspace(1, 2, 30)) == 1 / (FLIPS + 1) < 0.05 / 1000
+
+
+def test_tables_of_a_folder_are_read_as_one_and_medians_have_the_order_that_is_asked_for(tmp_path):
+    for name, shift in (("gan", 0.0), ("vae", 1.0)):
+        table = searches(np.arange(3.0) + shift, np.zeros(3)).assign(generator=name)
+        table.to_csv(tmp_path / f"scores_{name}.csv", index=False)
+    rows = collect(tmp_path)
+    found = medians(rows, {"score": "the score"}, ["other", "missing", "one"])
+    assert list(found) == ["GAN", "VAE"] and list(found["VAE"].index) == ["other", "missing", "one"]
+    assert found["VAE"].loc["one", "the score"] == 2 and found["VAE"].loc["missing"].isna().all()
