@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lpdirs.runs.comparison import FLIPS, collect, medians, tested
+from lpdirs.runs import comparison
+from lpdirs.runs.comparison import FLIPS, collect, medians
 
 
 def searches(one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
@@ -18,7 +19,7 @@ def searches(one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
 
 
 def p_of(difference: np.ndarray) -> float:
-    return tested(searches(difference, np.zeros(len(difference))), [("one", "other")], ["score"])["p"].iloc[0]
+    return comparison.tested(searches(difference, np.zeros(len(difference))), [("one", "other")], ["score"])["p"].iloc[0]
 
 
 def test_few_pairs_have_their_exact_p():
