@@ -201,7 +201,7 @@ def claims() -> list[str]:
     paper = real[real["set"] == "unit32-lenet"].groupby("model")
     beyond = lambda name: int((paper.get_group(name)["selectivity_corrected"] <= 0.05).sum())
     found = {name: (paper.get_group(name)["selectivity"].mean(), paper.get_group(name)["selectivity_chance"].mean()) for name in MODELS}
-    lines = ["| claim | data | what was measured | found | chance, or without a model | p, corrected |", "|---|---|---|---|---|---|"]
+    lines = ["| claim | data | what was measured | found | median of random sets, or without a model | p, corrected |", "|---|---|---|---|---|---|"]
     for name in MODELS:
         what = f"{name.upper()}: mean selectivity of the paper's directions; factors of seven beyond chance"
         lines.append(f"| 1, 2 | real CT | {what} | {found[name][0]:.2f}; {beyond(name)} | {found[name][1]:.2f} | – |")
