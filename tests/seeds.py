@@ -36,10 +36,7 @@ from lpdirs.show.plots import film_strips, shift_heads, strip
 
 K, SAMPLES, SEEDS = 32, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
-PEERS = {
-    **dict.fromkeys(("sefa", "sefa-released", "ica", "sparse", "local-basis", "hessian", "latentclr", "disco", "coordinate"), 1),
-    "lenet-orthonormal-32": 1,
-}
+PEERS = dict.fromkeys(("sefa", "sefa-released", "ica", "sparse", "local-basis", "hessian", "latentclr", "disco", "coordinate"), 1)
 
 
 @lru_cache

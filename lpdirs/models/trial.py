@@ -53,7 +53,8 @@ class Report:
         noise = {"none": "no noise", "fix": "noise, held fixed"}[self.noise]
         colour = {0: " in colour, averaged to grey", 3: " in colour"}.get(self.channels, "")
         line = f"{self.name}: z ({self.latent_dim}, {self.prior}) to images of {self.size} px{colour}, "
-        line += f"{self.lowest:.3g} to {self.highest:.3g}, {self.dtype}; {gradient}; {noise}; z enters at {self.layers} layers"
+        layers = "1 layer" if self.layers == 1 else f"{self.layers} layers"
+        line += f"{self.lowest:.3g} to {self.highest:.3g}, {self.dtype}; {gradient}; {noise}; z enters at {layers}"
         low, high = self.value_range
         if not self.in_range:
             line += f". Its images leave value_range ({low:g}, {high:g}): give the range that they have"
