@@ -87,7 +87,8 @@ def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> Non
         directions = lp.Directions.load(target / "directions" / f"{model}-{training}-{row['configuration']}.safetensors")
         pictures.append(strip(generator, directions, typical_z(generator), int(row[f"{factor}_direction"]), shifts))
         labels.append(f"{configuration_words(row['configuration'])}: {row[f'{factor}_selectivity']:.2f}")
-    title = f"{model_words(model)}: {factor_words(factor)} by each method's best direction, with its selectivity"
+    of = {"seeds_demo": " of real CT", "seeds_phantom": " of the synthetic thorax"}.get(target.name, "")
+    title = f"{model_words(model)}{of}: {factor_words(factor)} by each method's best direction, with its selectivity"
     save_figure(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), target / f"strips_{model}.png", dpi=144)
 
 
