@@ -52,9 +52,13 @@ def collect(folder: Path) -> pd.DataFrame:
 
 
 def sorted_by(rows: pd.DataFrame, score: str) -> list[str]:
-    """The configurations from the highest to the lowest mean of a score over generators, each by its median over searches."""
-    medians = rows.groupby(["configuration", "generator"])[score].median().groupby("configuration").mean()
-    return list(medians.sort_values(ascending=False).index)
+    """The configurations from the highest to the lowest mean of a score over generators, each by its median over searches.
+
+    Of one that was not searched on all generators, by how it stands there to those that were.
+    """
+    each = rows.groupby(["configuration", "generator"])[score].median().unstack()
+    usual = each.dropna().mean() if len(each.dropna()) else each.mean()
+    return list((each - usual).mean(axis=1).sort_values(ascending=False).index)
 
 
 def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
