@@ -67,7 +67,7 @@ def score(
         table.check(directions)
         table = table.table(seed)
     directions.check(generator)
-    if set(table["factor"]) != set(measures.factors):
+    if not set(table["factor"]) <= set(measures.factors):
         measured = ", ".join(dict.fromkeys(table["factor"]))
         raise UserError(f"the responses are of {measured}, and the measures of {', '.join(measures.factors)}: give those they came from")
     factor_of = lambda name: name if name in measures.factors else name.rpartition(" ")[0]  # "rotation 2"
