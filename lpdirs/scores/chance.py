@@ -81,19 +81,20 @@ class Chance:
         if table is None:
             table = self.measure(generator, directions, measures, seed)
         self._check(table["direction"].nunique())
-        columns = [self.against(name, found.iloc[0]) for name, found in cross_fitted(table).items()]
+        bands = self.best()
+        columns = [self.against(name, found.iloc[0], bands[name]) for name, found in cross_fitted(table).items()]
         return pd.concat(columns, axis=1).rename_axis("factor").assign(direction=best_directions(table)["direction"])
 
-    def against(self, name: str, found: pd.Series) -> pd.DataFrame:
+    def against(self, name: str, found: pd.Series, band: pd.DataFrame | None = None) -> pd.DataFrame:
         """What a set reaches for each factor by a score ("r" or "selectivity", `cross_fitted`), against the random sets: a row a factor.
 
         `_chance` is the median of random sets, `_z` how many of their SDs the value lies above their mean, `_p` how likely a random set
         reaches it, and `_corrected` how likely one lies as far out for any factor of the table: the p that is small for one random set in
         twenty at most (Westfall and Young's single step, 1993). How far out is there taken from the mean and in the SD of the random sets
         and this one together, since a random set would stand among the others in the same way. With n disjoint sets of the measured
-        directions neither p goes below 1 / (n + 1), 0.048.
+        directions neither p goes below 1 / (n + 1), 0.048. `band` is that score in `best()`, where it is there.
         """
-        band, n = self.best()[name], self._disjoint()
+        band, n = self.best()[name] if band is None else band, self._disjoint()
         value, spread = found.reindex(band.columns), band.std().where(band.std() > STILL)  # what does not vary tells nothing
         z, own = (value - band.mean()) / spread, value.fillna(band.mean())
         middle = (n * band.mean() + own) / (n + 1)
