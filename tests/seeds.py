@@ -1,10 +1,11 @@
 """Ten seeds of search in each of several trainings, scored as a sweep scores purity and names, but without its notebooks' time.
 
-python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--peers] [--strips]
+python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--peers] [--variants] [--strips]
 
 TARGET is a folder of tables, RUN a run with a GAN or a VAE whose seed is the training's. A file for each model, scores_gan.csv and
 scores_vae.csv; a row that is there is not made again. First the paper's method and `motion` with ten seeds, and what they are compared
-with most; with --peers the other methods too. "random" are ten disjoint sets of the random directions that chance is measured with.
+with most; with --peers the other methods too, with --variants the paper's other configurations. "random" are ten disjoint sets of the
+random directions that chance is measured with, and "random-100" ten of a hundred, which the paper's sets of a hundred are compared with.
 With --strips, only a picture of each model: one factor by every method. A quarter of an hour a training and model.
 """
 
@@ -34,9 +35,16 @@ from lpdirs.scores.response import best_directions, cross_fitted
 from lpdirs.show.marking import save_figure
 from lpdirs.show.plots import film_strips, shift_heads, strip
 
-K, SAMPLES, SEEDS = 32, 48, 10
+K, MANY, SAMPLES, SEEDS = 32, 100, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
 PEERS = dict.fromkeys(("sefa", "sefa-released", "ica", "sparse", "local-basis", "hessian", "latentclr", "disco", "coordinate"), 1)
+VARIANTS = {
+    "lenet-orthonormal-32": 3,
+    f"lenet-unit-{MANY}": 3,
+    "resnet18-unit-32": 1,
+    "resnet18-orthonormal-32": 1,
+    f"resnet18-unit-{MANY}": 1,
+}
 
 
 @lru_cache
@@ -47,11 +55,16 @@ def measures_of(run: Path) -> lp.Measures:
     return lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
 
 
+def k_of(configuration: str) -> int:
+    return MANY if configuration.endswith(f"-{MANY}") else K
+
+
 def found(generator: nn.Module, configuration: str, measures: lp.Measures, seed: int) -> lp.Directions:
     """The directions of a configuration of a grid."""
-    if configuration.startswith("lenet-"):
-        basis = configuration.split("-")[1]
-        return discover(generator, "reconstructor", K, seed=seed, settings=DiscoverySettings(basis=basis, n_directions=K))
+    if "-unit-" in configuration or "-orthonormal-" in configuration:
+        reconstructor, basis, _ = configuration.split("-")
+        settings = DiscoverySettings(reconstructor=reconstructor, basis=basis)
+        return discover(generator, "reconstructor", k_of(configuration), seed=seed, settings=settings)
     known = measures.sample(generator, KNOWN[configuration], seed) if configuration in KNOWN else None
     return discover(generator, configuration, K, seed=seed, known=known)
 
@@ -73,7 +86,9 @@ def scored(generator: nn.Module, directions: lp.Directions, measures: lp.Measure
 
 def by_chance(band: Chance) -> list[dict[str, float]]:
     """Disjoint sets of the measured random directions, as many as there are seeds."""
-    best = cross_fitted(band.table, band.table["direction"].unique()[: SEEDS * K].reshape(SEEDS, K))
+    k = band.sets.shape[1]
+    sets = band.table["direction"].unique()[: SEEDS * k].reshape(SEEDS, k)
+    best = cross_fitted(band.table, sets)
     rows = pd.concat([values.add_suffix(f"_{name}") for name, values in best.items()], axis=1).to_dict("records")
     return [{name: values.iloc[seed].mean() for name, values in best.items()} | row for seed, row in enumerate(rows)]
 
@@ -81,7 +96,9 @@ def by_chance(band: Chance) -> list[dict[str, float]]:
 def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> None:
     """strips_<model>.png: one factor by each method's best direction of the first seed, in the training of `run`."""
     training, generator = training_of(run), load_generator(run / GENERATORS[model])
-    rows = pd.read_csv(target / f"scores_{model}.csv").query("training == @training and seed == 0 and configuration != 'random'")
+    rows = pd.read_csv(target / f"scores_{model}.csv").query(
+        f"training == @training and seed == 0 and K == {K} and configuration != 'random'"
+    )
     pictures, labels, shifts = [], [], np.linspace(-4.5, 4.5, 7)
     for row in rows.sort_values(f"{factor}_selectivity", ascending=False).to_dict("records"):
         directions = lp.Directions.load(target / "directions" / f"{model}-{training}-{row['configuration']}.safetensors")
@@ -103,6 +120,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--models", nargs="+", default=("gan", "vae"), choices=("gan", "vae"))
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--variants", action="store_true")
     parser.add_argument("--strips", action="store_true")
     given = parser.parse_args()
     for name in ("directions", "bands"):
@@ -116,24 +134,28 @@ def main() -> None:
         for run in given.runs:
             training = training_of(run)
             done = {(row["configuration"], row["seed"]) for row in rows if row["training"] == training}
-            asked = {**MAIN, **(PEERS if given.peers else {})}
+            asked = {**MAIN, **(PEERS if given.peers else {}), **(VARIANTS if given.variants else {})}
             wanted = [(name, seed) for name, seeds in asked.items() for seed in range(seeds) if (name, seed) not in done]
-            kept = given.target / "bands" / f"{model}-{training}.csv"
-            if not wanted and kept.exists():
+            if not wanted:
                 continue
-            generator, measures = load_generator(run / GENERATORS[model]), measures_of(run)
-            if not kept.exists():
-                random_sets(generator, measures, K, samples=SAMPLES).save(kept)
-            band = open_chance(kept, K)
-            which = {"generator": model, "training": training, "K": K}
-            if ("random", 0) not in done:
-                rows += [which | {"configuration": "random", "seed": seed} | row for seed, row in enumerate(by_chance(band))]
+            generator, measures, bands = load_generator(run / GENERATORS[model]), measures_of(run), {}
+            for k, label in ((K, "random"), (MANY, f"random-{MANY}")):
+                kept = given.target / "bands" / (f"{model}-{training}.csv" if k == K else f"{model}-{training}-{k}.csv")
+                if not any(k_of(name) == k for name, _ in wanted):
+                    continue
+                if not kept.exists():
+                    random_sets(generator, measures, k, samples=SAMPLES).save(kept)
+                bands[k] = open_chance(kept, k)
+                which = {"generator": model, "training": training, "K": k}
+                if (label, 0) not in done:
+                    rows += [which | {"configuration": label, "seed": seed} | row for seed, row in enumerate(by_chance(bands[k]))]
             for name, seed in wanted:
                 began = time.time()
                 directions = found(generator, name, measures, seed)
                 seconds = round(time.time() - began, 1)
                 if seed == 0:
                     directions.save(given.target / "directions" / f"{model}-{training}-{name}.safetensors")
+                which, band = which | {"K": k_of(name)}, bands[k_of(name)]
                 row = scored(generator, directions, measures, band)
                 rows.append(which | {"configuration": name, "seed": seed, "seconds": seconds} | row)
                 pd.DataFrame(rows).to_csv(path, index=False, float_format="%.5g")
