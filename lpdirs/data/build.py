@@ -90,7 +90,7 @@ def _build(
     if not source.is_dir():
         if before:
             return before
-        raise NoSlices("the data folder is not there: give the folder that holds your DICOM files")
+        raise NoSlices(f"the data folder is {'one file' if source.exists() else 'not there'}: give the folder that holds your DICOM files")
     files, refused = list_files(source)
     if inside:
         files = [path for path in files if folder not in path.parents]

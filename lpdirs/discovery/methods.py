@@ -68,10 +68,11 @@ def discover(
     """K directions of a frozen generator by one of METHODS, on the generator's device.
 
     What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles and "curved" z (N, d)
-    and a table of N rows. The first directions are its columns', by name; further ones of the oracles are fitted to resamples of the rows,
-    and "curved" gives no more. Of an oracle `info.notes["r2"]` says how well it predicts each column on rows that were left out.
-    "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from `folder`. Methods that order their
-    directions put the strongest first. UserError where K is more than a method can give, or what it needs is missing.
+    and a table of N rows in z's order. The first directions are its columns', by name; further ones of the oracles are fitted to resamples
+    of the rows, and "curved" gives one a column, whatever K. Of an oracle `info.notes["r2"]` says how well it predicts each column on rows
+    that were left out. "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from `folder`.
+    Methods that order their directions put the strongest first. UserError where K is more than a method can give, or what it needs is
+    missing.
     """
     check_ready(generator)
     d, of_generator = latent_dim_of(generator), info_of(generator)
@@ -134,8 +135,10 @@ def discover(
         names = {i: str(name) for i, name in enumerate(table)}
         if method == "curved":
             matrix, bends = curved(z, table)
+        elif k < len(names):
+            raise UserError(f"{method} gives a direction for each of the table's {len(names)} columns: ask for as many, or leave some out")
         else:
-            matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), max(k, table.shape[1]), method == "oracle-alone", seed)
+            matrix = closed_form.oracle(z, torch.tensor(table.to_numpy(float)), k, method == "oracle-alone", seed)
             notes["r2"] = dict(zip(names.values(), closed_form.oracle_r2(z, table.to_numpy(float)), strict=True))
     belongs = {"generator": of_generator.name, "generator_fingerprint": of_generator.fingerprint}
     info = DirectionsInfo(method=method, seed=seed, names=names, notes=notes, prior=prior_of(generator).name, **belongs)
@@ -155,6 +158,8 @@ def _checked(known: Any, method: str, d: int) -> tuple[Tensor, pd.DataFrame]:
         table = table.astype(float)
     except (TypeError, ValueError) as error:
         raise UserError(f"{method} needs a table of numbers ({first_line(error)})") from error
+    if set(table.index) == set(range(len(table))) and not table.index.is_monotonic_increasing:
+        raise UserError(f"the table of {method} counts its rows in another order than it has them: sort_index() or reset_index(drop=True)")
     still = [str(name) for name, sd in table.std().items() if not sd > 0]
     if still:
         raise UserError(f"{', '.join(still)} cannot be measured, or hardly varies, in these samples: leave its column out")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,9 @@ def name_directions(
     rows["name"] = ""
     named = rows[rows["kind"] == "named"].sort_values("selectivity", ascending=False)
     for factor, group in named.groupby("factor"):
-        for number, k in enumerate(group.index, 1):
-            rows.loc[k, "name"] = factor if number == 1 else f"{factor} {number}"
+        others = (name for number in count(2) if (name := f"{factor} {number}") not in units)
+        for k, name in zip(group.index, chain([factor], others), strict=False):
+            rows.loc[k, "name"] = name
     rows["best_for"] = ""
     best = best_directions(table).dropna(subset=["direction"]).sort_values("selectivity")
     for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone

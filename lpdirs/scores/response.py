@@ -195,6 +195,10 @@ def respond(
         moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
         values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
         bar(k + 1, len(directions))
+    with _quiet():
+        moves = np.nanstd(values, axis=(0, 1, 2)) > STILL * np.nanmax(np.abs(values), axis=(0, 1, 2))
+    if still := [factor for factor, moved in zip(measures.factors, moves, strict=True) if moved and spread[factor] == 0]:
+        warnings.warn(f"{', '.join(still)}: the same in every unshifted image, and so left out of effects and selectivity", stacklevel=2)
     return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units, measures)
 
 

@@ -206,6 +206,12 @@ def test_what_cannot_be_done_is_said():
         discover(generator, "pca-encoded", 2)
     with pytest.raises(UserError, match="needs factors"):
         discover(generator, "oracle")
+    z = torch.randn(50, D)
+    table = pd.DataFrame(z[:, :3].numpy(), columns=list("abc"))
+    with pytest.raises(UserError, match="ask for as many"):
+        discover(generator, "oracle", 2, known=(z, table))
+    with pytest.raises(UserError, match="in another order"):
+        discover(generator, "oracle", 3, known=(z, table.sample(frac=1, random_state=0)))
     with pytest.raises(UserError, match="must be one of reconstructor, pca"):
         discover(generator, "guess")
     curved = as_generator(nn.Sequential(nn.Tanh(), nn.Linear(D, 1024), nn.Unflatten(1, (1, 32, 32))), D)

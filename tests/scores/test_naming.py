@@ -64,6 +64,18 @@ def test_a_factor_that_does_not_vary_is_nobody_s_main_factor():
     assert table[table["factor"] == "C"]["effect"].isna().all() and info.names[0] == "A"
 
 
+def test_a_factor_that_moves_only_where_shifts_go_is_said_to_be_left_out():
+    rare = lambda z: torch.relu(z[:, 0].abs() - 6)  # of no image that is not shifted
+    with pytest.warns(UserWarning, match="C: the same in every unshifted image"):
+        named(lambda z: [z[:, 0], z[:, 1], rare(z)], read("ABC"))
+
+
+def test_a_second_name_is_not_another_factor_s():
+    function = lambda z: [z[:, 0] + z[:, 1], z[:, 2], z[:, 3]]
+    info, _ = named(function, read(["A", "A 2", "B"]))
+    assert sorted(info.names.values()) == ["A", "A 2", "A 3", "B"] and info.names[2] == "A 2"
+
+
 def test_what_is_noise_is_no_direction_s_best_factor():
     noise = np.random.default_rng(0)
     measures = lp.Measures(lambda x: pd.DataFrame(noise.normal(size=(len(x), 3)), columns=list("ABC")), dict.fromkeys("ABC", "mm"))
