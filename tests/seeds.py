@@ -1,11 +1,11 @@
 """Ten seeds of search in each of several trainings, scored as a sweep scores purity and names, but without its notebooks' time.
 
-python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--peers] [--variants] [--strips]
+python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--sets main peers lenet resnet] [--strips]
 
 TARGET is a folder of tables, RUN a run with a GAN or a VAE whose seed is the training's. A file for each model, scores_gan.csv and
 scores_vae.csv; a row that is there is not made again. First the paper's method and `motion` with ten seeds, and what they are compared
-with most; with --peers the other methods too, with --variants the paper's other configurations. "random" are ten disjoint sets of the
-random directions that chance is measured with, and "random-100" ten of a hundred, which the paper's sets of a hundred are compared with.
+with most ("main"); the other methods are "peers", and the paper's other configurations "lenet" and "resnet". "random" are ten
+disjoint sets of the random directions that chance is measured with, and "random-100" ten of a hundred, for the paper's sets of a hundred.
 With --strips, only a picture of each model: one factor by every method. A quarter of an hour a training and model.
 """
 
@@ -38,12 +38,11 @@ from lpdirs.show.plots import film_strips, shift_heads, strip
 K, MANY, SAMPLES, SEEDS = 32, 100, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
 PEERS = dict.fromkeys(("sefa", "sefa-released", "ica", "sparse", "local-basis", "hessian", "latentclr", "disco", "coordinate"), 1)
-VARIANTS = {
-    "lenet-orthonormal-32": 3,
-    f"lenet-unit-{MANY}": 3,
-    "resnet18-unit-32": 1,
-    "resnet18-orthonormal-32": 1,
-    f"resnet18-unit-{MANY}": 1,
+GROUPS = {
+    "main": MAIN,
+    "peers": PEERS,
+    "lenet": {"lenet-orthonormal-32": 3, f"lenet-unit-{MANY}": 3},
+    "resnet": {"resnet18-unit-32": 1, "resnet18-orthonormal-32": 1, f"resnet18-unit-{MANY}": 1},
 }
 
 
@@ -119,8 +118,7 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--models", nargs="+", default=("gan", "vae"), choices=("gan", "vae"))
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--sets", nargs="+", default=("main",), choices=GROUPS)
     parser.add_argument("--strips", action="store_true")
     given = parser.parse_args()
     for name in ("directions", "bands"):
@@ -134,7 +132,7 @@ def main() -> None:
         for run in given.runs:
             training = training_of(run)
             done = {(row["configuration"], row["seed"]) for row in rows if row["training"] == training}
-            asked = {**MAIN, **(PEERS if given.peers else {}), **(VARIANTS if given.variants else {})}
+            asked = {name: seeds for group in given.sets for name, seeds in GROUPS[group].items()}
             wanted = [(name, seed) for name, seeds in asked.items() for seed in range(seeds) if (name, seed) not in done]
             if not wanted:
                 continue
