@@ -58,7 +58,8 @@ def configuration_words(name: str) -> str:
     """A configuration of a grid as words: "lenet-unit-32" is "the paper's (LeNet), K = 32", "pca" is "PCA"."""
     known = re.fullmatch(r"(lenet|resnet18-224|resnet18)-(unit|orthonormal)-(\d+)", name)
     if not known:
-        return METHODS.get(name, name.replace("-", " "))
+        by_chance = re.fullmatch(r"random-(\d+)", name)
+        return f"random, K = {by_chance[1]}" if by_chance else METHODS.get(name, name.replace("-", " "))
     reconstructor, basis, k = known.groups()
     return f"the paper's ({RECONSTRUCTORS[reconstructor]}{', orthonormal' if basis == 'orthonormal' else ''}), K = {k}"
 

@@ -73,11 +73,13 @@ def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
 
 def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
     """What `tested` is asked: the paper's method against every other, ours against every other, and what R and A change."""
-    paper = next((name for name in configurations if name.startswith("lenet-unit")), configurations[0])
+    papers = sorted((name for name in configurations if name.startswith("lenet-unit-")), key=lambda name: int(name.split("-")[-1]))
+    paper = papers[0] if papers else configurations[0]
     computed = [name for name in METHODS if name not in ("reconstructor", "motion")]
     pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
     pairs += [("motion", name) for name in (paper, *computed)]
     pairs += [("lenet-orthonormal-32", "random"), ("resnet18-orthonormal-32", "lenet-orthonormal-32")]
+    pairs += [(name, f"random-{name.split('-')[-1]}") for name in papers]
     return [pair for pair in pairs if set(pair) <= set(configurations)]
 
 

@@ -46,3 +46,9 @@ def test_tables_of_a_folder_are_read_as_one_and_medians_have_the_order_that_is_a
     found = medians(rows, {"score": "the score"}, ["other", "missing", "one"])
     assert list(found) == ["GAN", "VAE"] and list(found["VAE"].index) == ["other", "missing", "one"]
     assert found["VAE"].loc["one", "the score"] == 2 and found["VAE"].loc["missing"].isna().all()
+
+
+def test_the_paper_s_method_is_that_of_the_smallest_k_and_a_larger_k_meets_random_sets_of_its_own():
+    pairs = comparison.pairs_to_test(["lenet-unit-100", "motion", "random-100", "lenet-unit-32", "random"])
+    assert ("lenet-unit-32", "random") in pairs and ("motion", "lenet-unit-32") in pairs and ("lenet-unit-100", "random-100") in pairs
+    assert ("lenet-unit-100", "random") not in pairs
