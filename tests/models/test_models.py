@@ -4,7 +4,7 @@ import torch
 from lpdirs.base.errors import UserError
 from lpdirs.models.dcgan import Discriminator, Generator
 from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
-from lpdirs.models.generators import generate
+from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.models.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
 from lpdirs.models.wrapping import as_generator
 
@@ -103,3 +103,16 @@ def test_a_small_file_that_claims_a_huge_model_is_refused_before_it_is_built(tmp
     save_model(Generator(32, 8, 8), tmp_path / "g.safetensors", "dcgan", {}, size=32, latent_dim=8, width=100_000)
     with pytest.raises(UserError, match="does not hold the model that it describes"):
         load_model(tmp_path / "g.safetensors")
+
+
+def test_the_start_of_strips_is_near_the_mean_and_not_the_most_blurred():
+    """Checks whose contrast is z[0]: the flattest is nearest to their mean, and half of them are sharper than the start may not be."""
+
+    class Checks(torch.nn.Module):
+        def forward(self, z):
+            return torch.tanh(z[:, :1, None, None]) * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1)
+
+    generator = as_generator(Checks(), 4)
+    z = draw_z(generator, 256, 0)
+    contrast, start = z[:, 0].abs(), typical_z(generator)[0].abs()
+    assert contrast.median() <= start < contrast.quantile(0.6) and contrast.min() < 0.1
