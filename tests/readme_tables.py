@@ -279,6 +279,7 @@ def differences() -> pd.DataFrame:
     """All differences that are asked of the searches of `python -m tests.seeds`."""
     pairs = [("lenet-unit-32", other) for other in ("random", "pca", "jacobian")]
     pairs += [("motion", other) for other in ("lenet-unit-32", "random", "jacobian", "pca", "oracle-alone")]
+    pairs += [("lenet-orthonormal-32", "random"), ("lenet-unit-100", "random-100")]
     return tested(searched(), pairs, ["selectivity", "r"])
 
 
@@ -288,8 +289,9 @@ def differences_shown() -> list[str]:
     words = {"selectivity": "selectivity", "r": "\\|r\\|"}
     lines = [f"| one method minus another | score | {' | '.join(PANELS)} |", "|---|---|" + "---|" * len(PANELS)]
     for (one, other, score), rows in table.groupby(["one", "other", "score"], sort=False):
-        of = rows.set_index("generator").loc[list(PANELS)]
-        said = [f"**{row.difference:+.2f}**" if row.holm <= 0.05 else f"{row.difference:+.2f}" for row in of.itertuples()]
+        of = rows.set_index("generator").reindex(PANELS)
+        bold = lambda row: f"**{row.difference:+.2f}**" if row.holm <= 0.05 else f"{row.difference:+.2f}"
+        said = [bold(row) if row.n == row.n else "–" for row in of.itertuples()]
         lines.append(f"| {WAYS.get(one, one)} minus {WAYS.get(other, other)} | {words[score]} | {' | '.join(said)} |")
     return lines
 
@@ -338,6 +340,8 @@ def gpu_steps() -> list[str]:
 
 WAYS = {
     "reconstructor": "the paper's, LeNet", "lenet-unit-32": "the paper's, LeNet", "lenet-orthonormal-32": "the paper's, orthonormal, LeNet",
+    "lenet-unit-100": "the paper's, LeNet, K = 100", "random-100": "random, K = 100", "resnet18-unit-32": "the paper's, ResNet-18",
+    "resnet18-orthonormal-32": "the paper's, orthonormal, ResNet-18", "resnet18-unit-100": "the paper's, ResNet-18, K = 100",
     "jacobian": "Jacobian", "pca": "PCA", "oracle-alone": "oracle, alone", "ica": "ICA",
     "sefa": "SeFa", "sefa-released": "SeFa, as released", "local-basis": "local basis", "hessian": "Hessian penalty",
     "latentclr": "LatentCLR", "disco": "DisCo",
