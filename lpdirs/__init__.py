@@ -27,13 +27,15 @@ WHERE = {  # public name: its module
     "as_generator": "lpdirs.models.wrapping",
     "Prior": "lpdirs.models.priors",
     "load": "lpdirs.runs.load",
-    "read_slices": "lpdirs.data.build",
+    "read_slices": "lpdirs.data.slices",
     "discover": "lpdirs.discovery.methods",
+    "DiscoverySettings": "lpdirs.discovery.objective",
     "Directions": "lpdirs.discovery.directions",
     "Measures": "lpdirs.measures.measures",
     "thorax": "lpdirs.measures.thorax",
     "Display": "lpdirs.measures.display",
     "respond": "lpdirs.scores.response",
+    "Rules": "lpdirs.scores.naming",
     "name": "lpdirs.scores.chance",
     "score": "lpdirs.scores.score",
     "strips": "lpdirs.show.plots",
@@ -42,9 +44,10 @@ WHERE = {  # public name: its module
 }
 
 if TYPE_CHECKING:
-    from lpdirs.data.build import read_slices as read_slices
+    from lpdirs.data.slices import read_slices as read_slices
     from lpdirs.discovery.directions import Directions as Directions
     from lpdirs.discovery.methods import discover as discover
+    from lpdirs.discovery.objective import DiscoverySettings as DiscoverySettings
     from lpdirs.measures.display import Display as Display
     from lpdirs.measures.measures import Measures as Measures
     from lpdirs.measures.thorax import thorax as thorax
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from lpdirs.runs.explore import explore as explore
     from lpdirs.runs.load import load as load
     from lpdirs.scores.chance import name as name
+    from lpdirs.scores.naming import Rules as Rules
     from lpdirs.scores.response import respond as respond
     from lpdirs.scores.score import score as score
     from lpdirs.show.plots import strips as strips

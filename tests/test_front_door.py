@@ -14,11 +14,12 @@ from torch import nn
 import lpdirs as lp
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.models.generators import device_of, generate
+from lpdirs.scores.chance import random_sets
 from tests.conftest import ROOT
 
 
 def test_its_names_are_few_and_listed():
-    assert len(lp.__all__) <= 15 and set(lp.__all__) <= set(dir(lp)) and (ROOT / "lpdirs" / "py.typed").exists()
+    assert len(lp.__all__) <= 17 and set(lp.__all__) <= set(dir(lp)) and (ROOT / "lpdirs" / "py.typed").exists()
     with pytest.raises(AttributeError, match="no attribute 'guess'"):
         _ = lp.guess
 
@@ -28,7 +29,8 @@ def test_each_has_a_docstring_types_and_few_arguments(name):
     call = getattr(lp, name)
     signature = inspect.signature(call)
     arguments = [p for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    assert len(arguments) <= 7 and len(inspect.getdoc(call)) > 40
+    settings = name in ("DiscoverySettings", "Rules")  # all by name, each with a default
+    assert (len(arguments) <= 7 or settings) and len(inspect.getdoc(call)) > 40
     assert all(p.annotation is not p.empty for p in arguments) and (
         inspect.isclass(call) or signature.return_annotation is not signature.empty
     )
@@ -101,6 +103,22 @@ def test_what_is_given_in_another_way_is_one_line(tmp_path):
         (lambda: lp.share({0: (generator, directions)}, tmp_path / "x.html"), "labels of models must be text"),
         (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", frames=4.5), "frames must be odd"),
         (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", slices=1.5), "at least one starting image"),
+        (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", reach=0), "reach must be a number above 0"),
+        (lambda: lp.share({"a": (generator, directions)}, tmp_path / "x.html", (0, 1)), "display must be a Display"),
+        (lambda: lp.share({"a": (generator, directions)}, Path(__file__) / "x.html"), "a folder of its path is a file"),
+        (lambda: lp.explore({"a": (generator, directions)}, grey), "measures must be lp.Measures"),
+        (lambda: lp.explore({"a": (generator, directions)}, reach=-1), "reach must be a number above 0"),
+        (lambda: lp.strips(directions, generator), "a generator and Directions are wanted"),
+        (lambda: lp.strips(generator, directions, k=1.0), "k between 0 and 1"),
+        (lambda: lp.strips(generator, directions, shifts="abc"), "strips need shifts"),
+        (lambda: lp.strips(generator, directions, seed="a"), "seed must be a whole number"),
+        (lambda: lp.Display(5), "window must be"),
+        (lambda: lp.Display("ab"), "window must be"),
+        (lambda: lp.thorax((-1000, 1000), "0.7"), "thorax needs the window in HU"),
+        (lambda: lp.load(tmp_path, device="gpu"), "device"),
+        (lambda: random_sets(generator, MEASURES, 2, sets=0), "at least two random sets"),
+        (lambda: lp.Measures(grey, {"left": "", "all": ""}, levels={"left": ("all", 2, 1)}), "from its lowest to a higher value"),
+        (lambda: lp.Measures(lambda x: x.mean((1, 2, 3)), {"a": ""})(torch.zeros(3, 1, 32, 32)), "must return a table such as"),
         (lambda: directions.save(tmp_path / "d.pt"), "call the file d.safetensors"),
         (lambda: lp.Measures(grey, {0: ""}), "units must be text"),
         (lambda: lp.Measures(grey, {"left": None}), "units must be text"),

@@ -4,10 +4,8 @@ import csv
 import hashlib
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, check_settings, read_json, write_atomic
-from lpdirs.base.progress import Progress
-from lpdirs.base.settings import Side
 from lpdirs.data.dicom import Header
 from lpdirs.data.folder import inventory_of, list_files
 from lpdirs.data.lidc import written_splits
@@ -29,7 +25,6 @@ from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
 from lpdirs.data.stacks import arrange
-from lpdirs.data.store import Slices, open_dataset
 
 OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
 STAMP = ".source"  # beside the data set: names, sizes and times of the files that it was made of
@@ -220,22 +215,6 @@ def _write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
             writer.writerows(["'" + name if name[0] in "=+-@\t\r" else name, why, REASONS[why]] for name, why in rows)  # no formula
 
     write_atomic(path, write)
-
-
-def read_slices(
-    source: str | Path, size: Side = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
-) -> Slices:
-    """All usable CT slices of the DICOM files below `source`, at `size` px; values beyond `window` (HU) are clipped to it.
-
-    The data set is written to `folder` (slices.npy, slices.csv, rejected.csv with a reason for each file that is not used) where one
-    is given. UserError where nothing can be used.
-    """
-    settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
-    with tempfile.TemporaryDirectory() as temporary:
-        target = Path(folder or temporary)
-        build_dataset(Path(source), target, settings, Progress("reading slices"))
-        slices = open_dataset(target)
-        return slices if folder else replace(slices, hu=np.array(slices.hu))
 
 
 def _table(

@@ -141,10 +141,13 @@ def unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path
 
 
 def one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:
-    """The slices in HU, where there are any, and the others as rejected; else all."""
-    if not any(header.in_hu for header in headers):
+    """The slices in HU, where there are any, else those of arrays that hold a body in air, and the others as rejected; else all."""
+    known = [header.in_hu for header in headers]
+    known = known if any(known) else [volumes.holds_a_body(header) for header in headers]
+    if not any(known):
         return headers, []
-    return [h for h in headers if h.in_hu], [(h.listed, "no HU") for h in headers if not h.in_hu]
+    which = list(zip(headers, known, strict=True))
+    return [header for header, keep in which if keep], [(header.listed, "no HU") for header, keep in which if not keep]
 
 
 def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:

@@ -10,7 +10,7 @@ REASONS = {
     "no reader": "a volume: install the extra lpdirs[formats] (SimpleITK), and the next build reads it",
     "odd name": "its name holds bytes that are no UTF-8, which the library that reads volumes cannot open: rename it",
     "read with its header": "the data of a MetaImage or NRRD header beside it, which is read",
-    "no picture": "an array that holds no images (N, H, W), or one value alone",
+    "no picture": "an array that holds no images (N, H, W), or one value alone, or a file of several arrays: keep one",
     "array axes": "an array of shape (H, H, N): move the slices to the front, np.moveaxis(array, 2, 0) for (N, H, H)",
     "no HU": "its values are no HU, and other files of the folder are CT in HU: give it a folder of its own",
     "DICOMDIR": "an index of DICOM files, which are read themselves",

@@ -53,7 +53,7 @@ def read_values(header: Header, window: tuple[float, float]) -> np.ndarray:
     """A slice without mm and HU of its own, float32 (rows, columns): its file's range as the window; what an array holds of a body in air,
     as it is."""
     stack = _read(str(header.path), header.path.stat().st_mtime_ns)[0]
-    if str(header.path).lower().endswith(ARRAYS) and _of_body(str(header.path), header.path.stat().st_mtime_ns):
+    if holds_a_body(header):
         return stack[header.frame or 0].astype(np.float32)
     low, high = _range(str(header.path), header.path.stat().st_mtime_ns)
     return ((stack[header.frame or 0].astype(np.float32) - low) / (high - low)) * (window[1] - window[0]) + window[0]
@@ -67,6 +67,12 @@ def raw_values(header: Header) -> np.ndarray:
 def read_hu_of(header: Header) -> np.ndarray:
     """A slice of a volume in HU, float32 (rows, columns)."""
     return _read(str(header.path), header.path.stat().st_mtime_ns)[0][header.frame or 0].astype(np.float32)
+
+
+def holds_a_body(header: Header) -> bool:
+    """Whether it is of an array whose values are HU, of a body in air."""
+    path = str(header.path)
+    return header.kind != "dicom" and path.lower().endswith(ARRAYS) and _of_body(path, header.path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)

@@ -67,18 +67,20 @@ def discover(
 ) -> Directions:
     """K directions of a frozen generator by one of METHODS, on the generator's device.
 
-    What is `known` besides the generator: "pca-encoded" needs the means of q(z|x) for real slices (N, d), the oracles and "curved" z (N, d)
-    and a table of N rows in z's order. The first directions are its columns', by name; further ones of the oracles are fitted to resamples
-    of the rows, and "curved" gives one a column, whatever K. Of an oracle `info.notes["r2"]` says how well it predicts each column on rows
-    that were left out. "reconstructor" trains with `settings` (n_directions and seed are replaced), and can be resumed from `folder`.
-    Methods that order their directions put the strongest first. UserError where K is more than a method can give, or what it needs is
-    missing.
+    What is `known` besides the generator, with z in units of the prior, as `Measures.sample` gives it: "pca-encoded" needs the means of
+    q(z|x) for real slices (N, d), the oracles and "curved" z (N, d) and a table of N rows in z's order. The first directions are its
+    columns', by name; further ones of the oracles are fitted to resamples of the rows, and "curved" gives one a column, whatever K. Of an
+    oracle `info.notes["r2"]` says how well it predicts each column on rows that were left out. "reconstructor" trains with `settings`
+    (n_directions and seed are replaced), and can be resumed from `folder`. Methods that order their directions put the strongest first.
+    UserError where K is more than a method can give, or what it needs is missing.
     """
     check_ready(generator)
     d, of_generator = latent_dim_of(generator), info_of(generator)
     names: dict[int, str] = {}
     notes: dict[str, Any] = {}
     bends: dict[int, Tensor] = {}
+    if settings is not None and not isinstance(settings, DiscoverySettings):
+        raise UserError(f"settings must be lp.DiscoverySettings(...), not {type(settings).__name__}")
     if not isinstance(method, str) or method not in METHODS:
         raise UserError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
@@ -93,7 +95,7 @@ def discover(
     if (method in with_gradients or (method == "reconstructor" and not frozen)) and not is_differentiable(generator):
         raise UserError(
             f"{method} needs gradients, and none reach z through this generator (it rounds, detaches, or computes outside torch): use "
-            f"motion, sparse, pca, ica, sefa, random or coordinate"
+            f"motion, sparse, pca, ica, random or coordinate"
         )
     if method == "reconstructor":
         search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
@@ -106,9 +108,13 @@ def discover(
     elif method == "pca-encoded":
         known = torch.from_numpy(known).float() if isinstance(known, np.ndarray) and known.dtype.kind == "f" else known
         if not isinstance(known, Tensor):
-            raise UserError("pca-encoded needs an encoder: it is for the VAE, not for a GAN")
+            raise UserError(f"pca-encoded needs an encoder: known= the means of q(z|x) for real images, a tensor (N, {d})")
         if known.ndim != 2 or known.shape[1] != d:
             raise UserError(f"pca-encoded needs latents (N, {d}), as this generator takes them, not {tuple(known.shape)}")
+        if not known.isfinite().all():
+            raise UserError("pca-encoded needs finite latents: some of these are NaN or infinite")
+        if k > len(known) - 1:
+            raise UserError(f"{len(known)} latents have at most {max(len(known) - 1, 0)} principal axes: ask for as many, or give more")
         matrix = closed_form.pca_encoded(known)[:k]
     elif method in ("sefa", "sefa-released"):
         matrix = closed_form.sefa(generator, normalised=method == "sefa-released")[:k]

@@ -32,6 +32,8 @@ class Display:
     noun: str = "image"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(isinstance(v, int | float) for v in self.window):
+            raise UserError(f"display: window must be (what -1 stands for, what 1 stands for), not {self.window!r}")
         for what, (low, high) in {"window": self.window, "low and high": self.grey, **self.presets}.items():
             if not low < high:
                 raise UserError(f"display: {what} must go from a smaller to a larger value, not from {low:g} to {high:g}")
@@ -75,6 +77,8 @@ def ct(window: tuple[float, float]) -> Display:
 
 def display_of(generator: nn.Module, display: Display | None = None) -> Display:
     """The display that is given, else the generator's own, else that of a generator of CT, else plain grey from -1 to 1."""
+    if display is not None and not isinstance(display, Display):
+        raise UserError(f"display must be a Display, such as lp.Display(window=(0, 1)), not {type(display).__name__}")
     own = getattr(generator, "display", None)
     if display is None and isinstance(own, Display):
         return own

@@ -37,6 +37,8 @@ class Measures:
             raise UserError(f'units must be text for text, such as {{"area": "cm2"}} or {{"area": ""}}, not {dict(self.units)!r}')
         if not all(isinstance(level, tuple | list) and len(level) == 3 for level in self.levels.values()):
             raise UserError('levels must be {factor: (another factor, lowest, highest)}, such as {"breast": ("z_position", 0.3, 0.7)}')
+        if any(not low < high for _, low, high in self.levels.values()):
+            raise UserError(f"a level goes from its lowest to a higher value: {dict(self.levels)}")
         unknown = sorted({*self.main, *self.levels, *(other for other, _, _ in self.levels.values())} - set(self.units))
         if unknown:
             raise UserError(f"measures speak of {', '.join(unknown)}, and units has {', '.join(self.units)}")
@@ -55,6 +57,8 @@ class Measures:
         """The factors of images (N, C, S, S), N rows in this order; UserError where the function gives another kind of table."""
         try:
             table = self.function(images)
+            if isinstance(table, np.ndarray | Tensor | list):
+                raise UserError(f"the measuring function must return a table such as {{'area': values}}, not {type(table).__name__}")
             if not isinstance(table, pd.DataFrame):
                 table = pd.DataFrame({name: np.asarray(values) for name, values in dict(table).items()})
         except UserError:

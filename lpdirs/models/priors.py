@@ -14,20 +14,38 @@ from lpdirs.base.errors import UserError
 MANY = 4096  # samples from which the unit and distances are known
 
 
+def _standard(n: int, d: int, rng: torch.Generator) -> Tensor:
+    return torch.randn(n, d, generator=rng)
+
+
 class Prior:
-    """One of `normal` (the default everywhere), `uniform`, `sphere`, `from_samples` and `mapped`.
+    """One of `normal` (the default everywhere), `uniform`, `sphere`, `from_samples` and `mapped`, or one's own: `Prior(name, draw)`, where
+    draw(n, d, rng) gives latents (n, d) that the torch.Generator `rng` alone decides.
 
     `unit` is the standard deviation of a coordinate, averaged over coordinates: z is counted in it, so that a shift of 1 is as far in any
     latent space as in N(0, I).
     """
 
     def __init__(self, name: str, draw: Callable[[int, int, torch.Generator], Tensor], about: str = ""):
+        if name == "normal" and draw is not _standard:
+            raise UserError('"normal" is N(0, I): give a prior of your own another name; Prior.normal(sd) is N(0, sd^2 I)')
         self.name, self._draw, self.about = name, draw, about or name
         self._known: dict[int, tuple[float, Tensor, Tensor, np.ndarray]] = {}
 
     def draw(self, n: int, d: int, rng: torch.Generator) -> Tensor:
         """n latents (n, d) as the module takes them, float32, on the CPU."""
         return self._draw(n, d, rng)
+
+    def check(self, d: int) -> None:
+        """UserError unless it draws finite latents (n, d), the same ones from the same seed."""
+        one, again = (self._draw(3, d, torch.Generator().manual_seed(0)) for _ in range(2))
+        if not isinstance(one, Tensor) or not one.is_floating_point() or one.shape != (3, d) or not one.isfinite().all():
+            given = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            raise UserError(f"the prior {self.name} must draw finite latents as a tensor (3, {d}) of floating-point numbers, not {given}")
+        if not torch.equal(one, again):
+            raise UserError(
+                f"the prior {self.name} draws other latents from the same seed: use its third argument, torch.randn(..., generator=rng)"
+            )
 
     def unit(self, d: int) -> float:
         """The standard deviation of a coordinate."""
@@ -57,9 +75,11 @@ class Prior:
         return self._known[d]
 
     @classmethod
-    def normal(cls) -> "Prior":
-        """N(0, I)."""
-        return cls("normal", lambda n, d, rng: torch.randn(n, d, generator=rng))
+    def normal(cls, sd: float = 1.0) -> "Prior":
+        """N(0, sd^2 I)."""
+        if not _is_positive(sd):
+            raise UserError(f"the sd of a normal prior must be a number above 0, not {sd!r}")
+        return cls("normal", _standard) if sd == 1 else cls(f"normal {sd:g}", lambda n, d, rng: sd * _standard(n, d, rng))
 
     @classmethod
     def uniform(cls, low: float = -1.0, high: float = 1.0) -> "Prior":
@@ -71,6 +91,8 @@ class Prior:
     @classmethod
     def sphere(cls, radius: float | None = None) -> "Prior":
         """Evenly on a sphere about 0; of radius sqrt(d) where none is given."""
+        if radius is not None and not _is_positive(radius):
+            raise UserError(f"the radius of a sphere must be a number above 0, not {radius!r}")
 
         def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
             z = torch.randn(n, d, generator=rng)
@@ -80,13 +102,15 @@ class Prior:
 
     @classmethod
     def from_samples(cls, samples: Tensor) -> "Prior":
-        """One of the latents in `samples` (N, ...), at random: those of encoded images, say."""
+        """One of the latents in `samples` (N, ...), each with as many numbers as the generator takes, at random: of encoded images, say."""
         if not isinstance(samples, Tensor) or samples.ndim < 2 or len(samples) < 2 or not samples.isfinite().all():
             raise UserError("a prior from samples needs a tensor of at least two latents (N, ...), all of them finite")
         rows = samples.detach().flatten(1).float().cpu()
 
         def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
-            return _fit(rows[torch.randint(len(rows), (n,), generator=rng)], d)
+            if rows.shape[1] != d:
+                raise UserError(f"the prior's samples are of {rows.shape[1]} numbers, and the generator takes {d}")
+            return rows[torch.randint(len(rows), (n,), generator=rng)]
 
         return cls("samples", draw, f"samples {hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]}")
 
@@ -94,6 +118,8 @@ class Prior:
     def mapped(cls, network: nn.Module, z_dim: int, of: "Prior | None" = None) -> "Prior":
         """What `network` makes of z (N, z_dim) of another prior, by default normal: StyleGAN's W. Where a latent is several of them (W+),
         each is the same one."""
+        if not isinstance(network, nn.Module):
+            raise UserError(f"the mapping network must be a torch module, not {type(network).__name__}")
         try:
             own = copy.deepcopy(network).eval().requires_grad_(False)
         except Exception as error:  # a user's own module may hold anything
@@ -116,6 +142,10 @@ class Prior:
             reason = " ".join(str(error).split())[:120]
             raise UserError(f"the mapping network does not take z of shape (N, {z_dim}) alone ({reason})") from error
         return cls("mapped", draw, f"mapped {inner.about} {z_dim} {known}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _fit(rows: Tensor, d: int) -> Tensor:

@@ -112,7 +112,7 @@ def _images(wrapped: "Wrapped", z: Tensor) -> Tensor:
     except Exception as error:
         raise UserError(
             f"the module does not take z of shape {(len(z), *wrapped.latent_shape)} ({first_line(error)}): "
-            f"give its own latent_dim or latent_shape, and its further inputs by name"
+            f"give its own latent_dim or latent_shape, and its further inputs by name; it must take batches of any size"
         ) from error
     given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
     if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != len(z) or x.shape[1] not in (1, 3) or x.shape[2] != x.shape[3]:

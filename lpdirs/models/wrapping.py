@@ -84,6 +84,8 @@ def picked(given: Any, output: str | int | None, project: Callable[[Any], Tensor
         except (LookupError, AttributeError, TypeError) as error:
             raise UserError(f"the module returns a {type(held).__name__} that has no output {output!r}") from error
     elif not isinstance(given, Tensor) and project is None:
+        if isinstance(given, np.ndarray):
+            raise UserError("the module returns a NumPy array: return a tensor, torch.from_numpy(...)")
         parts = _parts(given)
         images = {key: part for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 4 and part.shape[1] in (1, 3)}
         if len(images) != 1:
@@ -143,7 +145,8 @@ def as_generator(
         options = {name: v.detach() if isinstance(v, Tensor) else v for name, v in options.items()}
     except Exception as error:  # a user's own module may hold anything
         raise UserError(
-            f"the module cannot be copied ({first_line(error)}): remove old weight_norm or spectral_norm, and detach tensors that it holds"
+            f"the module cannot be copied ({first_line(error)}): remove old weight_norm or spectral_norm, detach tensors that it "
+            f"holds, and open a session of another library at the first call"
         ) from error
     try:
         wrapped = Wrapped(own, shape, value_range, options, prior).eval().requires_grad_(False)
@@ -201,6 +204,7 @@ def _checked(
         raise UserError("the module's weights are on the meta device, without values: load them first")
     if not isinstance(prior, Prior):
         raise UserError(f"prior must be a Prior, such as Prior.uniform(-1, 1) or Prior.mapped(network, 512), not {type(prior).__name__}")
+    prior.check(int(latent_dim))
     if noise not in ("refuse", "fix"):
         given = repr(noise) if isinstance(noise, str) else type(noise).__name__
         raise UserError(f"noise must be 'refuse' or 'fix', not {given}: a further input of that name is given in a forward of your own")

@@ -16,8 +16,8 @@ def main(words: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the notebooks 01 to 06 and write the report")
     run.add_argument("--profile", default="demo", help="a file of notebooks/profiles (default: demo)")
-    run.add_argument("--run", help="name of the run's folder in outputs/ (default: the profile's name)")
-    run.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's cohort)")
+    run.add_argument("--run", help="name of the run's folder in outputs/ (default: the profile's name; own with --generator)")
+    run.add_argument("--data", help="a folder of DICOM (default: the profile's cohort)")
     run.add_argument(
         "--generator",
         nargs="+",
@@ -37,7 +37,7 @@ def main(words: list[str] | None = None) -> int:
     get.add_argument("--endpoint-url", help="a mirror of the bucket, in place of the public one")
     many = commands.add_parser("sweep", help="run all configurations of a grid side by side, and notebook 07, which compares them")
     many.add_argument("grid", type=Path, help="a YAML file such as notebooks/profiles/grid_paper.yaml")
-    many.add_argument("--data", type=Path, help="a folder of DICOM (default: the profile's synthetic cohort)")
+    many.add_argument("--data", help="a folder of DICOM (default: the profile's synthetic cohort)")
     many.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of all configurations, before the file's")
     many.add_argument("--outputs", default="outputs", help="where the sweep's folder is written (default: outputs)")
     many.add_argument("--workers", type=int, help="processes on this machine (default: one a GPU, or one a core)")
@@ -138,13 +138,15 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in args.set:
         name, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"--set takes NAME=VALUE, not {word!r}")
+        if not equals or not value.strip():
+            raise UserError(f"--set takes NAME=VALUE, not {word!r}; {name or 'NAME'}=null is the default")
+        if name in given:
+            raise UserError(f"--set gives {name} twice")
         given[name] = parse_yaml(value, f"--set {word}: the value cannot be read")
     if args.data is not None:
-        if not args.data.is_dir():
-            raise UserError(f"data folder {args.data} does not exist: give the folder that holds your DICOM files")
-        given["data_dir"] = str(args.data.resolve())
+        if not args.data or not Path(args.data).is_dir():
+            raise UserError(f"data folder {args.data or 'given to --data'} does not exist: give the folder that holds your DICOM files")
+        given["data_dir"] = str(Path(args.data).resolve())
     if args.scheduler is not None:
         given["scheduler"] = args.scheduler
     for name in ("generators", "measures"):

@@ -86,7 +86,8 @@ class Grid:
         content = read_yaml(path)
         known = {name for name in cls.__dataclass_fields__ if name != "name"}
         if not {"profile", "configurations"} <= content.keys() <= known or not isinstance(content["configurations"], dict):
-            raise UserError(f"{path.name} must hold profile and configurations, and may hold {', '.join(sorted(known))}")
+            unknown = f"; it holds {', '.join(map(str, sorted(content.keys() - known)))}" if content.keys() - known else ""
+            raise UserError(f"{path.name} must hold profile and configurations, and may hold {', '.join(sorted(known))}{unknown}")
         content = {name: value for name, value in content.items() if value is not None}
         if not isinstance(content.get("settings", {}), dict):
             raise UserError(f"{path.name}: settings must be a mapping of names to values, not {content['settings']!r}")

@@ -9,6 +9,7 @@ from lpdirs.discovery.directions import FORMAT, Directions
 from lpdirs.models.files import load_generator, read_header
 from lpdirs.models.legacy import open_old_generator
 from lpdirs.runs.models import open_models
+from lpdirs.runs.settings import MachineSettings
 from lpdirs.runs.stage import open_run
 
 
@@ -20,7 +21,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     """
     if not isinstance(path, str | Path):
         raise UserError(f"load takes a file or a folder, not {type(path).__name__}")
-    path = Path(path)
+    device, path = MachineSettings(device=device).chosen, Path(path)
     if path.is_dir():
         return open_models(open_run(path.resolve()))
     if not path.exists():

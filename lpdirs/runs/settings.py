@@ -27,24 +27,9 @@ RENAMED = {
     "salt": "is gone: the salt is random and lies in ~/.lpdirs/salt; copy that file to have the same pseudonyms elsewhere",
 }
 Computed = Literal[
-    "random",
-    "motion",
-    "sparse",
-    "ica",
-    "local-basis",
-    "hessian",
-    "latentclr",
-    "disco",
-    "jacobian",
-    "sefa",
-    "sefa-released",
-    "pca",
-    "pca-encoded",
-    "coordinate",
-    "oracle",
-    "oracle-alone",
-    "curved",
-]
+    "random", "motion", "sparse", "ica", "local-basis", "hessian", "latentclr", "disco", "jacobian", "sefa",
+    "sefa-released", "pca", "pca-encoded", "coordinate", "oracle", "oracle-alone", "curved",
+]  # fmt: skip
 Method = Literal["reconstructor", Computed]
 
 
@@ -70,6 +55,13 @@ class ChoiceSettings(Settings):
     measures: str | None = setting(
         None, "thorax, moments, or a function that makes your own: file.py:make; null: each generator's own, else by the data", min_length=1
     )
+
+    @field_validator("measures")
+    @classmethod
+    def _of_a_kind(cls, value: str | None) -> str | None:
+        if value in (None, "thorax", "moments") or ":" in str(value):
+            return value
+        raise ValueError(f"must be thorax, moments or FILE.py:FUNCTION, not {value!r}")
 
     @field_validator("generators")
     @classmethod
@@ -278,8 +270,8 @@ def with_hidden_paths(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_known(name: str) -> None:
-    if name in RENAMED:
-        raise UserError(f"setting {name} {RENAMED[name]}")
+    if name in (*RENAMED, *COMMON):
+        raise UserError(f"setting {name} {RENAMED.get(name, f'is given apart, as --{name}')}")
     if name not in PLACES:
         near = difflib.get_close_matches(name, PLACES, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"settings are {', '.join((*COMMON, *PLACES))}"

@@ -15,7 +15,7 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
-from lpdirs.models.generators import latent_dim_of
+from lpdirs.models.generators import info_of, latent_dim_of
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.naming import Rules, earned, image_changes, main_factors, name_directions, with_names
 from lpdirs.scores.response import STILL, Responses, best_directions, cross_fitted, respond
@@ -24,7 +24,7 @@ TIMES = (
     20  # as many random directions are measured as the set has: then a rule that none of them meets, a random set meets in 1 of 20 cases
 )
 
-UNUSED = ("r_pooled", "rho", "q")  # columns of a response table that nothing asks of random directions
+UNUSED = ("r_pooled", "rho", "q", "missing_first", "missing_last")  # columns of a response table that nothing asks of random directions
 LEAST = 0.5  # selectivity that a name takes, however little random directions reach: at least half of what the direction does
 
 
@@ -37,10 +37,12 @@ class Chance:
     samples: int
     shifts: tuple[float, ...]
     seed: int = 0  # of the starting images
+    generator: str = ""  # fingerprint of that which they were measured on
 
     def save(self, path: Path) -> None:
         """Write what was measured as a table, which `open_chance` reads."""
         about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts), "seed": self.seed}
+        about |= {"generator": self.generator} if self.generator else {}
         short = self.table.drop(columns=[name for name in self.table if name.endswith(("_low", "_high", "_level")) or name in UNUSED])
         write_atomic(path, lambda partial: short.assign(**about).to_csv(partial, index=False, float_format="%.5g"))
 
@@ -66,7 +68,7 @@ class Chance:
 
     def measure(self, generator: nn.Module, directions: Directions, measures: Measures, seed: int = 0) -> pd.DataFrame:
         """Responses.table() of a set, measured as the random ones were, from the same starting images; `seed` is of resamples alone."""
-        self._check(len(directions))
+        self._check(len(directions), generator, measures)
         return respond(generator, directions, measures, self.shifts, self.samples, self.seed).table(seed)
 
     def place(
@@ -80,7 +82,7 @@ class Chance:
         """
         if table is None:
             table = self.measure(generator, directions, measures, seed)
-        self._check(table["direction"].nunique())
+        self._check(table["direction"].nunique(), generator, measures)
         bands = self.best()
         columns = [self.against(name, found.iloc[0], bands[name]) for name, found in cross_fitted(table).items()]
         return pd.concat(columns, axis=1).rename_axis("factor").assign(direction=best_directions(table)["direction"])
@@ -105,7 +107,12 @@ class Chance:
         columns["_corrected"] = self._p(reached).where(z.notna(), value * 0 + 1)
         return pd.DataFrame({name + key: column for key, column in columns.items()})
 
-    def _check(self, k: int) -> None:
+    def _check(self, k: int, generator: nn.Module, measures: Measures) -> None:
+        other, factors = info_of(generator).fingerprint, set(self.table["factor"])
+        if self.generator and other and self.generator != other:
+            raise UserError(f"these random sets were measured on another generator (fingerprint {self.generator}, not {other})")
+        if not set(measures.factors) <= factors:
+            raise UserError(f"these random sets have {', '.join(sorted(factors))}, and the measures {', '.join(measures.factors)}")
         if k > self.sets.shape[1]:
             raise UserError(
                 f"these are {k} directions, and the random sets have {self.sets.shape[1]}: the best of more is better by chance; "
@@ -140,12 +147,15 @@ def random_sets(
     """
     if not isinstance(k, int | np.integer) or k < 1:
         raise UserError(f"random sets must be of a whole number of directions, at least 1, not {k!r}")
+    if not isinstance(sets, int | np.integer) or sets < 2:
+        raise UserError(f"chance takes at least two random sets, not {sets!r}")
     d = latent_dim_of(generator)
     pool = min(TIMES, sets) * k
     turns = range(-(-pool // (d if k <= d else pool)))
     matrix = torch.cat([random(d if k <= d else pool, d, 1_000_003 * (seed + 1) + i, orthonormal=k <= d) for i in turns])[:pool]
     table = respond(generator, Directions(matrix), measures, shifts, samples, seed).table(seed, 400)
-    return Chance(table, _sets(len(table["direction"].unique()), k, sets, seed), samples, tuple(shifts), seed)
+    which = _sets(len(table["direction"].unique()), k, sets, seed)
+    return Chance(table, which, samples, tuple(shifts), seed, info_of(generator).fingerprint)
 
 
 def random_codes(sample: tuple[Tensor, pd.DataFrame], k: int, sets: int = 100, seed: int = 0) -> pd.DataFrame:
@@ -172,13 +182,14 @@ def against(values: dict[str, float], band: pd.DataFrame) -> dict[str, float]:
 
 def open_chance(path: Path, k: int, seed: int = 0, sets: int = 1000) -> Chance:
     """What `Chance.save` wrote, with random sets of k."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"generator": str})
     if not {"direction", "factor", "selectivity", "samples", "shifts"} <= set(table):
         raise UserError(f"{path.name} holds no random directions: run notebook 04 again")
     shifts = tuple(float(shift) for shift in str(table["shifts"][0]).split())
     started = int(table["seed"][0]) if "seed" in table else 0  # of before it was written
-    known = table.drop(columns=["samples", "shifts", "seed"], errors="ignore")
-    return Chance(known, _sets(known["direction"].nunique(), k, sets, seed), int(table["samples"][0]), shifts, started)
+    made_by = str(table["generator"][0]) if "generator" in table else ""
+    known = table.drop(columns=["samples", "shifts", "seed", "generator"], errors="ignore")
+    return Chance(known, _sets(known["direction"].nunique(), k, sets, seed), int(table["samples"][0]), shifts, started, made_by)
 
 
 def _sets(pool: int, k: int, sets: int, seed: int) -> np.ndarray:
@@ -199,11 +210,18 @@ def name(
     """The same directions with names of those that earn one by the `rules`, and for all in words what they do, with sizes and units.
 
     Where no rules are given, twenty times as many random directions are measured on the generator, from at most 32 images, and a name
-    takes what none of them meets: a random set then earns one in at most one case of twenty. It takes two to three times as long as the
-    responses did; `rules=Rules()` takes fixed ones, which with few factors random directions meet too.
+    takes what none of them meets: a random set then earns one in at most one case of twenty. It takes two to three times as long as
+    responses from 256 images, and more beside those from fewer; `rules=lp.Rules()` takes fixed ones, which with few factors random
+    directions meet too. UserError for responses of other directions, of another generator, or to other measures.
     """
-    responses.check(directions)
+    if not isinstance(responses, Responses) or not isinstance(rules, Rules | None):
+        given = f"{type(responses).__name__} and {type(rules).__name__}"
+        raise UserError(f"what lp.respond gives is wanted, and rules as lp.Rules(...) or none, not {given}")
     directions.check(generator)
+    responses.check(directions, generator)
+    if measures is not None and set(measures.factors) != set(responses.spread.index):
+        factors = ", ".join(responses.spread.index)
+        raise UserError(f"the responses are of {factors}, and the measures of {', '.join(measures.factors)}: give those they came from")
     own, table, judged = measures or responses.measures or measures_for(generator), responses.table(seed), None
     if rules is None:
         shifts = tuple(float(shift) for shift in responses.shifts)

@@ -109,7 +109,10 @@ def name_directions(
     shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
     rows = main[shown].copy()
     rows = rows.assign(change=change, kind=kind, same_as=same_as)
-    rows["unmeasured"] = table.groupby("direction")["missing"].min().reindex(rows.index) > rules.missing
+    rows["least"] = table.groupby("direction")["missing"].min().reindex(rows.index)
+    rows["unmeasured"] = rows["least"] > rules.missing
+    rows["alone"] = table["factor"].nunique() == 1
+    rows["appears"] = _appearing(table).reindex(rows.index)
     rows["bends"] = main.get("movement", pd.Series(1.0, main.index)) < rules.movement * main["selectivity"]
     rows["words"] = [_words(row, units) for row in rows.itertuples()]
     rows["name"] = ""
@@ -119,8 +122,11 @@ def name_directions(
         for k, name in zip(group.index, chain([factor], others), strict=False):
             rows.loc[k, "name"] = name
     rows["best_for"] = ""
-    best = best_directions(table).dropna(subset=["direction"]).sort_values("selectivity")
-    for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone
+    some = table[~table["direction"].isin(rows.index[rows["unmeasured"]])]
+    best = (best_directions(some) if len(some) else some).dropna(subset=["direction"]).sort_values("selectivity")
+    for factor, k in (
+        best["direction"].items() if len(some) else ()
+    ):  # of a direction that is the best for several, the one that it follows most alone
         rows.loc[int(k), "best_for"] = factor
     return rows
 
@@ -149,20 +155,41 @@ def distinct(generator: nn.Module, directions: Directions, rules: Rules | None =
     return Directions(directions.matrix[kept], info.but(**moved, notes=info.notes | {"kept": kept}), bends)
 
 
+def _appearing(table: pd.DataFrame) -> pd.Series:
+    """For each direction along which a factor appears or disappears, words that say so; a measure has no value where its object is not."""
+    if "missing_first" not in table:  # of what was measured before
+        return pd.Series(dtype=object)
+    change = (table["missing_first"] - table["missing_last"]).abs()
+    found = table.assign(change=change)[change >= 0.5].sort_values("change", ascending=False).drop_duplicates("direction")
+    said = [
+        f"; {factor_words(row.factor)} can be measured on {1 - row.missing_first:.0%} of images at the lowest shift and on "
+        f"{1 - row.missing_last:.0%} at the highest"
+        for row in found.itertuples()
+    ]
+    return pd.Series(said, found["direction"].to_numpy(), dtype=object)
+
+
 def _words(row: Any, units: Mapping[str, str]) -> str:
+    return _does(row, units) + (row.appears if isinstance(row.appears, str) else "")
+
+
+def _does(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "dead":
         return "dead: it changes almost nothing"
     if row.unmeasured:
-        return "not measured: no factor could be measured on most images along it"
+        return f"not measured: no factor could be measured on more than {1 - row.least:.0%} of images along it"
     if row.kind == "mixed" and (not isinstance(row.factor, str) or row.q > STEADY):
         return "mixed: it moves no factor steadily"
+    unit = f" {units[row.factor]}" if units.get(row.factor) else ""
+    if row.alone:
+        moves = f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, |r| {abs(row.r):.2f}"
+        return f"{moves}; no name, since with one factor nobody knows what else it moves: measure two or more"
     if row.kind == "mixed" and row.bends:
         return f"mixed: {factor_words(row.factor)} steadily, and more that bends or differs between images"
     if row.kind == "mixed":
         most = "mostly" if row.selectivity >= 0.5 else "first of all"
         return f"mixed: {most} {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
     interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
-    unit = f" {units[row.factor]}" if units.get(row.factor) else ""
     return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 from torch import nn
 
 from lpdirs.base.checkpoints import stream
+from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
@@ -55,6 +56,8 @@ def recoverability(
 
     Its kappa is `kappa_fresh`, and depends on `steps`; that of the R which was trained together with A is `kappa_cotrained`.
     """
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise UserError(f"a fresh R is trained for a whole number of steps, at least 1, not {steps!r}")
     accuracies, k_all, bar = [], len(directions), Progress("training a fresh R")
     confusion = np.zeros((k_all, k_all))
     seen: dict[int, list[float]] = {max(1, steps * i // POINTS): [] for i in range(1, POINTS + 1)}

@@ -15,7 +15,7 @@ from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.moments import measures_for
-from lpdirs.models.generators import draw_z, generate
+from lpdirs.models.generators import draw_z, generate, info_of
 from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
@@ -37,9 +37,13 @@ class Responses:
     matrix: torch.Tensor | None = None  # of the directions that were measured
     units: Mapping[str, str] = field(default_factory=dict)  # of the factors, as the Measures have them
     measures: Measures | None = None  # that they were measured with
+    generator: str = ""  # fingerprint of that which they were measured on
 
-    def check(self, directions: Directions) -> None:
-        """UserError unless these are the responses of those directions."""
+    def check(self, directions: Directions, generator: nn.Module | None = None) -> None:
+        """UserError unless these are the responses of those directions, on that generator."""
+        other = "" if generator is None else info_of(generator).fingerprint
+        if self.generator and other and self.generator != other:
+            raise UserError(f"these responses were measured on another generator (fingerprint {self.generator}, not {other})")
         same = self.matrix is None or (self.matrix.shape == directions.matrix.shape and torch.allclose(self.matrix, directions.matrix))
         if not same or len(self.values) != len(directions):
             raise UserError("these are the responses of other directions: call lp.respond with these")
@@ -55,7 +59,7 @@ class Responses:
         selectivity: the factor's share of the direction's absolute effects. moved: how far the factor goes from its own mean along a
         path, root mean square over paths, in SDs: what bends, or goes up here and down there, has no effect and moves.
         q: of a t-test of the paths' slopes against 0, after Benjamini and Hochberg over the whole table.
-        missing: share that could not be measured and is left out.
+        missing: share that could not be measured and is left out; missing_first and missing_last at the lowest and the highest shift.
         r_level, sign_level: r and sign consistency over the starting images at whose level the factor exists; at_level: their share.
         For factors that exist everywhere, over all.
         r_odd, effect_odd, selectivity_odd, and _even: the same over every other starting image, for `cross_fitted`.
@@ -98,6 +102,8 @@ class Responses:
         table["rho"] = self._spearman(enough).ravel()
         table["q"] = _q_values(slopes).ravel()
         table["missing"] = 1 - measured.mean((1, 2)).ravel()
+        for name, end in (("missing_first", self.shifts.argmin()), ("missing_last", self.shifts.argmax())):
+            table[name] = 1 - measured[:, end].mean(1).ravel()
         return table
 
     def mean_path(self, k: int, factor: str) -> np.ndarray:
@@ -199,7 +205,8 @@ def respond(
         moves = np.nanstd(values, axis=(0, 1, 2)) > STILL * np.nanmax(np.abs(values), axis=(0, 1, 2))
     if still := [factor for factor, moved in zip(measures.factors, moves, strict=True) if moved and spread[factor] == 0]:
         warnings.warn(f"{', '.join(still)}: the same in every unshifted image, and so left out of effects and selectivity", stacklevel=2)
-    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units, measures)
+    made_by = info_of(generator).fingerprint
+    return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units, measures, made_by)
 
 
 def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:

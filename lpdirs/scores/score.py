@@ -64,7 +64,7 @@ def score(
     measures = measures_for(generator, measures)
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
     if isinstance(table, Responses):
-        table.check(directions)
+        table.check(directions, generator)
         table = table.table(seed)
     directions.check(generator)
     if not set(table["factor"]) <= set(measures.factors):
@@ -86,6 +86,8 @@ def score(
         **{name: float(fitted[name].mean()) for name in ("selectivity", "r")},
     }
     z, factors = sample or measures.sample(generator, SAMPLES, 10_000 + seed)
+    if z.ndim != 2 or z.shape[1] != directions.latent_dim or len(z) != len(factors) or not set(factors) <= set(measures.factors):
+        raise UserError("sample must be what Measures.sample(generator, n) gives: z (N, latent_dim) and the table of their N images")
     row |= one_to_one(np.asarray(z @ directions.matrix.T), factors, seed)
     geometry = coherence(directions.matrix)
     row |= {name: geometry[name] for name in ("coherence", "effective_rank")}

@@ -98,10 +98,16 @@ def strips(
     title: str = "",
 ) -> Figure:
     """A row for each direction in `k` (default: the first 16, named ones first), all from one typical image."""
+    if not isinstance(generator, nn.Module) or not isinstance(directions, Directions):
+        given = f"{type(generator).__name__} and {type(directions).__name__}"
+        raise UserError(f"a generator and Directions are wanted, in this order, not {given}")
     directions.check(generator)
-    shown = directions.in_order()[:16] if k is None else [k] if isinstance(k, int | np.integer) else list(k)
-    if not shown or not len(shifts) or not all(i in range(len(directions)) for i in shown):
-        raise UserError(f"strips need shifts, and k between 0 and {len(directions) - 1}, not {list(shifts)} and {shown}")
+    shown: list[int] = directions.in_order()[:16] if k is None else [k] if np.ndim(k) == 0 else list(k)  # type: ignore[list-item, arg-type]
+    whole = all(isinstance(i, int | np.integer) and i in range(len(directions)) for i in shown)
+    if not shown or not whole or isinstance(shifts, str) or np.ndim(shifts) != 1 or not len(shifts):
+        raise UserError(f"strips need shifts, and k between 0 and {len(directions) - 1}, not {shifts!r} and {k!r}")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
     how, z = display_of(generator, display), typical_z(generator, seed)
     rows = np.stack([strip(generator, directions, z, i, shifts, how) for i in shown])
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)

@@ -55,6 +55,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         check_models(self.models)
+        if self.measures is not None and not isinstance(self.measures, Measures):
+            raise UserError(f"measures must be lp.Measures(function, units), not {type(self.measures).__name__}")
         self.label = self.label or next(iter(self.models))
 
     @property

@@ -405,3 +405,22 @@ def test_arrays_of_hu_keep_their_hu(tmp_path):
     assert len(data) == N + 1
     inside = values[:, 0, 20:44, 20:44].numpy()
     assert all(-1000 <= x.min() and np.median(x[x > -400]) < 150 for x in inside)
+
+
+def test_arrays_of_bodies_and_arrays_of_other_values_are_not_mixed(tmp_path, capsys):
+    """One keeps its HU and the other would be stretched to the window: two scales in one tensor."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    np.save(tmp_path / "body.npy", np.where(x**2 + y**2 < 0.5, 40 + 20 * x, -1000).astype(np.int16))
+    np.save(tmp_path / "crop.npy", (40 + 200 * x).astype(np.int16))
+    slices = lp.read_slices(tmp_path, 64)
+    assert len(slices) == 1 and slices.hu.min() == -1000 and slices.hu.max() < 100
+    assert "left out: 1 no HU" in capsys.readouterr().out
+
+
+def test_no_folder_is_not_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for wrong in ("", None):
+        with pytest.raises(UserError, match="takes the folder that holds your files"):
+            lp.read_slices(wrong)
+    with pytest.raises(UserError, match="window must be"):
+        lp.read_slices(tmp_path, window=(0,))

@@ -236,3 +236,16 @@ def test_a_warm_start_begins_there_and_then_moves(basis):
     assert not torch.allclose(search.directions().matrix, given.matrix, atol=1e-3)
     with pytest.raises(UserError, match="holds 4 directions of 6 dimensions, not 5"):
         Discovery(Stretched(), DiscoverySettings(n_directions=5), start=given)
+
+
+def test_few_latents_have_few_axes():
+    z = torch.randn(5, D)
+    found = discover(Stretched(), "pca-encoded", 4, known=z).matrix
+    inside = torch.linalg.svd(z - z.mean(0)).Vh[:4]
+    assert ((found @ inside.T) ** 2).sum(1).allclose(torch.ones(4), atol=1e-4)
+    with pytest.raises(UserError, match="5 latents have at most 4 principal axes"):
+        discover(Stretched(), "pca-encoded", 5, known=z)
+    with pytest.raises(UserError, match="finite latents"):
+        discover(Stretched(), "pca-encoded", 2, known=torch.full((9, D), float("nan")))
+    with pytest.raises(UserError, match=r"lp.DiscoverySettings"):
+        discover(Stretched(), "reconstructor", 2, settings={"steps": 5})

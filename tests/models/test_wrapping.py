@@ -14,6 +14,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.models.frozen import faster
 from lpdirs.models.generators import draw_z, generate, typicality
+from lpdirs.models.priors import Prior
 from lpdirs.models.trial import first_layers
 from lpdirs.models.wrapping import as_generator
 
@@ -335,7 +336,7 @@ def test_w_plus_repeats_one_w_and_sefa_sees_it():
     [
         ({"prior": "normal"}, "prior must be a Prior"),
         ({"noise": "yes"}, "noise must be 'refuse' or 'fix'"),
-        ({"prior": lp.Prior.from_samples(torch.zeros(4, 3))}, "gives latents of 3 numbers, and the generator takes 8"),
+        ({"prior": lp.Prior.from_samples(torch.zeros(4, 3))}, "samples are of 3 numbers, and the generator takes 8"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line(options, message):
@@ -602,3 +603,33 @@ def test_what_is_known_must_be_of_this_generator():
                 lp.discover(generator, method, 2, known=known)
     with pytest.raises(UserError, match="Measures"):
         lp.as_generator(nn.Identity(), 8, measures=lambda x: x)
+
+
+def test_priors_of_one_s_own_are_tried_before_they_are_believed():
+    """What ignores the seed cannot be repeated, and what is called normal is N(0, I)."""
+    halves = lambda n, d, rng: 0.5 * torch.randn(n, d, generator=rng)
+    assert as_generator(Plain(), D, prior=Prior("half", halves)).unit == pytest.approx(0.5, abs=0.02)
+    assert as_generator(Plain(), D, prior=Prior.normal(0.5)).unit == pytest.approx(0.5, abs=0.02) and Prior.normal().unit(D) == 1
+    wrong = {
+        "other latents from the same seed": Prior("half", lambda n, d, rng: 0.5 * torch.randn(n, d)),
+        "not ndarray": Prior("half", lambda n, d, rng: np.zeros((n, d))),
+        r"not torch.float32 \(3, 2\)": Prior("half", lambda n, d, rng: torch.randn(n, 2, generator=rng)),
+        f"of {D // 2} numbers, and the generator takes {D}": Prior.from_samples(torch.randn(50, D // 2)),
+    }
+    for message, prior in wrong.items():
+        with pytest.raises(UserError, match=message):
+            as_generator(Plain(), D, prior=prior)
+    for make in (lambda: Prior("normal", halves), lambda: Prior.sphere("a"), lambda: Prior.sphere(0), lambda: Prior.normal(-1)):
+        with pytest.raises(UserError, match="another name|a number above 0"):
+            make()
+    with pytest.raises(UserError, match="must be a torch module"):
+        Prior.mapped(lambda z: z, D)
+
+
+def test_a_module_of_numpy_is_told_to_return_a_tensor():
+    class Other(nn.Module):
+        def forward(self, z):
+            return np.ones((len(z), 1, 32, 32), np.float32)
+
+    with pytest.raises(UserError, match=r"return a tensor, torch.from_numpy"):
+        as_generator(Other(), D)

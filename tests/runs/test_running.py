@@ -30,6 +30,11 @@ COMMON = {"profile": "smoke", "run": "r", "seed": 0}
         (["--set", "a=[1"], "--set a=[1: the value cannot be read"),
         (["--set", "gan_steps"], "--set takes NAME=VALUE"),
         (["--data", "nowhere"], "data folder nowhere does not exist"),
+        (["--data", ""], "data folder given to --data does not exist"),
+        (["--measures", "moment"], "measures must be thorax, moments or FILE.py:FUNCTION, not 'moment'"),
+        (["--set", "seed=3"], "setting seed is given apart, as --seed"),
+        (["--set", "method="], "--set takes NAME=VALUE, not 'method='; method=null is the default"),
+        (["--set", "n_directions=6", "n_directions=8"], "--set gives n_directions twice"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(words, message, tmp_path, capsys):

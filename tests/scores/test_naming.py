@@ -8,6 +8,7 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.errors import UserError
+from lpdirs.scores.chance import random_sets
 from lpdirs.scores.naming import distinct
 from lpdirs.scores.response import best_directions
 
@@ -94,7 +95,7 @@ def test_names_say_the_units_that_the_responses_were_measured_in():
 def test_what_could_not_be_measured_is_said_not_to_be():
     lost = lp.Measures(lambda x: pd.DataFrame({"a": np.full(len(x), np.nan), "b": np.full(len(x), np.nan)}), {"a": "", "b": ""})
     info, _ = named(lambda z: [z[:, 0]], lost, 8)
-    assert info.words[0] == "not measured: no factor could be measured on most images along it" and not info.names
+    assert info.words[0] == "not measured: no factor could be measured on more than 0% of images along it" and not info.names
 
 
 def test_curves_go_from_the_lowest_shift_to_the_highest():
@@ -125,3 +126,52 @@ def test_distinct_directions_are_each_there_once_and_none_is_dead():
     assert kept.info.names == {1: "B", 2: "C"} and kept.info.words == {1: "B", 2: "C"}
     with pytest.raises(UserError, match="dead"):
         distinct(generator, lp.Directions(axes[5:7]))
+
+
+def lesions(d: int = D) -> tuple[nn.Module, lp.Measures]:
+    """A is there where z[0] > 0 alone, and then z[1]; B is z[2]."""
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 1], z[:, 2], z[:, 0]]), d, value_range=(-100, 100))
+    plain = read("ABC").function
+    there = lambda x: plain(x).assign(A=lambda t: t["A"].where(t["C"] > 0))[["A", "B"]]
+    return generator, lp.Measures(there, dict.fromkeys("AB", "mm"))
+
+
+def test_a_direction_along_which_a_factor_appears_is_said_to_be_one():
+    generator, measures = lesions()
+    directions = lp.discover(generator, "coordinate", 3)
+    info = lp.name(generator, directions, lp.respond(generator, directions, measures, samples=64), rules=lp.Rules()).info
+    assert "A can be measured on 0% of images at the lowest shift and on 100% at the highest" in info.words[0]
+    assert "can be measured on" not in info.words[1] + info.words[2]
+
+
+def test_with_one_factor_alone_the_words_say_why_nothing_has_a_name():
+    generator = lp.as_generator(Stripes(lambda z: [z[:, 0], z[:, 1]]), D, value_range=(-100, 100))
+    directions = lp.discover(generator, "coordinate", 2)
+    info = lp.name(generator, directions, lp.respond(generator, directions, read("A"), samples=32), rules=lp.Rules()).info
+    assert info.words[0].startswith("A, +1 mm per unit of shift, |r| 1.00; no name") and not info.names
+    assert info.words[1] == "mixed: it moves no factor steadily"
+
+
+def test_what_was_measured_on_another_generator_or_with_other_measures_is_refused():
+    one, other = (lp.as_generator(Stripes(lambda z, s=s: [s * z[:, 0], z[:, 1]]), D, value_range=(-100, 100)) for s in (1, 2))
+    directions, measures = lp.discover(one, "coordinate", 2).with_info(generator_fingerprint=""), read("AB")
+    responses = lp.respond(one, directions, measures, samples=16)
+    for act in (lambda: lp.name(other, directions, responses), lambda: lp.score(other, directions, measures, responses)):
+        with pytest.raises(UserError, match="measured on another generator"):
+            act()
+    with pytest.raises(UserError, match="the responses are of A, B, and the measures of a, b"):
+        lp.name(one, directions, responses, read(["a", "b"]))
+    band = random_sets(one, measures, 2, samples=16)
+    with pytest.raises(UserError, match="measured on another generator"):
+        band.place(other, directions, measures)
+    with pytest.raises(UserError, match="these random sets have A, B"):
+        band.place(one, directions, read(["a", "b"]))
+    with pytest.raises(UserError, match="what lp.respond gives is wanted"):
+        lp.name(one, directions, responses.table())
+    with pytest.raises(UserError, match=r"rules as lp.Rules"):
+        lp.name(one, directions, responses, rules="default")
+    with pytest.raises(UserError, match="sample must be what"):
+        lp.score(one, directions, measures, responses, sample=(torch.randn(9, D), pd.DataFrame({"q": range(9)})))
+    for steps in (0, -1, 5.5):
+        with pytest.raises(UserError, match="a whole number of steps"):
+            lp.score(one, directions, measures, responses, steps=steps)
