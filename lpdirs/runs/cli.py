@@ -140,8 +140,6 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals or not value.strip():
             raise UserError(f"--set takes NAME=VALUE, not {word!r}; {name or 'NAME'}=null is the default")
-        if name in given:
-            raise UserError(f"--set gives {name} twice")
         given[name] = parse_yaml(value, f"--set {word}: the value cannot be read")
     if args.data is not None:
         if not args.data or not Path(args.data).is_dir():

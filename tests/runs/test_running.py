@@ -34,7 +34,6 @@ COMMON = {"profile": "smoke", "run": "r", "seed": 0}
         (["--measures", "moment"], "measures must be thorax, moments or FILE.py:FUNCTION, not 'moment'"),
         (["--set", "seed=3"], "setting seed is given apart, as --seed"),
         (["--set", "method="], "--set takes NAME=VALUE, not 'method='; method=null is the default"),
-        (["--set", "n_directions=6", "n_directions=8"], "--set gives n_directions twice"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(words, message, tmp_path, capsys):
