@@ -246,3 +246,11 @@ def test_the_examples_run(name, tmp_path):
     if name == "own_generator":  # the numbers beside the calls
         assert re.search(r"best for right \(2\) +mixed: mostly right, 79% of what it does", ran.stdout)
         assert Path(tmp_path / "own_generator.html").exists()
+
+
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+
+    low, high = np.float32(-1000), np.int64(1000)
+    assert lp.Display((low, high)).difference == 1000 and lp.thorax((low, high), np.float32(1.5)).factors
+    assert lp.Prior.normal(np.float32(0.5)).unit(4) == pytest.approx(0.5, abs=0.02)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Display:
     noun: str = "image"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(isinstance(v, int | float) for v in self.window):
+        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(isinstance(v, Real) for v in self.window):
             raise UserError(f"display: window must be (what -1 stands for, what 1 stands for), not {self.window!r}")
         for what, (low, high) in {"window": self.window, "low and high": self.grey, **self.presets}.items():
             if not low < high:

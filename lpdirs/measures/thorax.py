@@ -1,6 +1,7 @@
 """The thorax: what is measured on axial slices of chest CT, ready to use."""
 
 from functools import partial
+from numbers import Real
 
 import pandas as pd
 from torch import Tensor
@@ -38,7 +39,7 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     exist at some levels of the body alone, which z tells.
     """
     numbers = [*window, pixel_mm] if isinstance(window, tuple | list) and len(window) == 2 else []
-    if not numbers or not all(isinstance(v, int | float) for v in numbers) or not window[0] < window[1] or not pixel_mm > 0:
+    if not numbers or not all(isinstance(v, Real) for v in numbers) or not window[0] < window[1] or not pixel_mm > 0:
         raise UserError(f"thorax needs the window in HU that -1 and 1 stand for, and mm a pixel, not {window} and {pixel_mm}")
     factors = [name for name in FACTORS if name != "z_position" or z_position is not None]
     geometric = tuple(name for name in factors if name in MEASURES)

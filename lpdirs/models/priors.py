@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ class Prior:
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _fit(rows: Tensor, d: int) -> Tensor:

@@ -41,7 +41,7 @@ class Explorer(widgets.VBox):
         seed: int = 0,
         folder: Path | str = ".",
     ):
-        if not isinstance(reach, int | float) or not reach > 0:
+        if not isinstance(reach, int | float | np.number) or not reach > 0:
             raise UserError(f"reach must be a number above 0, not {reach!r}")
         self.scene, self.reach, self.folder = Scene(models, measures, display, seed=seed), reach, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}

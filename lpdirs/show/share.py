@@ -46,7 +46,7 @@ def share(
     check_models(models)
     if not whole(slices):
         raise UserError(f"a page needs at least one starting image, not {slices}")
-    if not isinstance(reach, int | float) or not reach > 0:
+    if not isinstance(reach, int | float | np.number) or not reach > 0:
         raise UserError(f"reach must be a number above 0, not {reach!r}")
     if next((part for part in Path(path).parents if part.exists()), Path()).is_file():
         raise UserError(f"{path} cannot be written: a folder of its path is a file")
