@@ -45,7 +45,7 @@ def compared() -> list[str]:
         lines.append(f"| {what} | {_seconds(one['seconds'])} | {_seconds(one['naive_seconds'])} | {one['ratio']:.1f} |")
         lines.append(f"| the same, with freed memory given back | {_seconds(one['seconds_where_memory_is_given_back'])} | | |")
     race = training["time_to_accuracy"]
-    ended, reached = race["naive_ended_at"], f"over {race['ratio']:.1f}" if race["ratio_is_a_lower_bound"] else f"{race['ratio']:.1f}"
+    ended, reached = race["naive_ended_at"], f"{'over ' if race['ratio_is_a_lower_bound'] else ''}{race['ratio']:.1f}"
     lines.append(
         f"| accuracy 0.8 on the phantom's VAE, K = 32 | {race['seconds']:.0f} s | {ended[1]:.2f} after {ended[0]:.0f} s | {reached} |"
     )

@@ -147,9 +147,9 @@ def main() -> None:
                 continue
             generator, measures, bands = load_generator(run / GENERATORS[model]), measures_of(run), {}
             for k, label in ((K, "random"), (MANY, f"random-{MANY}")):
-                kept = given.target / "bands" / (f"{model}-{training}.csv" if k == K else f"{model}-{training}-{k}.csv")
                 if not any(k_of(name) == k for name, _ in wanted):
                     continue
+                kept = given.target / "bands" / (f"{model}-{training}.csv" if k == K else f"{model}-{training}-{k}.csv")
                 if not kept.exists():
                     random_sets(generator, measures, k, samples=SAMPLES).save(kept)
                 bands[k] = open_chance(kept, k)

@@ -122,11 +122,9 @@ def name_directions(
         for k, name in zip(group.index, chain([factor], others), strict=False):
             rows.loc[k, "name"] = name
     rows["best_for"] = ""
-    some = table[~table["direction"].isin(rows.index[rows["unmeasured"]])]
-    best = (best_directions(some) if len(some) else some).dropna(subset=["direction"]).sort_values("selectivity")
-    for factor, k in (
-        best["direction"].items() if len(some) else ()
-    ):  # of a direction that is the best for several, the one that it follows most alone
+    measured = table[~table["direction"].isin(rows.index[rows["unmeasured"]])]
+    best = best_directions(measured).dropna(subset=["direction"]).sort_values("selectivity")
+    for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone
         rows.loc[int(k), "best_for"] = factor
     return rows
 

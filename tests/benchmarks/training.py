@@ -150,7 +150,7 @@ def time_to_accuracy(generator, patience: float) -> dict:
         "seconds": a,
         "naive_seconds": b,
         "naive_ended_at": slow[-1] if slow else None,
-        "ratio": round((b or slow[-1][0]) / a, 1) if a else None,
+        "ratio": round((b or slow[-1][0]) / a, 1) if a and slow else None,
         "ratio_is_a_lower_bound": b is None,
         "accuracy_over_seconds": {"lpdirs": quick, "recipe, written plainly": slow},
     }
