@@ -1,10 +1,11 @@
 """The models of real chest CT in outputs/reference/chest: judged on held-out patients, directions placed against chance, figures.
 
-python -m tests.chest FOLDER DATA
+python -m tests.chest DATA [TRAININGS]
 
-FOLDER holds gan0..2 and vae0..2 (.safetensors), directions/, and trainings/ with what was kept of each training on its way (.pt: kind,
-settings, steps, seconds, weights); DATA is the data set of chest_ct.
-What is in outputs/reference/chest already is not done again: delete a table to have it made anew.
+DATA is the data set of chest_ct at 128 px (notebook 01 with the profile chest). What is in outputs/reference/chest already is not done
+again: delete a table to have it made anew. TRAININGS is for other models: a folder of gan0..2 and vae0..2 (.safetensors), directions/, and
+trainings/ with what was kept of each training on its way (.pt: kind, settings, steps, seconds, weights). Without it the shipped models are
+judged again; what came of the others, over_training.csv and four rows of quality.csv, is kept.
 """
 
 import json
@@ -37,20 +38,22 @@ from lpdirs.models.vae import VAE
 from lpdirs.runs.records import digest_of
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets
-from lpdirs.scores.inversion import invert, invert_by_encoder
+from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from tests.chest_figures import OUT, K, edited, front, learning, results, samples, volume
+from tests.chest_figures import MOVED, OUT, SHIFT, K, edited, front, inverted, learning, results, samples, volume
 from tests.measures.mirror import mirror_axis
 from tests.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
 TRAINED = {"gan0": "gan0-9371", "vae2": "v100s2-4561"}  # as they lie in trainings/
+FOLDERS = {"01_data_preparation": "data/*", "02_train_gan": "gan/*", "03_train_vae": "vae/*", "04_discover_directions": "directions/**/*"}
 KEPT = (".safetensors", ".csv", ".npy", ".json")
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES = 64
+OTHERS = 1  # seed of the starting slices that a chosen direction is measured on again
 PAGE = 5_500_000  # bytes of the page with sliders
 
 
@@ -93,6 +96,21 @@ def quality(models: Path, train: Slices, judge: Judge) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def between_patients(train: Slices, test: Slices, measures: Measures, times: int = 200) -> pd.DataFrame:
+    """How far real patients are from real patients: as many training patients as are held out against the others, a row a factor.
+
+    The Kolmogorov-Smirnov distance in `times` random choices: median, and 2.5 and 97.5 percent.
+    """
+    known, patient = measures(train.tensor()), train.table["patient"].to_numpy()
+    names, n, rng, rows = np.unique(patient), test.table["patient"].nunique(), np.random.default_rng(0), []
+    for _ in range(times):
+        some = np.isin(patient, rng.choice(names, n, replace=False))
+        rows.append({f: ks_2samp(known[f][some].dropna(), known[f][~some].dropna()).statistic for f in known})
+    return (
+        pd.DataFrame(rows).quantile([0.025, 0.5, 0.975]).T.set_axis(["low", "median", "high"], axis=1).rename_axis("factor").reset_index()
+    )
+
+
 def over_training(trainings: Path, judge: Judge) -> pd.DataFrame:
     """The same for what was kept of each training on its way: a row each."""
     rows = []
@@ -115,6 +133,28 @@ def put_back(train: Slices, test: Slices) -> pd.DataFrame:
         found = {"encoder": invert_by_encoder(vae, x, slices.window), "optimisation": invert(gan, x[::25], slices.window, 150, 2)}
         for how, each in found.items():
             rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def edits(test: Slices, measures: Measures, parts: dict[str, tuple]) -> pd.DataFrame:
+    """Held-out slices moved along the best direction of `motion` for each factor: what changes, a row a model and factor.
+
+    `wanted` is what the direction does on samples, `change` what it does on the slices as drawn again (mean and SD), and `right` on what
+    share of them the sign is right; `other` names the factor that changes most beside it, in SDs of samples.
+    """
+    rows = []
+    for name, (generator, sets, table) in parts.items():
+        every = np.linspace(0, len(test) - 1, 250 if name == "vae" else 12).astype(int)
+        put = inverted(name, generator, test, every)
+        before, spread = measures(put.reconstruction), measures.of(generator, draw_z(generator, 256, 0)).std()
+        best = table[table["set"] == f"motion{K}"].set_index("factor")
+        for factor in MOVED:
+            k, slope = int(best["direction"][factor]), best["again_slope"][factor]
+            change = measures(edit(generator, sets[f"motion{K}"], put, k, float(np.sign(slope)) * SHIFT)) - before
+            one, others = change[factor].dropna(), (change.mean() / spread).abs().drop(factor)
+            row = {"wanted": abs(slope) * SHIFT, "change": one.mean(), "sd": one.std(), "right": (one > 0).mean(), "slices": len(one)}
+            rows.append({"model": name, "factor": factor} | row | {"own": change[factor].mean() / spread[factor]})
+            rows[-1] |= {"other": others.idxmax(), "other_sd": others.max()}
     return pd.DataFrame(rows)
 
 
@@ -142,24 +182,22 @@ def chance(name: str, generator: nn.Module, measures: Measures) -> Chance:
     return open_chance(path, K)
 
 
-def searched(models: Path, name: str, generator: nn.Module) -> dict[str, Directions]:
-    """All sets of K = 32: those computed now, and those found before in `models`/directions."""
-    sets = {}
+def searched(name: str, generator: nn.Module, models: Path | None) -> dict[str, Directions]:
+    """All sets of K = 32: those computed now, those found in `models`/directions, and those that are here already."""
     for method in COMPUTED:
         path = OUT / "directions" / f"{name}-{method}{K}" / "directions.safetensors"
         if not path.exists():
             began = time.time()
             lp.discover(generator, method, K).save(path)
             print(f"{name} {method}: {time.time() - began:.0f} s", flush=True)
-        sets[f"{method}{K}"] = Directions.load(path)
-    for path in sorted((models / "directions").glob(f"{SHIPPED[name]}-*-{K}/directions.safetensors")):
+    for path in sorted((models / "directions").glob(f"{SHIPPED[name]}-*-{K}/directions.safetensors")) if models else ():
         _, reconstructor, basis, _ = path.parent.name.split("-")
         label = f"{basis}{K}-{reconstructor}"
         mine = OUT / "directions" / f"{name}-{label}" / "directions.safetensors"
         if not mine.exists():
             Directions.load(path).with_info(generator=name, generator_fingerprint=info_of(generator).fingerprint).save(mine)
-        sets[label] = Directions.load(mine)
-    return sets
+    found = sorted((OUT / "directions").glob(f"{name}-*/directions.safetensors"))
+    return {path.parent.name.removeprefix(f"{name}-"): Directions.load(path) for path in found}
 
 
 def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measures: Measures) -> pd.DataFrame:
@@ -183,11 +221,21 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
             lambda d=directions, t=table: band.place(generator, d, measures, table=t).rename_axis("factor").reset_index(),
         )
         best = best_directions(table)
-        where = where.set_index("factor")
-        for column in ("slope", "missing", "sign_consistency", "r_low", "r_high", "selectivity_low", "selectivity_high"):
-            where[column] = best[column]
+        where = where.set_index("factor").assign(missing=best["missing"], sign_consistency=best["sign_consistency"])
+        again = once(folder / "again.csv", lambda d=directions, b=best: measured_again(generator, d, b["direction"], measures))
+        where = where.join(again.set_index("factor").add_prefix("again_"))
         parts.append(where.reset_index().assign(set=label, names=len(directions.info.names)))
     return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
+
+
+def measured_again(generator: nn.Module, directions: Directions, best: pd.Series, measures: Measures) -> pd.DataFrame:
+    """Each factor's best direction from SAMPLES other starting slices than those on which it was chosen, with intervals: a row a factor."""
+    chosen = best.dropna().astype(int)
+    columns = sorted(set(chosen))
+    table = respond(generator, Directions(directions.matrix[columns]), measures, samples=SAMPLES, seed=OTHERS).table()
+    rows = table.set_index(["direction", "factor"])
+    names = [f"{name}{end}" for name in ("r", "selectivity") for end in ("", "_low", "_high")]
+    return pd.DataFrame({"factor": factor} | dict(rows.loc[(columns.index(k), factor), ["slope", *names]]) for factor, k in chosen.items())
 
 
 def path_of(vae: VAE, train: Slices) -> LatentPath:
@@ -229,7 +277,7 @@ def page(models: dict[str, tuple[nn.Module, dict[str, Directions]]], measures: M
         lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
 
 
-def record(trainings: Path, about: dict) -> None:
+def record(trainings: Path | None, about: dict) -> None:
     """run.json of the folder, which `python -m lpdirs verify` reads: how the shipped models were trained, and the digests of all files."""
     gpu = {"gpu": "NVIDIA H200", "machine": "several trainings side by side on one GPU"}
     entry = lambda pattern, **more: {
@@ -237,6 +285,12 @@ def record(trainings: Path, about: dict) -> None:
         "files": {path.relative_to(OUT).as_posix(): digest_of(path) for path in sorted(OUT.glob(pattern)) if path.suffix in KEPT},
         **more,
     }
+    if trainings is None:  # the models are those of before
+        log = read_json(OUT / "run.json")
+        for notebook, pattern in FOLDERS.items():
+            log[notebook]["files"] = entry(pattern)["files"]
+        (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
+        return
     log = {
         "01_data_preparation": entry("data/*", seed=0, settings={"cohort": "chest_ct", "size": about["size"]}, results=summary_of(about))
     }
@@ -262,20 +316,23 @@ def summary_of(about: dict) -> dict:
     return {"slices": about["slices"], "patients": about["patients"], "splits": about["splits"], "fingerprint": about["fingerprint"]}
 
 
-def main(models: Path, data: Path) -> None:
+def main(data: Path, models: Path | None = None) -> None:
     set_style()
     train, test = (open_dataset(data, split) for split in ("train", "test"))
     about = read_json(data / "dataset.json")
     z = fit_z(train, test)
     display = ct(tuple(about["window"]))
-    for name, training in SHIPPED.items():
+    for name, training in SHIPPED.items() if models else ():
         path = OUT / FILES[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((models / f"{training}.safetensors").read_bytes())
     measures = lp.thorax(tuple(about["window"]), about["pixel_mm"], z)
     judge = Judge(train, test, measures)
-    once(OUT / "quality.csv", lambda: quality(models, train, judge))
-    along = once(OUT / "over_training.csv", lambda: over_training(models / "trainings", judge))
+    if models:
+        once(OUT / "quality.csv", lambda: quality(models, train, judge))
+        once(OUT / "over_training.csv", lambda: over_training(models / "trainings", judge))
+    along = pd.read_csv(OUT / "over_training.csv")
+    once(OUT / "patients.csv", lambda: between_patients(train, test, measures))
     learning(along, pd.read_csv(OUT / "quality.csv"))
     vae = load_model(OUT / FILES["vae"])[0]
     once(OUT / "third_dimension.csv", lambda: walks(vae, train, test, measures))
@@ -283,14 +340,16 @@ def main(models: Path, data: Path) -> None:
     tables, parts = [], {}
     for name in SHIPPED:
         generator = load_generator(OUT / FILES[name])
-        sets = searched(models, name, generator)
+        sets = searched(name, generator, models)
         tables.append(placed(name, sets, generator, measures))
         samples(name, generator, sets, tables[-1], display, test)
         parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.6g")
     front(parts, display)
     page({name: (generator, sets) for name, (generator, sets, _) in parts.items()}, measures)
-    edited(vae, test, parts["vae"][1][f"motion{K}"], parts["vae"][2])
+    for name, (generator, sets, table) in parts.items():
+        edited(name, generator, test, sets[f"motion{K}"], table, measures)
+    once(OUT / "edits.csv", lambda: edits(test, measures, parts))
     results(pd.concat(tables))
     once(OUT / "inversion.csv", lambda: put_back(train, test))
     once(OUT / "kept.csv", lambda: kept(train, test, measures))
@@ -300,8 +359,8 @@ def main(models: Path, data: Path) -> None:
     level = {"r": round(z.r, 3), "mean_absolute_error": round(z.error, 3), "held_out": z.held_out}
     found = {"data": summary_of(about), "z": level, "roll": roll(open_dataset(data), about["pixel_mm"])}
     (OUT / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
-    record(models / "trainings", about)
+    record(models and models / "trainings", about)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:3]))

@@ -1,8 +1,14 @@
 """The figures of outputs/reference/chest, drawn by `python -m tests.chest`."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 import lpdirs as lp
@@ -13,19 +19,33 @@ from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import UNITS
 from lpdirs.measures.zposition import known_z
+from lpdirs.models.files import load_model
 from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.scores.chance import open_chance
-from lpdirs.scores.inversion import edit, invert_by_encoder
+from lpdirs.scores.inversion import Inversion, edit, invert, invert_by_encoder
 from lpdirs.scores.third_dimension import reformat
-from lpdirs.show.marking import save_figure
+from lpdirs.show.marking import NOTICE, save_figure
 from lpdirs.show.plots import film_strips, mosaic, shift_heads, strip
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "chest"
 K = 32
+MOVED, SHIFT = ("rotation", "thickness", "breast", "y_position", "z_position"), 3.0  # factors along which patients are edited, and how far
 BESIDE = "slices of patients are from the sample; all else is synthetic, drawn by a generative model; not for diagnosis"
+
+
+def save_greys(fig: Figure, path: Path, dpi: int = 144, notice: str = NOTICE) -> None:
+    """`save_figure` for pictures of greys alone: half of the bytes."""
+    save_figure(fig, path, dpi=dpi, notice=notice)
+    plt.close(fig)
+    with Image.open(path) as picture:
+        info = PngInfo()
+        for key, text in picture.text.items():
+            info.add_text(key, text)
+        grey, size = picture.convert("L"), picture.info["dpi"]
+    grey.save(path, pnginfo=info, dpi=size, optimize=True)
 
 
 def collections() -> pd.Series:
@@ -47,6 +67,9 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
         "each slice drawn again by the VAE": generate(vae.decoder, latents),
         "predicted from the one slice at the line": generate(vae.decoder, walked),
     }
+    real = to_hu(x[:, 0].numpy(), test.window)
+    off = {k: np.sqrt(np.mean((to_hu(v[:, 0].numpy(), test.window) - real) ** 2)) for k, v in stacks.items()}
+    stacks = {k if v is x else f"{k}:\nroot mean square error {off[k]:.0f} HU": v for k, v in stacks.items()}
     cuts = {k: reformat(to_hu(v[:, 0].numpy(), test.window), z, float(np.ptp(mm)), pixel) for k, v in stacks.items()}
     fig, axes = plt.subplots(2, 3, figsize=(9.5, 3.3), layout="constrained")
     for column, (title, both) in zip(axes.T, cuts.items(), strict=True):
@@ -64,23 +87,32 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
     save_figure(fig, OUT / "third_dimension.png", dpi=144, notice=BESIDE)
 
 
-def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) -> None:
-    """Slices of held-out patients in the VAE: drawn again, and moved along the best direction of each factor."""
+def inverted(name: str, generator: nn.Module, test: Slices, rows: Sequence[int] | np.ndarray) -> Inversion:
+    """Slices put into latent space: by the VAE's encoder, and in the GAN by optimisation of z."""
+    if name == "vae":
+        return invert_by_encoder(load_model(OUT / "vae" / "vae.safetensors")[0], test.tensor(rows), test.window)
+    return invert(generator, test.tensor(rows), test.window, 150, 2)
+
+
+def edited(name: str, generator: nn.Module, test: Slices, directions: Directions, table: pd.DataFrame, measures: lp.Measures) -> None:
+    """Slices of held-out patients: drawn again, and moved along the best direction of each factor, with what that changes on each slice."""
     of = test.table["patient"].map(collections())
     rows = [int(part.index[len(part) // 2]) for _, part in test.table.groupby(of)][:4]
-    inverted = invert_by_encoder(vae, test.tensor(rows), test.window)
-    best = table[table["set"] == f"motion{K}"].set_index("factor")
-    factors, shift = ("rotation", "thickness", "breast", "y_position", "z_position"), 3.0
-    columns = {"a patient": inverted.slices, "drawn again": inverted.reconstruction, "what is lost": inverted.slices}
-    for factor in factors:
-        row = best.loc[factor]
-        sign = 1 if row["slope"] > 0 else -1
-        size = f"{abs(row['slope']) * shift:.2g} {UNITS[factor]}".replace(" of the lungs' extent", " of lungs")
-        columns[f"{WORDS[factor]}\nshift {sign * shift:+g}: on average\n+{size}"] = edit(
-            vae.decoder, directions, inverted, int(row["direction"]), sign * shift
+    put, best = inverted(name, generator, test, rows), table[table["set"] == f"motion{K}"].set_index("factor")
+    columns, said = {"a patient": put.slices, "drawn again": put.reconstruction, "what is lost": put.slices}, {}
+    before = measures(put.reconstruction)
+    for factor in MOVED:
+        slope, unit = (
+            best["again_slope"][factor],
+            UNITS[factor].replace(" of the lungs' extent", " of lungs").replace("of the lungs' extent", "of lungs"),
         )
-    lost = to_hu(inverted.slices[:, 0].numpy(), test.window) - to_hu(inverted.reconstruction[:, 0].numpy(), test.window)
-    fig, axes = plt.subplots(len(rows), len(columns), figsize=(12.5, 1.5 * len(rows) + 0.8), squeeze=False)
+        shift = SHIFT if slope > 0 else -SHIFT
+        title = f"{WORDS[factor]}\nshift {shift:+g}: on samples\n{abs(slope) * SHIFT:+.2g} {unit}"
+        columns[title] = edit(generator, directions, put, int(best["direction"][factor]), shift)
+        change = measures(columns[title])[factor] - before[factor]
+        said[title] = [f"{value:+.2g} {unit}" if np.isfinite(value) else "not measurable" for value in change]
+    lost = to_hu(put.slices[:, 0].numpy(), test.window) - to_hu(put.reconstruction[:, 0].numpy(), test.window)
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=(12.5, 1.6 * len(rows) + 0.8), squeeze=False)
     for j, (title, slices) in enumerate(columns.items()):
         for i, ax in enumerate(axes[:, j]):
             ax.axis("off")
@@ -88,23 +120,38 @@ def edited(vae: VAE, test: Slices, directions: Directions, table: pd.DataFrame) 
                 difference = ax.imshow(lost[i], cmap="RdBu_r", vmin=-600, vmax=600)
             else:
                 image = ax.imshow(to_hu(slices[i, 0].numpy(), test.window), cmap="gray", vmin=-1000, vmax=600)
+            if title in said:
+                ax.text(0.5, -0.03, said[title][i], transform=ax.transAxes, ha="center", va="top", fontsize=7.5)
         axes[0, j].set_title(title, fontsize=8)
     for i, row in enumerate(rows):
-        said = f"{of[row]}\nerror {inverted.error[i]:.0f} HU"
-        axes[i, 0].text(-0.05, 0.5, said, transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8)
-    fig.subplots_adjust(left=0.1, right=0.92, top=0.89, bottom=0.03, wspace=0.03, hspace=0.03)
+        axes[i, 0].text(
+            -0.05, 0.5, f"{of[row]}\nerror {put.error[i]:.0f} HU", transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=8
+        )
+    fig.subplots_adjust(left=0.1, right=0.92, top=0.89, bottom=0.03, wspace=0.03, hspace=0.1)
     fig.colorbar(image, cax=fig.add_axes((0.932, 0.53, 0.01, 0.36)), label="HU")
     fig.colorbar(difference, cax=fig.add_axes((0.932, 0.05, 0.01, 0.36)), label="lost, HU")
-    save_figure(fig, OUT / "edited.png", dpi=144, notice=BESIDE)
+    save_figure(fig, OUT / f"edited_{name}.png", dpi=144, notice=BESIDE)
+    plt.close(fig)
+
+
+def evenly(slices: Slices, n: int) -> np.ndarray:
+    """Rows of n slices, of every patient as many as of the others, or all of his; drawn at random."""
+    turn = slices.table.sample(frac=1, random_state=0).groupby("patient").cumcount()
+    return turn.sample(frac=1, random_state=1).sort_values(kind="stable").index[:n].to_numpy()
+
+
+def with_interval(row: pd.Series, score: str) -> str:
+    """A score of a direction on other slices than those it was chosen on, with its 95 percent interval."""
+    value, *ends = (row[f"again_{score}{end}"] * (-1 if row["again_r"] < 0 and score == "r" else 1) for end in ("", "_low", "_high"))
+    return f"{value:.2f} [{min(ends):.2f}, {max(ends):.2f}]"
 
 
 def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display, test: Slices) -> None:
     """Unselected samples beside as many slices of held-out patients, and the paper's best direction for each factor."""
     words, (low, high) = MODELS[name], display.grey
-    rows = np.random.default_rng(0).permutation(len(test))[:64]
     both = {
         f"64 samples of the {words}": generate(generator, draw_z(generator, 64, 1)),
-        "64 slices of held-out patients": test.tensor(rows),
+        f"64 slices of {test.table['patient'].nunique()} held-out patients": test.tensor(evenly(test, 64)),
     }
     fig, axes = plt.subplots(1, 2, figsize=(13, 6.6), layout="constrained")
     for ax, (title, x) in zip(axes, both.items(), strict=True):
@@ -112,44 +159,48 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
         ax.set_title(f"{title}, not selected")
         ax.axis("off")
     fig.colorbar(image, ax=axes, label="HU", shrink=0.9, pad=0.01, aspect=30)
-    save_figure(fig, OUT / f"samples_{name}.png", dpi=100, notice=BESIDE)
-    plt.close(fig)
+    save_greys(fig, OUT / f"samples_{name}.png", 100, BESIDE)
     rows = table[table["set"] == f"unit{K}-lenet"].set_index("factor")
-    factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["r"][factor])]
+    factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["again_r"][factor])]
     shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)
     pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
-    titles = [f"{WORDS[f]}\n{rows['slope'][f]:+.2g} {UNITS[f]}\nper unit of shift, |r| {abs(rows['r'][f]):.2f}" for f in factors]
+    titles = [
+        f"{WORDS[f]}\n{rows['again_slope'][f]:+.2g} {UNITS[f]} per unit of shift\n|r| {with_interval(rows.loc[f], 'r')}\n"
+        f"selectivity {with_interval(rows.loc[f], 'selectivity')}\nchance {rows['selectivity_chance'][f]:.2f}"
+        for f in factors
+    ]
     title = f"{words} of real chest CT: each factor by the best of {K} directions of the paper's method"
-    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"paper_{name}.png", dpi=144)
+    save_greys(film_strips(np.stack(pictures), shift_heads(shifts), titles, title), OUT / f"paper_{name}.png")
 
 
 def front(parts: dict[str, tuple], display: lp.Display) -> None:
     """The paper's five factors in both models, a row each, and what a unit of shift does to each."""
     shifts, low, high = (-4, -2, 0, 2, 4), *display.grey
     factors = ("rotation", "breast", "thickness", "y_position", "z_position")
-    fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 7.6), width_ratios=[1] * 5 + [0.25] + [1] * 5)
+    fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 8.2), width_ratios=[1] * 5 + [0.25] + [1] * 5)
     for block, (name, (generator, sets, table)) in enumerate(parts.items()):
         rows, start = table[table["set"] == f"motion{K}"].set_index("factor"), typical_z(generator)
         for i, factor in enumerate(factors):
             row = rows.loc[factor]
-            sign = 1 if row["slope"] > 0 else -1
+            sign = 1 if row["again_slope"] > 0 else -1
             drawn = strip(generator, sets[f"motion{K}"], start, int(row["direction"]), [sign * shift for shift in shifts])
             for j, picture in enumerate(drawn):
                 ax = axes[i, 6 * block + j]
                 image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
                 if i == 0:
                     ax.set_title(shift_heads(shifts)[j], fontsize=9)
-            moves = f"{abs(row['slope']):.2g} {UNITS[factor]} per unit of shift"
-            said = f"{moves}, |r| {abs(row['r']):.2f}, selectivity {row['selectivity']:.2f}"
-            axes[i, 6 * block + 2].text(0.5, -0.03, said, transform=axes[i, 6 * block + 2].transAxes, ha="center", va="top", fontsize=8)
+            moves = f"{abs(row['again_slope']):.2g} {UNITS[factor]} per unit of shift, |r| {with_interval(row, 'r')}"
+            pure = f"selectivity {with_interval(row, 'selectivity')}, chance {row['selectivity_chance']:.2f}"
+            below = axes[i, 6 * block + 2]
+            below.text(0.5, -0.03, f"{moves}\n{pure}", transform=below.transAxes, ha="center", va="top", fontsize=8)
             if block == 0:
                 axes[i, 0].text(-0.08, 0.5, WORDS[factor], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
         axes[0, 6 * block + 2].text(0.5, 1.22, MODELS[name], transform=axes[0, 6 * block + 2].transAxes, ha="center", fontsize=12)
     for ax in axes.flat:
         ax.axis("off")
-    fig.subplots_adjust(left=0.085, right=0.93, top=0.93, bottom=0.03, wspace=0.03, hspace=0.13)
+    fig.subplots_adjust(left=0.085, right=0.93, top=0.93, bottom=0.03, wspace=0.03, hspace=0.24)
     fig.colorbar(image, cax=fig.add_axes((0.945, 0.25, 0.01, 0.5)), label="HU")
-    save_figure(fig, OUT / "directions.png", dpi=144)
+    save_greys(fig, OUT / "directions.png")
 
 
 def learning(along: pd.DataFrame, floor: pd.DataFrame) -> None:
@@ -159,18 +210,19 @@ def learning(along: pd.DataFrame, floor: pd.DataFrame) -> None:
     for i, (kind, words) in enumerate(MODELS.items()):
         for seed, part in shipped[shipped["kind"] == kind].groupby("seed"):
             thousand = part["steps"] / 1000
-            label = words if seed == 0 else None
-            axes[0].errorbar(thousand, part["KID"], part["KID_error"], color=f"C{i}", marker="o", ms=4, capsize=2, label=label)
-            axes[1].plot(thousand, 100 * part["copied"], color=f"C{i}", marker="o", ms=4, label=label)
+            label, fill = (words, None) if seed == 0 else (f"{words}, other trainings" if seed == 1 else None, "w")
+            thousand = thousand + 0.12 * seed  # so that their marks do not hide one another
+            axes[0].errorbar(thousand, part["KID"], part["KID_error"], color=f"C{i}", marker="o", ms=4, capsize=2, label=label, mfc=fill)
+            axes[1].plot(thousand, 100 * part["copied"], color=f"C{i}", marker="o", ms=4, label=label, mfc=fill)
     lowest, error = floor.set_index("model").loc["training slices", ["KID", "KID_error"]]
     axes[0].axhspan(lowest - error, lowest + error, color="0.85", lw=0, label="training patients")
     axes[1].axhline(1, color="0.5", ls=":", label="held-out patients")
     axes[0].set(ylabel="KID to held-out patients", ylim=(min(0, lowest - 1.5 * error), None))
     axes[1].set(ylabel="nearer to a training slice than\n99% of held-out slices, %", ylim=(0, None))
-    fig.suptitle("Longer training makes the GAN more realistic, and more of its samples lie near to training slices", fontsize=11)
+    fig.suptitle("As it trains, the GAN's samples come nearer to held-out patients, and more of them near to training slices", fontsize=11)
     for ax in axes:
         ax.set(xlabel="thousand steps", xlim=(0, None))
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, fontsize=8)
     fig.savefig(OUT / "over_training.png", dpi=144)
     plt.close(fig)
 
@@ -181,6 +233,7 @@ def results(table: pd.DataFrame) -> None:
         f"motion{K}": ("motion", "C3", "D"),
         f"unit{K}-lenet": ("the paper's (LeNet)", "C0", "o"),
         f"jacobian{K}": ("Jacobian", "C2", "s"),
+        f"sefa{K}": ("SeFa", "C1", "^"),
     }
     factors = list(WORDS)
     fig, axes = plt.subplots(1, 2, figsize=(10, 4.1), sharey=True, layout="constrained")
@@ -196,10 +249,12 @@ def results(table: pd.DataFrame) -> None:
         ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
     axes[0].invert_yaxis()  # shared by both
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=5)
-    beyond = table[(table["set"] == f"motion{K}") & (table["selectivity_corrected"] <= 0.05)].groupby("model")["factor"].agg(set)
-    of = lambda name: " and ".join(WORDS[factor] for factor in factors if factor in beyond.get(name, set())) or "no factor"
-    found = ", ".join(f"for {of(name)} in the {words}" for name, words in MODELS.items())
-    fig.suptitle(f"After correction motion is purer than chance {found}", fontsize=11)
+    fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=6)
+    beyond = table[table["set"].isin(shown) & (table["selectivity_corrected"] <= 0.05)]
+    found = [
+        f"{WORDS[factor]} in the {MODELS[name]} ({', '.join(text for label, (text, *_) in shown.items() if label in set(part['set']))})"
+        for (name, factor), part in beyond.groupby(["model", "factor"], sort=False)
+    ]
+    fig.suptitle(f"Purer than chance after correction for seven factors: {' and '.join(found) or 'none'}", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)
     plt.close(fig)

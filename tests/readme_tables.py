@@ -7,6 +7,7 @@ import pandas as pd
 
 from lpdirs.runs.comparison import collect, sorted_by, tested
 from tests.bench_tables import compared, growth, shares, sharing, waits, workers
+from tests.chest_figures import with_interval
 from tests.conftest import ROOT
 from tests.folds import decisions, mean_errors
 
@@ -63,33 +64,56 @@ def prediction() -> list[str]:
 
 
 def chest_directions(model: str) -> list[str]:
-    """A line each factor: what `motion` finds in a model of real chest CT, and chance."""
+    """A line each factor: what `motion` finds in a model of real chest CT, measured again from other slices, and the set against chance."""
     table = pd.read_csv(CHEST / "against_chance.csv")
-    lines = ["| factor | direction | \\|r\\| | per unit of shift | selectivity | chance | p, corrected |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| factor | direction | \\|r\\| | per unit of shift | selectivity | the set's | chance | p, corrected |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     rows = table[(table["model"] == model) & (table["set"] == "motion32")].set_index("factor")
     for factor, words in ALL.items():
-        row, p = rows.loc[factor], rows.loc[factor, "selectivity_corrected"]
-        unit = f"{abs(row['slope']):.2g} {UNITS.get(factor, 'mm')}"
-        cells = f"{abs(row['r']):.2f} | {unit} | {row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {p:.3f}"
-        lines.append(f"| {words} | {int(row['direction'])} | {cells} |")
+        row = rows.loc[factor]
+        unit = f"{abs(row['again_slope']):.2g} {UNITS.get(factor, 'mm')}"
+        own = f"{with_interval(row, 'r')} | {unit} | {with_interval(row, 'selectivity')}"
+        sets = f"{row['selectivity']:.2f} | {row['selectivity_chance']:.2f} | {row['selectivity_corrected']:.3f}"
+        lines.append(f"| {words} | {int(row['direction'])} | {own} | {sets} |")
+    return lines
+
+
+def chest_away() -> list[str]:
+    """A line each factor: Kolmogorov-Smirnov distances to held-out patients, and of as many training patients from the others."""
+    away, between = pd.read_csv(CHEST / "quality.csv").set_index("model"), pd.read_csv(CHEST / "patients.csv").set_index("factor")
+    lines = ["| factor | GAN | VAE | training slices | 29 training patients and the others |", "|---|---|---|---|---|"]
+    for factor, words in ALL.items():
+        of = " | ".join(f"{away.loc[name, f'KS {factor}']:.2f}" for name in ("gan0", "vae2", "training slices"))
+        low, median, high = between.loc[factor, ["low", "median", "high"]]
+        lines.append(f"| {words} | {of} | {median:.2f} [{low:.2f}, {high:.2f}] |")
+    return lines
+
+
+def chest_edits() -> list[str]:
+    """A line each model and factor: what a shift along its best direction changes on held-out slices that were drawn again."""
+    lines = ["| model | factor | on samples | on held-out slices | the right way | most other change, SD |", "|---|---|---|---|---|---|"]
+    for row in pd.read_csv(CHEST / "edits.csv").to_dict("records"):
+        unit = UNITS.get(row["factor"], "mm")
+        change = f"{row['wanted']:.2g} {unit} | {row['change']:.2g} ± {row['sd']:.2g} {unit} | {row['right']:.0%} of {row['slices']:.0f}"
+        other = f"{ALL[row['other']]} {row['other_sd']:.1f} (its own {row['own']:.1f})"
+        lines.append(f"| {row['model'].upper()} | {ALL[row['factor']]} | {change} | {other} |")
     return lines
 
 
 def chest_sets() -> list[str]:
-    """A line each method: mean selectivity and |r| over the seven factors, and names earned, in both models."""
+    """A line each method: mean selectivity (of the set, and measured again) and |r| over the seven factors, and names earned."""
     table = pd.read_csv(CHEST / "against_chance.csv")
-    lines = ["| directions | GAN: selectivity | \\|r\\| | names | VAE: selectivity | \\|r\\| | names |", "|---|---|---|---|---|---|---|"]
+    heads = "selectivity | on other slices | \\|r\\| | names |"
+    lines = [f"| directions | GAN: {heads} VAE: {heads}", "|---" * 9 + "|"]
     order = table.groupby("set")["selectivity"].mean().sort_values(ascending=False).index
     for name, words in sorted(SETS.items(), key=lambda pair: order.get_loc(pair[0])):
         cells = []
         for model in MODELS:
             rows = table[(table["model"] == model) & (table["set"] == name)]
-            found = (
-                (f"{rows['selectivity'].mean():.2f}", f"{rows['r'].abs().mean():.2f}", f"{rows['names'].iloc[0]}")
-                if len(rows)
-                else ("–",) * 3
-            )
-            cells += found
+            means = [rows[column].abs().mean() for column in ("selectivity", "again_selectivity", "r")]
+            cells += [*(f"{mean:.2f}" for mean in means), str(rows["names"].iloc[0])] if len(rows) else ["–"] * 4
         lines.append(f"| {words} | {' | '.join(cells)} |")
     return lines
 
@@ -355,7 +379,7 @@ TABLES = {
     ],
     "outputs/reference/chest/README.md": [
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_options,
-        chest_third,
+        chest_third, chest_away, chest_edits,
         chest_inversion, chest_kept, folds, folds_tested, folds_anatomy,
     ],
 }  # fmt: skip

@@ -12,8 +12,17 @@ import numpy as np
 import pandas as pd
 
 from lpdirs.base.errors import MissingInput
+from lpdirs.base.words import FACTORS, MODELS
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.thorax import UNITS
+from lpdirs.models.files import load_generator
+from lpdirs.models.generators import typical_z
+from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.records import files_of, read_log
-from tests.notebooks.refresh import ROOT, sources
+from lpdirs.scores.response import best_directions
+from lpdirs.show.plots import film_strips, set_style, shift_heads, strip
+from tests.chest_figures import save_greys
+from tests.notebooks.refresh import ROOT
 
 LARGEST = 20_000_000  # bytes of a file
 MOST = 60_000_000  # of all
@@ -22,7 +31,6 @@ RUNS = {
     "demo": "the sample of real chest CT in data_manifests/chest_ct",
     "phantom": "the synthetic cohort data_manifests/phantom_demo.json",
 }
-MODELS = ("gan/generator.safetensors", "vae/vae.safetensors")
 
 
 def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS)) -> Path:
@@ -32,12 +40,10 @@ def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS)) -> Path:
         if not path.exists():
             raise MissingInput(f"{path.relative_to(outputs.parent)} is missing: run {', '.join(runs)} first")
     for run in runs:
-        shutil.rmtree(reference / run, ignore_errors=True)
+        for old in (reference / run).glob("*"):
+            shutil.rmtree(old) if old.is_dir() else old.name == "README.md" or old.unlink()
         _copy_run(outputs / run, reference / run)
-        for path in sorted((outputs / run / "analysis").glob("best_*.png")):
-            name = path.name.split("-")[0] + path.suffix  # best_gan-unit32-lenet.png: best_gan.png
-            shutil.copy(path, reference / run / name)
-    _say_what_made_them(reference, runs)
+        draw_best(reference / run)
     sizes = {path: path.stat().st_size for path in reference.rglob("*") if path.is_file()}
     large = [path.name for path, size in sizes.items() if size > LARGEST]
     if large or sum(sizes.values()) > MOST:
@@ -45,20 +51,32 @@ def release(outputs: Path, runs: tuple[str, ...] = tuple(RUNS)) -> Path:
     return reference
 
 
-def _say_what_made_them(reference: Path, runs: tuple[str, ...]) -> None:
-    """Write sources.json: for each figure of a run the notebook that drew it, and hashes of its cells and of the code that they import."""
-    path, notebook = reference / "sources.json", "06_quantitative_analysis"
-    made = json.loads(path.read_text()) if path.exists() else {}
-    for figure in sorted(p for run in RUNS for p in (reference / run).rglob("*.png")):
-        if figure.parent.name in runs:
-            made[figure.relative_to(reference).as_posix()] = {"notebook": notebook, **sources(ROOT / "notebooks" / f"{notebook}.ipynb")}
-        else:
-            made.setdefault(figure.relative_to(reference).as_posix(), {"notebook": notebook, "cells": None, "code": None})
-    path.write_text(json.dumps({name: entry for name, entry in made.items() if (reference / name).exists()}, indent=1))
+def draw_best(run: Path, to: Path | None = None) -> None:
+    """best_<model>.png of a run that is here: each factor's best direction of the paper's method, with intervals and its p."""
+    set_style()
+    shifts, against = np.linspace(-4.5, 4.5, 7), pd.read_csv(run / "analysis" / "against_chance.csv").set_index("factor")
+    of, extent = ("real chest CT", "the lungs' extent") if run.name == "demo" else ("the synthetic thorax", "the phantom's length")
+    for name, words in MODELS.items():
+        (path,) = (run / "directions").glob(f"{name}-*/directions.safetensors")
+        generator, directions = load_generator(run / GENERATORS[name]), Directions.load(path)
+        best, chance = best_directions(pd.read_csv(path.with_name("responses.csv"))), against[against["set"] == path.parent.name]
+        labels, pictures = [], []
+        for factor, row in best.loc[[factor for factor in FACTORS if factor in chance.index]].iterrows():
+            unit = f"of {extent}" if factor == "z_position" else UNITS[factor]
+            ends = sorted(abs(end) for end in (row["r_low"], row["r_high"]))
+            p = chance.loc[factor, "selectivity_corrected"]
+            labels.append(
+                f"{FACTORS[factor]}\n{row['slope']:+.2g} {unit} per unit of shift\n|r| {abs(row['r']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}]\n"
+                f"selectivity {row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]\n"
+                f"against chance: p {p:.2f}, corrected"
+            )
+            pictures.append(strip(generator, directions, typical_z(generator), int(row["direction"]), shifts))
+        title = f"{words} of {of}: the best of {len(directions)} directions of the paper's method for each factor"
+        save_greys(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), (to or run) / f"best_{name}.png")
 
 
 def _copy_run(run: Path, to: Path) -> None:
-    for relative in MODELS:
+    for relative in GENERATORS.values():
         (to / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / relative, to / relative)
     for path in sorted((run / "directions").glob("*/directions.safetensors")):

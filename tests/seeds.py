@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 import lpdirs as lp
@@ -34,8 +32,8 @@ from lpdirs.runs.search import KNOWN
 from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.response import best_directions, cross_fitted
-from lpdirs.show.marking import save_figure
 from lpdirs.show.plots import film_strips, shift_heads, strip
+from tests.chest_figures import save_greys
 
 K, MANY, SAMPLES, SEEDS = 32, 100, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
@@ -108,13 +106,7 @@ def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> Non
     of = {"seeds_demo": " of real CT", "seeds_phantom": " of the synthetic thorax"}.get(target.name, "")
     title = f"{model_words(model)}{of}: {factor_words(factor)} by each method's best direction, with its selectivity"
     path = target / f"strips_{model}.png"
-    save_figure(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), path, dpi=144)
-    with Image.open(path) as picture:  # of greys alone: a third of the bytes
-        info = PngInfo()
-        for key, text in picture.text.items():
-            info.add_text(key, text)
-        grey, dpi = picture.convert("L"), picture.info["dpi"]
-    grey.save(path, pnginfo=info, dpi=dpi, optimize=True)
+    save_greys(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), path)
 
 
 def training_of(run: Path) -> int:

@@ -122,7 +122,8 @@ def shift_heads(shifts: Sequence[float] | np.ndarray) -> list[str]:
 def film_strips(pictures: np.ndarray, heads: list[str], labels: list[str], title: str = "", display: Display = CT) -> Figure:
     """Images (rows, columns, S, S) in the display's unit, with `heads` above the columns, `labels` before the rows and a bar of grey."""
     rows, columns = pictures.shape[:2]
-    height, margin, bar = rows * SIDE + 0.6, 0.1 + 0.075 * max(map(len, labels)), 0.8  # inches
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    height, margin, bar = rows * SIDE + 0.6, 0.1 + 0.075 * longest, 0.8  # inches
     width = margin + columns * SIDE + bar
     fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
     for i in range(rows):
