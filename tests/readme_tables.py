@@ -147,6 +147,29 @@ def chest_options() -> list[str]:
     return lines
 
 
+def chest_short() -> list[str]:
+    """A line each short run at 64 px, judged on the validation patients (`python -m tests.options`)."""
+    lines = [
+        "| model | short run | KID | Kolmogorov-Smirnov, mean of four | thickness not measurable | nearer to training | error, HU | SSIM |"
+    ]
+    lines.append("|---" * 8 + "|")
+    for row in pd.read_csv(CHEST / "options_64.csv").sort_values(["model", "seed", "steps"], kind="stable").to_dict("records"):
+        if row["model"] == "training slices":
+            said = "training slices |"
+        else:
+            said = f"{row['model'].upper()} | {row['option']}" + (
+                f", seed {row['seed']}, {row['steps']:,} steps" if row["option"] == "the profile" else ""
+            )
+        away = sum(row[f"KS {factor}"] for factor in ("thickness", "breast", "y_position", "rotation")) / 4
+        cells = [f"{row['KID']:.2f} ± {row['KID_error']:.2f}", f"{away:.2f}", f"{row['lost thickness']:.0%}"]
+        cells += [
+            f"{row[name]:{form}}" if row[name] == row[name] else "–"
+            for name, form in (("copied", ".0%"), ("error", ".0f"), ("ssim", ".2f"))
+        ]
+        lines.append(f"| {said} | {' | '.join(cells)} |")
+    return lines
+
+
 def chest_kept() -> list[str]:
     """A line each factor: how well a slice that the VAE draws again keeps it."""
     table = pd.read_csv(CHEST / "kept.csv").set_index(["split", "factor"])
