@@ -140,10 +140,11 @@ def evenly(slices: Slices, n: int) -> np.ndarray:
     return turn.sample(frac=1, random_state=1).sort_values(kind="stable").index[:n].to_numpy()
 
 
-def with_interval(row: pd.Series, score: str) -> str:
-    """A score of a direction on other slices than those it was chosen on, with its 95 percent interval."""
-    value, *ends = (row[f"again_{score}{end}"] * (-1 if row["again_r"] < 0 and score == "r" else 1) for end in ("", "_low", "_high"))
-    return f"{value:.2f} [{min(ends):.2f}, {max(ends):.2f}]"
+def with_interval(row: pd.Series, score: str, prefix: str = "again_") -> str:
+    """A score of a direction with its 95 percent interval, |r| where it is r; `again_`: on other slices than it was chosen on."""
+    value, *ends = (row[f"{prefix}{score}{end}"] for end in ("", "_low", "_high"))
+    value, *ends = (-value, -ends[1], -ends[0]) if score == "r" and value < 0 else (value, *ends)
+    return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
 def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display, test: Slices) -> None:

@@ -21,7 +21,7 @@ from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.records import files_of, read_log
 from lpdirs.scores.response import best_directions
 from lpdirs.show.plots import film_strips, set_style, shift_heads, strip
-from tests.chest_figures import save_greys
+from tests.chest_figures import save_greys, with_interval
 from tests.notebooks.refresh import ROOT
 
 LARGEST = 20_000_000  # bytes of a file
@@ -63,11 +63,10 @@ def draw_best(run: Path, to: Path | None = None) -> None:
         labels, pictures = [], []
         for factor, row in best.loc[[factor for factor in FACTORS if factor in chance.index]].iterrows():
             unit = f"of {extent}" if factor == "z_position" else UNITS[factor]
-            ends = sorted(abs(end) for end in (row["r_low"], row["r_high"]))
             p = chance.loc[factor, "selectivity_corrected"]
             labels.append(
-                f"{FACTORS[factor]}\n{row['slope']:+.2g} {unit} per unit of shift\n|r| {abs(row['r']):.2f} [{ends[0]:.2f}, {ends[1]:.2f}]\n"
-                f"selectivity {row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]\n"
+                f"{FACTORS[factor]}\n{row['slope']:+.2g} {unit} per unit of shift\n|r| {with_interval(row, 'r', '')}\n"
+                f"selectivity {with_interval(row, 'selectivity', '')}\n"
                 f"against chance: p {p:.2f}, corrected"
             )
             pictures.append(strip(generator, directions, typical_z(generator), int(row["direction"]), shifts))

@@ -89,4 +89,4 @@ def test_the_figures_are_what_the_committed_files_give(run, tmp_path):
     draw_best(REFERENCE / run, tmp_path)
     for path in sorted((REFERENCE / run).glob("best_*.png")):
         committed, drawn = (np.asarray(Image.open(p).convert("L").resize((400, 300)), float) for p in (path, tmp_path / path.name))
-        assert np.abs(committed - drawn).mean() < 2, f"{path.name}: grey values of 0 to 255, on average"
+        assert np.abs(committed - drawn).mean() < 0.3, f"{path.name}: grey values of 0 to 255; one other direction makes 0.8 or more"
