@@ -92,6 +92,17 @@ def test_the_front_page_says_what_the_tables_say():
     assert beyond["vae"] == {"rotation"} and beyond["gan"] == {"x_position"}
 
 
+def test_the_results_say_what_the_eight_sets_of_the_paper_reach():
+    chest = METHODS.parent / "chest"
+    paper = pd.read_csv(chest / "against_chance.csv").query("set.str.contains('lenet|resnet18')")
+    alone = paper[paper["selectivity_p"] <= 0.05].groupby("model")["factor"].agg(list)
+    assert len(paper) == 56 and (paper["selectivity_corrected"] > 0.05).all() and not paper["names"].any()
+    assert alone["gan"] == ["z_position"] * 3 and sorted(alone["vae"]) == ["width", "x_position"]
+    assert (paper[(paper["model"] == "vae") & (paper["selectivity_p"] <= 0.05)]["missing"] > 0.66).all()
+    known = pd.read_csv(chest / "searches.csv").query("set.str.contains('32')").groupby(["model", "set"])["accuracy"].max()
+    assert len(known) == 8 and (known >= 0.62).sum() == 5 and sorted(known)[:3] == [0.108, 0.324, 0.414]
+
+
 def test_the_memory_that_the_front_page_names_is_enough():
     log = json.loads((METHODS.parent / "demo" / "run.json").read_text())
     assert max(entry["peak_memory_MiB"]["host"] for entry in log.values()) < 2048 and "2 GB of free memory" in README
