@@ -42,7 +42,7 @@ from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from tests.chest_figures import MOVED, OUT, SHIFT, K, edited, front, inverted, learning, results, samples, volume
+from tests.chest_figures import MOVED, OUT, REFINED, SHIFT, K, edited, front, inverted, learning, results, samples, volume
 from tests.measures.mirror import mirror_axis
 from tests.release import copy_slices
 
@@ -131,6 +131,8 @@ def put_back(train: Slices, test: Slices) -> pd.DataFrame:
     for split, slices in (("training", train), ("held out", test)):
         x = slices.tensor(np.linspace(0, len(slices) - 1, 250).astype(int))
         found = {"encoder": invert_by_encoder(vae, x, slices.window), "optimisation": invert(gan, x[::25], slices.window, 150, 2)}
+        if slices is test:
+            found["refined"] = invert_by_encoder(vae, x, slices.window, REFINED)
         for how, each in found.items():
             rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
     return pd.DataFrame(rows)
@@ -161,9 +163,9 @@ def edits(test: Slices, measures: Measures, parts: dict[str, tuple]) -> pd.DataF
 def kept(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     """What of a patient's anatomy is still there when the VAE draws the slice again: a row a factor, for training and held-out slices."""
     rows, vae = [], load_model(OUT / FILES["vae"])[0]
-    for split, slices in (("training", train), ("held out", test)):
+    for split, slices, steps in (("training", train, 0), ("held out", test, 0), ("held out, refined", test, REFINED)):
         x = slices.tensor(np.linspace(0, len(slices) - 1, min(500, len(slices))).astype(int))
-        real, drawn = measures(x), measures(invert_by_encoder(vae, x, slices.window).reconstruction)
+        real, drawn = measures(x), measures(invert_by_encoder(vae, x, slices.window, steps).reconstruction)
         for factor in real:
             one, other = (frame[factor][real[factor].notna() & drawn[factor].notna()] for frame in (real, drawn))
             mean = (one - one.mean()).abs().mean()

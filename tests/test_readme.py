@@ -92,6 +92,16 @@ def test_the_front_page_says_what_the_tables_say():
     assert beyond["vae"] == {"rotation"} and beyond["gan"] == {"x_position"}
 
 
+def test_the_model_card_says_what_is_kept_of_new_patients():
+    chest = METHODS.parent / "chest"
+    slices = pd.read_csv(chest / "inversion.csv").query("split == 'held out'")
+    by = {how: rows["error"].to_numpy() for how, rows in slices.groupby("how")}
+    assert len(by["refined"]) == 250 and (by["refined"] < by["encoder"]).all(), "every one nearer"
+    kept = pd.read_csv(chest / "kept.csv").set_index(["split", "factor"])
+    worse = lambda split: {name for name, row in kept.loc[split].iterrows() if row["error"] > row["error_of_mean"]}
+    assert worse("held out") == {"rotation", "breast", "x_position"} and worse("held out, refined") == {"rotation", "x_position"}
+
+
 def test_the_results_say_what_the_eight_sets_of_the_paper_reach():
     chest = METHODS.parent / "chest"
     paper = pd.read_csv(chest / "against_chance.csv").query("set.str.contains('lenet|resnet18')")

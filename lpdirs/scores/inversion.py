@@ -17,6 +17,7 @@ from lpdirs.models.trial import is_differentiable
 from lpdirs.models.vae import VAE
 
 LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of z's distance from the prior's middle beside the squared error
+REFINED_WEIGHT = 2e-3  # the same where the encoder's z is refined: with it z ends as far from the middle as samples are
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,30 @@ def _judged(generator: nn.Module, slices: Tensor, z: Tensor, window: tuple[float
     return Inversion(slices, z, made, np.sqrt(np.mean((real - drawn) ** 2, axis=(1, 2, 3))), np.array(alike))
 
 
-def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float]) -> Inversion:
-    """The means of q(z|x); `slices` (N, 1, S, S) in [-1, 1], whose ends are `window` in HU."""
+def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float], steps: int = 0) -> Inversion:
+    """The means of q(z|x); `slices` (N, 1, S, S) in [-1, 1], whose ends are `window` in HU.
+
+    With `steps` z is refined from there by Adam on the squared error, and on its distance from the prior's middle (REFINED_WEIGHT), as
+    Kim et al. (2018, Semi-Amortized Variational Autoencoders) refine what an encoder says of new data. Fifty make much of it.
+    """
     slices = checked(vae.decoder, slices, window)
-    return _judged(vae.decoder, slices, encode(vae, slices)[0], window)
+    z = encode(vae, slices)[0]
+    return _judged(vae.decoder, slices, _refined(vae.decoder, slices, z, steps, REFINED_WEIGHT) if steps else z, window)
+
+
+def _refined(generator: nn.Module, slices: Tensor, z: Tensor, steps: int, weight: float) -> Tensor:
+    """z (N, d) after `steps` of Adam towards the `slices` (N, C, S, S)."""
+    device = device_of(generator)
+    middle, scale = (part.to(device) for part in prior_of(generator).middle(latent_dim_of(generator)))
+    z, target = z.clone().to(device).requires_grad_(), slices.to(device)
+    optimiser, bar = torch.optim.Adam([z], LR), Progress("putting slices into latent space")
+    for step in range(steps):
+        optimiser.zero_grad()
+        error = (generator(z) - target).square().mean((1, 2, 3))
+        (error + weight * ((z - middle) / scale).square().mean(1)).sum().backward(inputs=[z])  # and not of the generator's weights
+        optimiser.step()
+        bar(step + 1, steps)
+    return z.detach().cpu()
 
 
 def invert(
@@ -75,20 +96,10 @@ def invert(
     """
     if not is_differentiable(generator):
         raise UserError("putting slices into latent space needs gradients, and none reach z through this generator")
-    prior = prior_of(generator)
-    middle, scale = (part.to(device_of(generator)) for part in prior.middle(latent_dim_of(generator)))
-    slices, rng, device = checked(generator, slices, window), torch.Generator().manual_seed(seed), device_of(generator)
-    z = draw_z(generator, len(slices) * starts, rng).to(device).requires_grad_()
-    target = slices.repeat_interleave(starts, 0).to(device)
-    optimiser, bar = torch.optim.Adam([z], LR), Progress("putting slices into latent space")
-    for step in range(steps):
-        optimiser.zero_grad()
-        error = (generator(z) - target).square().mean((1, 2, 3))
-        (error + PRIOR_WEIGHT * ((z - middle) / scale).square().mean(1)).sum().backward(inputs=[z])  # and not of the generator's weights
-        optimiser.step()
-        bar(step + 1, steps)
-    z = z.detach().cpu()
-    error = (generate(generator, z) - slices.repeat_interleave(starts, 0)).square().mean((1, 2, 3))
+    slices, rng = checked(generator, slices, window), torch.Generator().manual_seed(seed)
+    every = slices.repeat_interleave(starts, 0)
+    z = _refined(generator, every, draw_z(generator, len(every), rng), steps, PRIOR_WEIGHT)
+    error = (generate(generator, z) - every).square().mean((1, 2, 3))
     best = error.view(len(slices), starts).argmin(1) + torch.arange(len(slices)) * starts
     return _judged(generator, slices, z[best], window)
 

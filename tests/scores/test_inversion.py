@@ -97,6 +97,18 @@ def test_the_encoder_s_error_is_that_of_its_reconstruction():
     assert found.ssim.max() < 0.5, "an untrained VAE knows nothing"
 
 
+def test_what_the_encoder_says_is_refined_towards_the_slice(drawn):
+    torch.manual_seed(0)
+    vae, slices = VAE(32, 4, 4).eval(), drawn[2]
+    vae.decoder = drawn[0]
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    plain, refined = (invert_by_encoder(vae, slices, WINDOW, steps) for steps in (0, 150))
+    assert (refined.error < 0.9 * plain.error).all() and refined.z.norm(dim=1).max() < 2, "nearer to the slice, and within the prior"
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items()) and not any(
+        p.grad is not None for p in vae.parameters()
+    )
+
+
 @pytest.mark.parametrize(
     ("bad", "window", "message"),
     [
