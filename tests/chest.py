@@ -130,9 +130,10 @@ def put_back(train: Slices, test: Slices) -> pd.DataFrame:
     rows, vae, gan = [], load_model(OUT / FILES["vae"])[0], load_generator(OUT / FILES["gan"])
     for split, slices in (("training", train), ("held out", test)):
         x = slices.tensor(np.linspace(0, len(slices) - 1, 250).astype(int))
-        found = {"encoder": invert_by_encoder(vae, x, slices.window), "optimisation": invert(gan, x[::25], slices.window, 150, 2)}
+        found = {"encoder": invert_by_encoder(vae, x, slices.window)}
         if slices is test:
             found["refined"] = invert_by_encoder(vae, x, slices.window, REFINED)
+        found["optimisation"] = invert(gan, x[::25], slices.window, 150, 2)
         for how, each in found.items():
             rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
     return pd.DataFrame(rows)

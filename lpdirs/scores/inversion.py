@@ -68,6 +68,8 @@ def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float], ste
 
 def _refined(generator: nn.Module, slices: Tensor, z: Tensor, steps: int, weight: float) -> Tensor:
     """z (N, d) after `steps` of Adam towards the `slices` (N, C, S, S)."""
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise UserError(f"z is put nearer to a slice in a whole number of steps, at least 1, not {steps!r}")
     device = device_of(generator)
     middle, scale = (part.to(device) for part in prior_of(generator).middle(latent_dim_of(generator)))
     z, target = z.clone().to(device).requires_grad_(), slices.to(device)

@@ -109,6 +109,15 @@ def test_what_the_encoder_says_is_refined_towards_the_slice(drawn):
     )
 
 
+@pytest.mark.parametrize("steps", [-1, 0.5, "50"])
+def test_steps_that_make_no_sense_are_refused(drawn, steps):
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match="a whole number of steps, at least 1"):
+        invert_by_encoder(VAE(32, 4, 4).eval(), drawn[2], WINDOW, steps)
+    with pytest.raises(UserError, match="a whole number of steps, at least 1"):
+        invert(drawn[0], drawn[2], WINDOW, steps)
+
+
 @pytest.mark.parametrize(
     ("bad", "window", "message"),
     [
