@@ -84,7 +84,7 @@ reference: setup
 
 # what comes with the project, in outputs/reference: after `make notebooks` and `make run PROFILE=phantom`
 release: setup
-	$(BIN)/python -m tests.release
+	$(BIN)/python -m experiments.release
 
 # the pages of the package, from its docstrings, in build/api
 api: setup

@@ -7,18 +7,16 @@ Some random direction follows every factor too: what counts is how a method's be
 
 import lpdirs as lp
 from lpdirs.base.places import home
-from lpdirs.scores.chance import random_sets
 
 generator = lp.load(home() / "outputs" / "reference" / "demo" / "vae" / "vae.safetensors")
 measures = lp.thorax(generator.info.window, generator.info.pixel_mm)
 directions = lp.discover(generator, "jacobian", k=8)
 
-band = random_sets(generator, measures, k=8, samples=16)  # 160 random directions
+band = lp.random_sets(generator, measures, k=8, samples=16)  # 160 random directions
 table = band.place(generator, directions, measures)
 print(table[["selectivity", "selectivity_chance", "selectivity_corrected"]].round(3))  # y-position 0.55, chance 0.41; none holds
 
-rules = band.rules()  # what no random direction reaches: a set of 8 random ones earns a name in at most one case of twenty
-named = lp.name(generator, directions, lp.respond(generator, directions, measures, samples=64), measures, rules)
-print(
-    f"a name takes a selectivity of {rules.selectivity:.2f}; earned: {', '.join(named.info.names.values()) or 'none'}"
-)  # 0.50: thickness, y_position
+rules = lp.Rules().beyond(band)  # what no random direction reaches: a set of 8 random ones earns a name in at most one case of twenty
+named = lp.name(generator, directions, lp.respond(generator, directions, measures, samples=64), measures, chance=band)
+earned = ", ".join(named.info.names.values()) or "none"
+print(f"a name takes a selectivity of {rules.selectivity:.2f}, and a factor beyond chance; earned: {earned}")  # 0.50; none

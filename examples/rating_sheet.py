@@ -29,8 +29,7 @@ from torch import nn
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display, display_of
-from lpdirs.models.generators import typical_z
+from lpdirs.measures.display import Display
 from lpdirs.show.plots import film_strips, shift_heads, strip
 
 COLUMNS = ("rater", "item", "answer", "free_text", "sure", "when")
@@ -60,7 +59,7 @@ def make_items(
     rng, items = np.random.default_rng(seed), []
     shifts = np.linspace(-reach, reach, 7)
     for label, (generator, directions) in models.items():
-        z, how = typical_z(generator, seed), display_of(generator, display)
+        z, how = generator.typical(seed), (display or generator.display)
         for k in sorted(rng.choice(len(directions), min(each, len(directions)), replace=False).tolist()):
             fig = film_strips(strip(generator, directions, z, k, shifts, how)[None], shift_heads(shifts), [""], "", how)
             file = io.BytesIO()

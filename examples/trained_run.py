@@ -5,8 +5,6 @@
 The run "chest" comes with the project; one of your own lies in outputs/<name>.
 """
 
-import pandas as pd
-
 import lpdirs as lp
 from lpdirs.base.places import home
 
@@ -17,10 +15,11 @@ generator, directions = models["vae-motion32"]
 for k in directions.in_order()[:7]:
     print(f"{directions.title(k):30}{directions.words(k)}")  # rotation earns a name; the others are the best for a factor
 
-table = pd.read_csv(run / "directions" / "vae-motion32" / "responses.csv")
-best = table[table["factor"] == "thickness"].sort_values("r", key=abs).iloc[-1]
-k = int(best["direction"])
-print(f"direction {k}: body thickness, r {best['r']:.2f}, {best['slope']:.1f} mm per unit of shift")  # r 0.99, 14.2 mm
+best = directions.info.best["thickness"]  # as it was found when the run was made
+k = best.direction
+print(
+    f"direction {k}: body thickness, selectivity {best.selectivity:.2f} (chance {best.chance:.2f}), {best.slope:.1f} mm per unit of shift"
+)
 
 # the same from the weights, from 16 starting slices of another seed
 measures = lp.thorax(generator.info.window, generator.info.pixel_mm)

@@ -13,33 +13,34 @@
 Everything below is imported when it is first used.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-# torch's threads otherwise spin for long while they wait, which on a shared machine takes the core that the other thread needs;
-# read when torch is first loaded
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.2.0"
 
 WHERE = {  # public name: its module
     "as_generator": "lpdirs.models.wrapping",
+    "Generator": "lpdirs.models.generators",
     "Prior": "lpdirs.models.priors",
     "load": "lpdirs.runs.load",
     "read_slices": "lpdirs.data.slices",
     "discover": "lpdirs.discovery.methods",
+    "method": "lpdirs.discovery.registry",
     "DiscoverySettings": "lpdirs.discovery.objective",
     "Directions": "lpdirs.discovery.directions",
     "Measures": "lpdirs.measures.measures",
     "thorax": "lpdirs.measures.thorax",
     "Display": "lpdirs.measures.display",
     "respond": "lpdirs.scores.response",
+    "random_sets": "lpdirs.scores.chance",
     "Rules": "lpdirs.scores.naming",
-    "name": "lpdirs.scores.chance",
+    "name": "lpdirs.scores.naming",
     "score": "lpdirs.scores.score",
+    "invert": "lpdirs.scores.inversion",
+    "edit": "lpdirs.scores.inversion",
     "strips": "lpdirs.show.plots",
-    "explore": "lpdirs.runs.explore",
+    "gif": "lpdirs.show.plots",
+    "explore": "lpdirs.runs.load",
     "share": "lpdirs.show.share",
 }
 
@@ -48,17 +49,23 @@ if TYPE_CHECKING:
     from lpdirs.discovery.directions import Directions as Directions
     from lpdirs.discovery.methods import discover as discover
     from lpdirs.discovery.objective import DiscoverySettings as DiscoverySettings
+    from lpdirs.discovery.registry import method as method
     from lpdirs.measures.display import Display as Display
     from lpdirs.measures.measures import Measures as Measures
     from lpdirs.measures.thorax import thorax as thorax
+    from lpdirs.models.generators import Generator as Generator
     from lpdirs.models.priors import Prior as Prior
     from lpdirs.models.wrapping import as_generator as as_generator
-    from lpdirs.runs.explore import explore as explore
+    from lpdirs.runs.load import explore as explore
     from lpdirs.runs.load import load as load
-    from lpdirs.scores.chance import name as name
+    from lpdirs.scores.chance import random_sets as random_sets
+    from lpdirs.scores.inversion import edit as edit
+    from lpdirs.scores.inversion import invert as invert
     from lpdirs.scores.naming import Rules as Rules
+    from lpdirs.scores.naming import name as name
     from lpdirs.scores.response import respond as respond
     from lpdirs.scores.score import score as score
+    from lpdirs.show.plots import gif as gif
     from lpdirs.show.plots import strips as strips
     from lpdirs.show.share import share as share
 

@@ -11,7 +11,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import FACTORS
 from lpdirs.models.vae import Decoder
 from tests.conftest import ROOT
-from tests.show.test_explorer import lively
+from tests.toys import lively
 
 sys.path.insert(0, str(ROOT / "examples"))
 from rating_sheet import RatingSheet, fleiss_kappa, make_items, read_ratings

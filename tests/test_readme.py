@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from torch import nn
 
+from experiments.folds import OTHERS, differences, permuted
+from experiments.readme_tables import TABLES, searched
 from lpdirs.runs import cli
 from lpdirs.scores.intervals import holm
 from tests.conftest import ROOT
-from tests.folds import OTHERS, differences, permuted
-from tests.readme_tables import TABLES, searched
 
 METHODS = ROOT / "outputs" / "reference" / "methods"
 PAGES = (
@@ -146,6 +146,6 @@ def test_patients_with_nominal_millimetres_do_not_decide_the_third_dimension():
 
 @pytest.mark.parametrize("page", TABLES)
 def test_its_tables_are_those_of_the_committed_files(page):
-    """`python -m tests.readme_tables` writes them."""
+    """`python -m experiments.readme_tables` writes them."""
     for lines in TABLES[page]:
         assert "\n".join(lines()) in TEXTS[page]

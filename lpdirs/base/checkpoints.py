@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +31,23 @@ def stream(seed: int, *keys: int, device: Any = "cpu") -> torch.Generator:
 TWICE = 1.0  # seconds within which signals are one: a terminal and what runs in it may both pass it on
 
 
-class Task(Protocol):
-    """What `train` drives: one optimiser step at a time, all state in one dict of tensors and plain values."""
+class Task:
+    """What `train` drives, one optimiser step at a time: `parts` are its attributes, modules and optimisers, that hold all its state."""
 
-    def step(self, index: int) -> dict[str, float]: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
+    parts: tuple[str, ...] = ()
+
+    def step(self, index: int) -> dict[str, float]:
+        """One step; returns its losses."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        """All state, as tensors and plain values."""
+        return {name: getattr(self, name).state_dict() for name in self.parts}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+        for name in self.parts:
+            getattr(self, name).load_state_dict(state[name])
 
 
 def train(

@@ -25,3 +25,8 @@ def optional(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise UserError(f"this needs {module.split('.')[0]}, which is not installed: pip install 'lpdirs[{extra}]'") from error
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """What an error says, as one line."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

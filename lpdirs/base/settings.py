@@ -5,26 +5,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from lpdirs.base.checked import in_words
 from lpdirs.base.errors import UserError
 
 Side = Literal[32, 64, 128, 256]  # px, of slices and of what the models draw
-
-KINDS = {  # pydantic's name of a mistake: what to say, with the limits of the field
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "finite_number": "must be a finite number",
-    "too_short": "must hold at least {min_length} values",
-    "string_too_short": "must not be empty",
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-    **dict.fromkeys(("string_type", "path_type"), "must be text"),
-    **dict.fromkeys(("tuple_type", "list_type", "set_type"), "must be a list, such as [a, b]"),
-}
-
 AS_IT_IS = "="  # title of a field whose flat name is its own
 
 
@@ -42,7 +26,8 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise UserError(in_words(error, type(self))) from None
+            fields = type(self).model_fields
+            raise UserError(in_words(error, list(fields), called=lambda name: flat_name(name, fields.get(name)))) from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -66,19 +51,3 @@ class Settings(BaseModel):
 def flat_name(name: str, field: FieldInfo | None) -> str:
     """What a field is called in notebooks and profiles."""
     return name if field is None or field.title in (None, AS_IT_IS) else str(field.title)
-
-
-def in_words(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake as "name must be ..., not ..."."""
-    first, fields = error.errors()[0], model.model_fields
-    name = flat_name(str(first["loc"][0]), fields.get(str(first["loc"][0]))) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting {name}: settings are {', '.join(fields)}"
-    if first["type"] == "missing":
-        return f"{name} is missing"
-    context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in first.get("ctx", {}).items()}
-    if first["type"] in KINDS:
-        said = KINDS[first["type"]].format(**context)
-        return f"{name} {said}, not {first['input']!r}"
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{name} {said}" if name and not said.startswith(name) else said

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
+import pandas as pd
 import torch
-from sklearn.decomposition import FastICA
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_predict
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lpdirs.base.errors import UserError
-from lpdirs.models.generators import device_of, draw_z, latent_dim_of, typical_z
+from lpdirs.base.errors import UserError, first_line
+from lpdirs.discovery.registry import Found, method
+from lpdirs.models.generators import Generator
 from lpdirs.models.trial import first_layers, weighted
 
 MOST_FEATURES = 8192
@@ -32,8 +33,20 @@ def random(k: int, latent_dim: int, seed: int = 0, orthonormal: bool = False) ->
     return torch.linalg.qr(matrix.T)[0].T if orthonormal else unit(matrix)
 
 
+@method("random", "random", "chance: a random rotation, or random vectors where K is larger than latent_dim")
+def by_chance(generator: Generator, k: int, seed: int) -> Tensor:
+    """`random`, orthonormal where that is possible."""
+    return random(k, generator.latent_dim, seed, orthonormal=k <= generator.latent_dim)
+
+
+@method("coordinate", "coordinate", "the axes of z", at_most_d=True)
+def coordinate(generator: Generator, k: int, seed: int) -> Tensor:
+    """The first k axes of z, (k, d)."""
+    return torch.eye(generator.latent_dim)[:k]
+
+
 @torch.no_grad()
-def sefa(generator: nn.Module, normalised: bool = False) -> Tensor:
+def sefa(generator: Generator, normalised: bool = False) -> Tensor:
     """Eigenvectors of A^T A, largest first, (d, d); A maps z to what its first layers make of it (Shen and Zhou 2021, eq. 5).
 
     `normalised` gives each unit of those layers the same weight, as the authors' released code does and their equation does not.
@@ -41,145 +54,144 @@ def sefa(generator: nn.Module, normalised: bool = False) -> Tensor:
     First layers are those with weights that see z before any nonlinearity; they are found by feeding z, so that it holds for
     any generator, and what comes after them is not computed. UserError where there is none.
     """
-    d, first = latent_dim_of(generator), first_layers(generator)
+    d, first = generator.latent_dim, first_layers(generator)
     if not first:
         raise UserError("SeFa needs a first layer that is linear in z, and none can be seen in this generator: choose another method")
     z = torch.cat([torch.zeros(1, d), torch.eye(d)])
     responses: dict[int, list[Tensor]] = {i: [] for i in range(len(first))}
     for part in z.split(64):
-        with _watch(first, generator) as seen:
-            generator(part.to(device_of(generator)))
-        for i, out in enumerate(seen):
+        for i, out in enumerate(_outputs_of(first, generator, part)):
             responses[i].append(out.flatten(1).double().cpu())
     a = torch.cat([out[1:] - out[:1] for out in map(torch.cat, responses.values())], 1)
     if normalised:
         a = a / a.norm(dim=0).clamp(min=1e-12)
-    return _sorted_eigenvectors(a @ a.T)
+    return sorted_eigenvectors(a @ a.T)
+
+
+@method("sefa", "SeFa", "what the first layer amplifies most, by the paper's equation", at_most_d=True)
+def sefa_of(generator: Generator, k: int, seed: int) -> Tensor:
+    """The first k of `sefa`."""
+    return sefa(generator)[:k]
+
+
+@method(
+    "sefa-released", "SeFa, as released", "the same with the units of the layer normalised, as its authors released it", at_most_d=True
+)  # fmt: skip
+def sefa_released(generator: Generator, k: int, seed: int) -> Tensor:
+    """The first k of `sefa`, normalised."""
+    return sefa(generator, normalised=True)[:k]
 
 
 class _Enough(BaseException):
-    """All that was wanted has been seen; a module of the user's that catches exceptions does not catch it."""
+    """Stops a generator when all layers that are watched have been called; a module that catches exceptions does not catch it."""
 
 
 @contextmanager
-def _watch(layers: list[nn.Module], generator: nn.Module) -> Iterator[list[Tensor]]:
-    """The first output of each of `layers`, in their order; the generator is stopped when it has called them all."""
+def _watch(layers: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """The first output of each of `layers`, by its place; what runs inside is stopped when all have been called."""
     seen: dict[int, Tensor] = {}
-    noise = getattr(generator, "noise", None)
 
     def note(i: int, output: Tensor) -> None:
         seen.setdefault(i, output)
         if len(seen) == len(layers):
             raise _Enough
 
-    hooks = [layer.register_forward_hook(lambda _, __, output, i=i: note(i, output)) for i, layer in enumerate(layers)]
-    found: list[Tensor] = []
-    try:
-        if isinstance(noise, str):
-            generator.noise = "none"  # type: ignore[assignment]
+    with ExitStack() as stack:
+        for i, layer in enumerate(layers):
+            stack.callback(layer.register_forward_hook(lambda _, __, output, i=i: note(i, output)).remove)
         with suppress(_Enough):
-            yield found
-        found += [seen[i] for i in range(len(layers))]
-    finally:
-        if isinstance(noise, str):
-            generator.noise = noise  # type: ignore[assignment]
-        for hook in hooks:
-            hook.remove()
+            yield seen
 
 
+def _outputs_of(layers: list[nn.Module], generator: Generator, z: Tensor) -> list[Tensor]:
+    """What `layers` make of z (B, d), without noise."""
+    with _watch(layers) as seen:
+        generator.but(noise="none")(z)
+    return [seen[i] for i in range(len(layers))]
+
+
+@method("pca", "PCA", "principal components of features (GANSpace)")
 @torch.no_grad()
-def pca(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0) -> Tensor:
+def pca(generator: Generator, k: int, seed: int = 0, samples: int | None = None) -> Tensor:
     """GANSpace (Harkonen et al. 2020): principal components of features in mid-depth, and for each the z that goes with it.
 
     Features are the outputs of the layer with weights halfway through the generator, or its images where none can be seen, for
     `samples` random z (default: 2,048 or, in more than 256 dimensions, eight a dimension); each component is regressed on z. Largest
     variance first. More than 8,192 features are reduced to that many by a random projection.
     """
-    z, scores, scale = _components(generator, k + 8, samples, seed)
-    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
-        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
+    z, scores, scale = components(generator, k, k + 8, samples, seed)
     return unit((scores[:, :k] * scale[:k]).T @ (z - z.mean(0)))
 
 
-@torch.no_grad()
-def ica(generator: nn.Module, k: int, samples: int | None = None, seed: int = 0) -> Tensor:
-    """FastICA (Hyvarinen 1999) of the first k principal components of features, as `pca` takes them, and for each source the z of it.
-
-    Sources are as independent as can be; they have no order. UserError where the features vary in fewer than k ways.
-    """
-    z, scores, scale = _components(generator, k, samples, seed)
-    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
-        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
-    with warnings.catch_warnings(action="ignore"):  # of a rotation that still turns a little after so many rounds
-        sources = FastICA(k, whiten="unit-variance", max_iter=500, random_state=seed).fit_transform(
-            (scores * scale)[:, :k].double().numpy()
-        )
-    return unit(torch.from_numpy(sources).T @ (z - z.mean(0)).double()).float()
-
-
-def local_basis(generator: nn.Module, k: int) -> Tensor:
-    """Right singular vectors of the Jacobian at one z, the typical one, largest first, (k, d) (Choi et al. 2022)."""
-    found = _pulled(generator, typical_z(generator)[None].to(device_of(generator)), torch.eye(latent_dim_of(generator)))
-    return _sorted_eigenvectors(found.double().cpu())[:k]
-
-
-def features_of(generator: nn.Module) -> Callable[[Tensor], Tensor]:
+def features_of(generator: Generator) -> Callable[[Tensor], Tensor]:
     """The function from z (B, d) to the outputs of the layer with weights halfway through the generator, or to its images where none is
     seen, or where it draws noise of its own."""
     order: list[nn.Module] = []
 
     def note(module: nn.Module, _: object, out: object) -> None:
-        if isinstance(out, Tensor) and len(out) == 3 and out.is_floating_point() and not torch.equal(out[0], out[1]):
+        if isinstance(out, Tensor) and out.ndim and len(out) == 3 and out.is_floating_point() and not torch.equal(out[0], out[1]):
             order.append(module)  # features: of each image its own
 
     with ExitStack() as stack:
-        for module in weighted(generator):
+        for module in weighted(generator.module):
             stack.callback(module.register_forward_hook(note).remove)
-        generator(draw_z(generator, 3).to(device_of(generator)))
-    if not order or getattr(generator, "noise", "none") != "none":
+        generator(generator.draw(3))
+    if not order or generator.noise != "none":
         return generator
-    middle = order[len(order) // 2]
+    middle = [order[len(order) // 2]]
 
     def features(z: Tensor) -> Tensor:
-        with _watch([middle], generator) as seen:
-            generator(z)
-        return seen[0]
+        return _outputs_of(middle, generator, z)[0]
 
     return features
 
 
-def _components(generator: nn.Module, k: int, samples: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random z (N, d), and the first k principal components of their features: scores of unit length (N, k), and their scale (k,)."""
-    d, device = latent_dim_of(generator), device_of(generator)
-    z = draw_z(generator, samples or max(2048, 8 * d), seed)
+def components(generator: Generator, k: int, wanted: int, samples: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random z (N, d), and the first `wanted` principal components of their features, k of which must vary: scores of unit length
+    (N, wanted), and their scale (wanted,)."""
+    z = generator.draw(samples or max(2048, 8 * generator.latent_dim), seed)
     of, features, project = features_of(generator), [], None
     for part in z.split(128):
-        out = of(part.to(device)).flatten(1).float()
+        out = of(part).flatten(1).float()
         if out.shape[1] > MOST_FEATURES:
             if project is None:
-                project = torch.randn(out.shape[1], MOST_FEATURES, generator=torch.Generator().manual_seed(seed)).to(device)
+                project = torch.randn(out.shape[1], MOST_FEATURES, generator=torch.Generator().manual_seed(seed)).to(out.device)
             out = out @ project / MOST_FEATURES**0.5
         features.append(out.cpu())
     x = finite(torch.cat(features))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores, scale, _ = torch.pca_lowrank(x, q=min(k, *x.shape), niter=3)
+        scores, scale, _ = torch.pca_lowrank(x, q=min(wanted, *x.shape), niter=3)
+    if scores.shape[1] < k or scale[k - 1] < 1e-6 * scale[0]:
+        raise UserError(f"the features vary in {int((scale > 1e-6 * scale[0]).sum())} ways, fewer than the {k} directions asked for")
     return z, scores, scale
 
 
-def pca_encoded(encoded: Tensor) -> Tensor:
-    """Principal axes of encoded slices (N, d), largest first, (d, d)."""
-    return _sorted_eigenvectors(torch.cov(encoded.double().T).reshape(encoded.shape[1], -1))
+@method("pca-encoded", "PCA of encoded slices", "principal axes of encoded patients (VAE)", at_most_d=True, needs=("known",))
+def pca_encoded(generator: Generator, k: int, seed: int, known: object = None) -> Tensor:
+    """Principal axes of encoded slices (N, d), largest first, (k, d)."""
+    d = generator.latent_dim
+    known = torch.from_numpy(known).float() if isinstance(known, np.ndarray) and known.dtype.kind == "f" else known
+    if not isinstance(known, Tensor):
+        raise UserError(f"pca-encoded needs an encoder: known= the means of q(z|x) for real images, a tensor (N, {d})")
+    if known.ndim != 2 or known.shape[1] != d:
+        raise UserError(f"pca-encoded needs latents (N, {d}), as this generator takes them, not {tuple(known.shape)}")
+    if not known.isfinite().all():
+        raise UserError("pca-encoded needs finite latents: some of these are NaN or infinite")
+    if k > len(known) - 1:
+        raise UserError(f"{len(known)} latents have at most {max(len(known) - 1, 0)} principal axes: ask for as many, or give more")
+    return sorted_eigenvectors(torch.cov(known.double().T).reshape(d, -1))[:k]
 
 
-def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batch: int = 16, seed: int = 0) -> Tensor:
+@method("jacobian", "Jacobian", "what changes most pixels most", gradients=True, at_most_d=True)
+def jacobian(generator: Generator, k: int | None = None, seed: int = 0, samples: int = 64, batch: int = 16) -> Tensor:
     """Eigenvectors of E[J^T J] over random z, largest first, (d, d): what changes most pixels most (as Ramesh et al. 2019).
 
     By products J^T (J v), so that no Jacobian is ever held. The first `k` alone, (k, d), are found with 4 (k + 8) products in place of d
     where that is fewer: subspace iteration from random vectors (Halko et al. 2011, algorithm 4.4).
     """
-    d, device = latent_dim_of(generator), device_of(generator)
-    z = draw_z(generator, samples, seed).to(device)
+    d = generator.latent_dim
+    z = generator.draw(samples, seed).to(generator.device)
 
     def products(vectors: Tensor) -> Tensor:
         """E[J^T J] v for each row v of (m, d)."""
@@ -187,21 +199,22 @@ def jacobian(generator: nn.Module, k: int | None = None, samples: int = 64, batc
         # attention has forward derivatives in its plain form alone; the warning is torch's own, when it first loads forward mode
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings(action="ignore", category=FutureWarning):
             for part in z.split(batch):
-                found += _pulled(generator, part, vectors.to(part)).double().cpu()
+                found += pulled(generator, part, vectors).double().cpu()
         return found
 
     if k is None or 4 * (k + 8) >= d:
         gram = products(torch.eye(d))
-        return _sorted_eigenvectors((gram + gram.T) / 2)[:k]
+        return sorted_eigenvectors((gram + gram.T) / 2)[:k]
     vectors = torch.randn(k + 8, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for _ in range(3):
         vectors = torch.linalg.qr(products(vectors).T)[0].T
     small = products(vectors) @ vectors.T
-    return (_sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
+    return (sorted_eigenvectors((small + small.T) / 2).double() @ vectors)[:k].float()
 
 
-def _pulled(generator: nn.Module, z: Tensor, vectors: Tensor) -> Tensor:
+def pulled(generator: Generator, z: Tensor, vectors: Tensor) -> Tensor:
     """J^T (J v), summed over z (B, d), for each row v of (m, d): forward and back, or back three times."""
+    vectors = vectors.to(z)
     try:
         with torch.enable_grad():
             _, pull = vjp(generator, z)  # type: ignore[misc]
@@ -221,7 +234,7 @@ def _pulled(generator: nn.Module, z: Tensor, vectors: Tensor) -> Tensor:
                 rows.append(torch.autograd.grad(x, point, pushed, retain_graph=True)[0].sum(0))
         return torch.stack(rows)
     except (RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = first_line(error, 120)
         raise UserError(f"jacobian needs derivatives that a layer of the generator does not have ({reason}): use pca or sefa") from error
 
 
@@ -248,6 +261,31 @@ def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False
     return unit(torch.stack(found[: k or n_factors])).float()
 
 
+def _of_known(generator: Generator, k: int, seed: int, known: object, name: str) -> Found:
+    z, table = known_factors(known, name, generator.latent_dim)
+    names = {i: str(column) for i, column in enumerate(table)}
+    if k < len(names):
+        raise UserError(f"{name} gives a direction for each of the table's {len(names)} columns: ask for as many, or leave some out")
+    values = table.to_numpy(float)
+    matrix = oracle(z, torch.tensor(values), k, name == "oracle-alone", seed)
+    return Found(matrix, names, {"r2": dict(zip(names.values(), oracle_r2(z, values), strict=True))})
+
+
+@method("oracle", "oracle", "regression of known factors on z, no discovery: where each grows fastest", factors=True, needs=("known",))
+def oracle_of(generator: Generator, k: int, seed: int, known: object = None) -> Found:
+    """`oracle`, plain."""
+    return _of_known(generator, k, seed, known, "oracle")
+
+
+@method(
+    "oracle-alone", "oracle, others held still", factors=True, needs=("known",),
+    about="the same with the other factors held still, the higher of the two: no limit, since factors are not linear in z",
+)  # fmt: skip
+def oracle_alone(generator: Generator, k: int, seed: int, known: object = None) -> Found:
+    """`oracle`, alone."""
+    return _of_known(generator, k, seed, known, "oracle-alone")
+
+
 def oracle_r2(z: Tensor, factors: np.ndarray, folds: int = 5) -> list[float]:
     """R2 of the oracle's linear prediction of each factor (N, F) from z (N, d), on rows that were left out: 1 is linear in z, 0 is none."""
     kept, x = np.isfinite(factors).all(1), z.double().cpu().numpy()
@@ -255,7 +293,29 @@ def oracle_r2(z: Tensor, factors: np.ndarray, folds: int = 5) -> list[float]:
     return [round(float(r2), 3) for r2 in r2_score(factors[kept], guessed, multioutput="raw_values")]
 
 
-def _sorted_eigenvectors(gram: Tensor) -> Tensor:
+def known_factors(known: object, method: str, d: int) -> tuple[Tensor, pd.DataFrame]:
+    """z (N, d) and a table of N rows of numbers that vary; UserError for anything else."""
+    if not isinstance(known, tuple) or len(known) != 2 or not isinstance(known[1], pd.DataFrame):
+        raise UserError(f"{method} needs factors: known=(z, table), z (N, {d}) and a table of what is known or measured on its N slices")
+    z, table = torch.as_tensor(known[0]).detach(), known[1]
+    if z.ndim != 2 or z.shape[1] != d or len(table) != len(z) or not len(table.columns):
+        raise UserError(f"{method} needs z (N, {d}) and a table of N rows, not {tuple(z.shape)} and {table.shape}")
+    if not z.isfinite().all():
+        raise UserError(f"{method} needs finite z: {int((~z.isfinite().all(1)).sum())} of {len(z)} rows hold NaN or infinity")
+    try:
+        table = table.astype(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{method} needs a table of numbers ({first_line(error)})") from error
+    if set(table.index) == set(range(len(table))) and not table.index.is_monotonic_increasing:
+        raise UserError(f"the table of {method} counts its rows in another order than it has them: sort_index() or reset_index(drop=True)")
+    still = [str(name) for name, sd in table.std().items() if not sd > 0]
+    if still:
+        raise UserError(f"{', '.join(still)} cannot be measured, or hardly varies, in these samples: leave its column out")
+    return z, table
+
+
+def sorted_eigenvectors(gram: Tensor) -> Tensor:
+    """Eigenvectors of a symmetric matrix (d, d) as rows, largest first, the largest entry of each positive."""
     values, vectors = torch.linalg.eigh(finite(gram))
     vectors = vectors[:, values.argsort(descending=True)].T
     sign = torch.sign(vectors.gather(1, vectors.abs().argmax(1, keepdim=True)))  # which of the two ends is up is a convention

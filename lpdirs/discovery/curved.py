@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from lpdirs.base.errors import UserError
+from lpdirs.discovery.closed_form import known_factors
+from lpdirs.discovery.directions import along
+from lpdirs.discovery.registry import Found, method
+from lpdirs.models.generators import Generator
 
 RIDGE = 1e-3  # of the path's weights, relative to the data's
 TAILS = 0.02  # of the factor's values at either end, beyond which a path goes on straight
@@ -69,19 +73,25 @@ def curved(z: Tensor, factors: pd.DataFrame) -> tuple[Tensor, dict[int, Tensor]]
     return torch.stack([tangent(bend) for bend in bends.values()]), bends
 
 
+@method(
+    "curved",
+    "curved paths of known factors",
+    factors=True,
+    needs=("known",),
+    about="the mean path of z as each known factor grows, which bends: no discovery either, one a factor",
+)
+def curved_of(generator: Generator, k: int, seed: int, known: object = None) -> Found:
+    """`curved`, one a column of the known table."""
+    z, table = known_factors(known, "curved", generator.latent_dim)
+    matrix, bends = curved(z, table)
+    return Found(matrix, {i: str(column) for i, column in enumerate(table)}, bends=bends)
+
+
 def tangent(bend: Tensor) -> Tensor:
     """The unit vector (d,) in which a bend goes around its middle: over the eighth of its length on either side."""
     near = (bend[-1, 0] - bend[0, 0]) / 8
     back, on = along(bend, torch.stack([-near, near]))
     return (on - back) / (on - back).norm().clamp(min=1e-12)
-
-
-def along(bend: Tensor, eps: Tensor) -> Tensor:
-    """The offset (B, d) after the ways eps (B,); beyond the ends it goes on straight."""
-    way, offset = bend[:, 0].contiguous(), bend[:, 1:]
-    i = (torch.searchsorted(way, eps.contiguous()) - 1).clamp(0, len(way) - 2)
-    share = (eps - way[i]) / (way[i + 1] - way[i])
-    return offset[i] + share[:, None] * (offset[i + 1] - offset[i])
 
 
 def _hats(value: np.ndarray, knots: np.ndarray) -> np.ndarray:

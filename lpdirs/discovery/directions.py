@@ -1,4 +1,4 @@
-"""Directions: K unit vectors in a latent space, as a trainable matrix A and as one file."""
+"""Directions: K unit vectors in a latent space, what is known of them, and one file that holds both."""
 
 import json
 from collections.abc import Mapping
@@ -9,39 +9,96 @@ from typing import Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from safetensors.torch import save
+from torch import Tensor
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.base.settings import Settings
-from lpdirs.base.words import FACTORS, factor_words
-from lpdirs.discovery.curved import along
+from lpdirs.discovery.registry import title_of
+from lpdirs.measures.measures import factor_words
 from lpdirs.models.files import read_header
-from lpdirs.models.generators import info_of, latent_dim_of
+from lpdirs.models.generators import Generator
 
-FORMAT, FORMAT_OF_CURVES = "lpdirs.directions/2", "lpdirs.directions/3"
+FORMAT = "lpdirs.directions/4"
+MODELS = {"gan": "GAN", "vae": "VAE"}
+
+
+@dataclass(frozen=True)
+class SetId:
+    """What a set of directions is: on which generator, by which method, and how many; `label` names files, `title` is for readers."""
+
+    generator: str
+    method: str
+    k: int
+    basis: str = ""
+    reconstructor: str = ""
+    start: str = ""
+
+    @property
+    def label(self) -> str:
+        """A name for a folder, such as gan-unit32-lenet; nobody reads anything out of it again."""
+        method = self.method.rpartition(":")[2]
+        return "-".join(part for part in (self.generator, f"{self.basis or method}{self.k}", self.reconstructor, self._from) if part)
+
+    @property
+    def _from(self) -> str:
+        return f"from-{self.start}" if self.start not in ("", "random") else ""
+
+    @property
+    def model(self) -> str:
+        """The generator in words."""
+        return MODELS.get(self.generator, self.generator)
+
+    @property
+    def search(self) -> str:
+        """How they were found, in words."""
+        return title_of(self.method, self.basis, self.reconstructor, self.start) + f", K = {self.k}"
+
+    @property
+    def title(self) -> str:
+        """All of it in words: "GAN, the paper's method (LeNet), K = 32"."""
+        return f"{self.model}, {self.search}"
+
+
+class Best(Settings):
+    """The best direction for a factor: that of largest |r| * selectivity (with one factor |r| * |effect|), among those that move it.
+
+    `r` and `selectivity` are chosen on half of the starting images and measured on the other; `slope` is units a unit of shift.
+    `chance` is the selectivity that random sets reach in the median, and `p` how likely one of them lies as far out for any factor.
+    """
+
+    direction: int = Field(ge=0)
+    slope: float | None = None
+    r: float | None = None
+    selectivity: float | None = None
+    chance: float | None = None
+    p: float | None = None
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether its selectivity is, at 5 percent, corrected for all factors."""
+        return self.p is not None and self.p <= 0.05
 
 
 class DirectionsInfo(Settings):
     """What is known of a set of directions: how they were found, on which generator, and what was measured along them."""
 
     method: str = Field("", description="how they were found")
+    basis: str = Field("", description="of the paper's search: unit or orthonormal")
+    reconstructor: str = Field("", description="that the search trained")
+    start: str = Field("", description="what A began at")
     seed: int | None = None
     generator: str = Field("", description="name of the generator that they belong to")
     generator_fingerprint: str = Field("", description="short hash of its weights")
     prior: str = Field("normal", description="what z is drawn from")
     shift_scale: float = Field(6.0, gt=0, description="largest |shift| in the search")
-    start: str | None = Field(None, description="what A began at")
     settings: dict[str, Any] = Field({}, description="of the search")
     cotrained_accuracy: float | None = Field(None, description="of the R that was trained together with A (the paper's RCA)")
     names: dict[int, str] = Field(
         {}, description="of directions that earned one, and of those that were made from known factors (oracle, curved)"
     )
-    best_for: dict[int, str] = Field(
-        {}, description="the factor that a direction follows best of all here, whether or not it earned the name"
-    )
+    best: dict[str, Best] = Field({}, description="the best direction for each factor, whether or not it earned the name")
     words: dict[int, str] = Field({}, description="what each does, in words")
     curves: dict[int, list[float]] = Field({}, description="how its main factor goes along each, in SDs")
     notes: dict[str, Any] = Field({}, description="anything else")
@@ -85,74 +142,81 @@ class Directions:
         """d."""
         return self.matrix.shape[1]
 
-    def shift(self, z: Tensor, k: Any, eps: Any) -> Tensor:
-        """z + eps * a_k, along the curve where direction k bends; z (B, d), k an index or (B,), eps a number or (B,).
+    @property
+    def id(self) -> SetId:
+        """What set it is."""
+        info = self.info
+        return SetId(info.generator or "own", info.method, len(self), info.basis, info.reconstructor, info.start)
+
+    def shift(self, z: Any, k: Any, shift: Any) -> Tensor:
+        """z + shift * a_k, along the curve where direction k bends; z (B, d), k an index or (B,), shift a number or (B,).
 
         UserError for z of another generator's latent space.
         """
+        z = torch.as_tensor(z)
+        z = z if z.is_floating_point() else z.float()
         if z.shape[-1] != self.latent_dim:
             raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {z.shape[-1]}: they belong to another generator")
-        eps = torch.as_tensor(eps, dtype=z.dtype, device=z.device).reshape(-1, 1)
-        moved = z + eps * self.matrix[k.cpu() if isinstance(k, Tensor) else k].to(z)
+        shift = torch.as_tensor(shift, dtype=z.dtype, device=z.device).reshape(-1, 1)
+        moved = z + shift * self.matrix[k.cpu() if isinstance(k, Tensor) else k].to(z)
         for one, bend in self.bends.items():
-            here = torch.as_tensor(k, device=z.device).expand(len(moved)) == one
-            if here.any():
-                moved[here] = z.expand(len(moved), -1)[here] + along(bend.to(z), eps.expand(len(moved), 1)[here, 0])
+            bent = torch.as_tensor(k, device=z.device).expand(len(moved)) == one
+            if bent.any():
+                moved[bent] = z.expand(len(moved), -1)[bent] + along(bend.to(z), shift.expand(len(moved), 1)[bent, 0])
         return moved
 
-    def check(self, generator: nn.Module) -> None:
+    def check(self, generator: Generator) -> None:
         """UserError unless these directions fit the generator: its latent space and, as far as both say, its very weights."""
-        d, other = latent_dim_of(generator), info_of(generator).fingerprint
+        d, own, other = generator.latent_dim, self.info.generator_fingerprint, generator.info.fingerprint
         if d != self.latent_dim:
             raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {d}: they belong to another generator")
-        if self.info.generator_fingerprint and other and self.info.generator_fingerprint != other:
-            raise UserError(f"these directions belong to another generator (fingerprint {self.info.generator_fingerprint}, not {other})")
+        if own and other and own != other:
+            raise UserError(f"these directions belong to another generator (fingerprint {own}, not {other})")
 
     def title(self, k: int) -> str:
         """Direction k's name and number: "rotation (4)"; where it has earned none "best for rotation (4)", or "direction 4"."""
-        name, best = self.info.names.get(k), self.info.best_for.get(k)
-        return f"{factor_words(name)} ({k})" if name else f"best for {factor_words(best)} ({k})" if best else f"direction {k}"
+        if name := self.info.names.get(k):
+            return f"{factor_words(name)} ({k})"
+        best = {factor: found.selectivity or 0.0 for factor, found in self.info.best.items() if found.direction == k}
+        return f"best for {factor_words(max(best, key=best.__getitem__))} ({k})" if best else f"direction {k}"
 
     def words(self, k: int) -> str:
         """What direction k does, with size and unit; "not measured" where nobody has looked."""
         return self.info.words.get(k, "not measured")
 
     def in_order(self) -> list[int]:
-        """All k: the best for each factor first, then others that have a name, then the rest."""
-        names, best, order = self.info.names, self.info.best_for, list(FACTORS)
-        rank = lambda k: order.index(best[k]) if best.get(k) in order else len(order)
-        return sorted(range(len(self)), key=lambda k: (k not in best, k not in names, rank(k), names.get(k, best.get(k, "")), k))
+        """All k: the best for each factor first, in the order of the factors, then others that have a name, then the rest."""
+        best = [found.direction for found in self.info.best.values()]
+        return list(dict.fromkeys([*best, *sorted(self.info.names), *range(len(self))]))
 
     def with_info(self, **changes: Any) -> "Directions":
         """The same directions with some of what is known of them changed."""
         return replace(self, info=self.info.but(**changes))
 
     def save(self, path: str | Path) -> None:
-        """Write matrix and info to one file, whose name ends with .safetensors."""
+        """Write matrix and info to one file, whose name ends with .safetensors; the same set gives the same bytes."""
         if Path(path).suffix != ".safetensors":
             raise UserError(f"directions are written as safetensors: call the file {Path(path).stem}.safetensors, not {Path(path).name}")
         try:
-            header = {"format": FORMAT_OF_CURVES if self.bends else FORMAT, "metadata": self.info.model_dump_json()}
+            metadata = self.info.model_dump_json()
         except ValueError as error:
             raise UserError(f"notes must hold what JSON knows: text, numbers, lists, mappings ({error})") from error
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         tensors = {"directions": self.matrix} | {f"bend.{k}": bend for k, bend in self.bends.items()}
         kept = {name: value.detach().contiguous().float().cpu() for name, value in tensors.items()}
-        write_atomic(path, lambda partial: save_file(kept, partial, header))
+        content = save(kept, {"lpdirs": json.dumps({"format": FORMAT, "metadata": metadata})})  # one key: several are written in any order
+        write_atomic(path, lambda partial: partial.write_bytes(content))
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":
-        """Read what `save` wrote, also by earlier versions; UserError, in one line, for any other file."""
+        """Read what `save` wrote; UserError, in one line, for any other file."""
         header, name = read_header(path), Path(path).name
-        family, _, number = header.get("format", "").partition("/")
-        if family != FORMAT.partition("/")[0]:
-            raise UserError(f"{name} holds no directions (format {header.get('format')!r}, not {FORMAT!r})")
-        if number not in ("1", "2", "3"):
-            here = f"{header['format']!r}, here {FORMAT_OF_CURVES!r}"
-            raise UserError(f"{name} is of a newer lpdirs (format {here}): update lpdirs to open it")
+        if header.get("format") != FORMAT:
+            said = f"holds no directions (format {header.get('format')!r}, not {FORMAT!r})"
+            old = "; of an earlier lpdirs: convert it with examples/convert.py" if "directions" in header.get("format", "") else ""
+            raise UserError(f"{name} {said}{old}")
         try:
-            content = json.loads(header["metadata"])
-            info = DirectionsInfo(**(_from_first_format(content) if number == "1" else content))
+            info = DirectionsInfo(**json.loads(header["metadata"]))
             with safe_open(path, "pt") as file:
                 bends = {int(key.removeprefix("bend.")): file.get_tensor(key) for key in file.keys() if key.startswith("bend.")}
                 return cls(file.get_tensor("directions"), info, bends)
@@ -160,77 +224,9 @@ class Directions:
             raise UserError(f"{name} does not hold the directions that it should ({error}): write it again") from error
 
 
-def _from_first_format(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The info of a file of format 1, whose metadata was free; what has no place of its own is kept among the notes."""
-    old = dict(metadata)
-    info = {name: old.pop(name) for name in DirectionsInfo.model_fields if name in old and name != "notes"}
-    info["cotrained_accuracy"] = old.get("scores", {}).get("rca_cotrained")
-    info["settings"] = {**info.get("settings", {}), **({"steps": old.pop("steps")} if "steps" in old else {})}
-    return info | {"notes": {name: value for name, value in old.items() if name not in ("scores", "n_directions", "latent_dim")}}
-
-
-class DirectionMatrix(nn.Module):
-    """The trainable A: `basis` "unit" (unit-length, any K) or "orthonormal" (K <= d, matrix exponential).
-
-    No bias, so that A(-eps) = -A(eps) exactly. The start is random, as in the paper, or a set of k `start` directions, of which
-    "orthonormal" takes the nearest orthonormal ones in their order (QR).
-
-    With `start_sd` the start is the original code's: entries of that SD, whose length stays as it is behind the division by it, so that
-    Adam turns short columns faster; and for "orthonormal" the exponential of B - B^T with entries of B of SD 1, trained as B.
-    """
-
-    def __init__(self, k: int, latent_dim: int, basis: str = "unit", start: Directions | None = None, start_sd: float | None = None):
-        super().__init__()
-        if basis == "orthonormal" and k > latent_dim:
-            raise UserError(
-                f"{k} orthonormal directions do not fit in {latent_dim} latent dimensions: "
-                f"set n_directions to at most {latent_dim}, or basis to 'unit'"
-            )
-        self.linear = nn.Linear(k, latent_dim, bias=False)  # columns of its weight (d, K) are the directions
-        with torch.no_grad():
-            columns = torch.randn(latent_dim, k) if start is None else start.matrix.T
-            if columns.shape != (latent_dim, k):
-                raise UserError(f"the start holds {columns.shape[1]} directions of {columns.shape[0]} dimensions, not {k} of {latent_dim}")
-            length = columns.norm(dim=0) if start_sd is None or start is not None else 1 / start_sd
-            self.linear.weight.copy_(columns / length)
-        if basis == "orthonormal" and start_sd is not None and start is None:
-            parametrize.register_parametrization(self.linear, "weight", SkewExponential(k), unsafe=True)
-        elif basis == "unit":
-            parametrize.register_parametrization(self.linear, "weight", UnitColumns())
-        elif basis == "orthonormal":
-            parametrizations.orthogonal(self.linear, orthogonal_map="matrix_exp")
-        else:
-            raise UserError(f"basis must be 'unit' or 'orthonormal', not {basis!r}")
-
-    def forward(self, k: Tensor, eps: Tensor) -> Tensor:
-        """Shifts eps * a_k (B, d) for k (B,) and eps (B,)."""
-        return eps[:, None] * self.linear.weight.T[k]
-
-    def directions(self, info: DirectionsInfo | None = None) -> Directions:
-        """A as it stands."""
-        with torch.no_grad():
-            return Directions(self.linear.weight.T.clone().cpu(), info or DirectionsInfo())
-
-
-class SkewExponential(nn.Module):
-    """The first k columns of exp(B - B^T), of a B (d, d) whose entries begin with SD 1."""
-
-    def __init__(self, k: int):
-        super().__init__()
-        self.k = k
-
-    def forward(self, half: Tensor) -> Tensor:
-        return torch.linalg.matrix_exp(half - half.T)[:, : self.k]
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        return torch.randn(len(weight), len(weight))
-
-
-class UnitColumns(nn.Module):
-    """Columns divided by their length."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight / weight.norm(dim=0, keepdim=True)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        return weight
+def along(bend: Tensor, shift: Tensor) -> Tensor:
+    """The offset (B, d) after the ways `shift` (B,); beyond the ends it goes on straight."""
+    way, offset = bend[:, 0].contiguous(), bend[:, 1:]
+    i = (torch.searchsorted(way, shift.contiguous()) - 1).clamp(0, len(way) - 2)
+    share = (shift - way[i]) / (way[i + 1] - way[i])
+    return offset[i] + share[:, None] * (offset[i + 1] - offset[i])

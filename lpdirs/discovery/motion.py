@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery.closed_form import finite
-from lpdirs.models.generators import device_of, draw_z, latent_dim_of
+from lpdirs.discovery.registry import Found, method
+from lpdirs.models.generators import Generator
 
 MOTIONS = ("to the side", "up or down", "turned", "wider", "taller")
 STEP = 0.25  # of the finite differences, in units of z
@@ -17,17 +18,26 @@ SIDE = 64  # px at most, at which changes are looked at
 ROWS = 20_000  # pixels of all images together, over which the rotation is sought
 MOVES = 0.1  # of what a direction changes: where less is motion, it is none
 APART = 0.05  # of the least singular value of the motions' directions, of unit length: where it is less, one is the others' sum
+FAINT = 0.01  # of the largest mean motion: less is rounding
+SURE = 2.0  # times the error of a mean motion over samples: less may be chance
+ALIKE = 0.2  # of how it grows both ways: where it stretches by less, it grows both ways alike; and the other way round
 RIDGE = 0.1  # of the least other change, relative to its mean over all directions
 
 
+@method(
+    "motion",
+    "motion",
+    "each motion that the generator has with the least other change, then sparse changes without motion: ours",
+    at_most_d=True,
+)
 @torch.no_grad()
-def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tuple[Tensor, dict[str, float]]:
-    """k directions (k, d), and for those that are motions which, and how much of what they change is that. No labels, no training.
+def motion(generator: Generator, k: int, seed: int = 0, samples: int = 64) -> Found:
+    """k directions (k, d); `notes["motions"]` says of those that are motions which, and how much of what they change is that.
 
-    At `samples` random z the image's change along each axis of z is taken apart into what five motions of the picture would do, by
-    least squares of the change on the gradient (the brightness constancy of Horn and Schunck 1981; that latent spaces hold such motions:
-    Jahanian et al. 2020, Plumerault et al. 2020), and a rest. The motions are to the side, up or down, a turn, and wider and taller around
-    the middle of what is brighter than the darkest grey.
+    No labels, no training. At `samples` random z the image's change along each axis of z is taken apart into what five motions of the
+    picture would do, by least squares of the change on the gradient (the brightness constancy of Horn and Schunck 1981; that latent spaces
+    hold such motions: Jahanian et al. 2020, Plumerault et al. 2020), and a rest. The motions are to the side, up or down, a turn, and wider
+    and taller around the middle of what is brighter than the darkest grey; where the generator grows both ways alike, larger.
 
     The first directions are, for each motion, that in which it grows by one, the others hold still on average, and the rest changes
     least: M^-1 W^T (W M^-1 W^T)^-1, where W (5, d) is the mean motion and M (d, d) the mean square of the rest. A motion that the
@@ -37,10 +47,10 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
 
     By finite differences: 2 d images for each z, and no gradients are needed. UserError for images too small to move, or of volumes.
     """
-    d = latent_dim_of(generator)
-    rng = torch.Generator().manual_seed(seed)
+    d, rng = generator.latent_dim, torch.Generator().manual_seed(seed)
     square, by_motion = torch.zeros(2, d, d, dtype=torch.float64).unbind()
-    mean, rows = torch.zeros(len(MOTIONS), d, dtype=torch.float64), []
+    mean, spread = torch.zeros(2, len(MOTIONS), d, dtype=torch.float64).unbind()
+    rows = []
     for image, change in _changes(generator, samples, rng):
         fields = _fields(image)
         gram = fields.T @ fields
@@ -48,32 +58,47 @@ def motion(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> tu
         found = torch.linalg.solve(gram, fields.T @ change) if gram.diagonal().min() > 0 else torch.zeros(len(MOTIONS), d).double()
         rest = change - fields @ found
         mean += found / samples
+        spread += found.square() / samples
         square += rest.T @ rest / samples
         by_motion += (fields @ found).T @ (fields @ found) / samples
         rows.append(_some(rest, samples, rng))
     if not square.any():
         raise UserError("motion finds nothing in these images that changes with z: use random or coordinate")
     inverse = torch.linalg.inv(square + RIDGE * square.diagonal().mean() * torch.eye(d))
+    noise = ((spread - mean.square()).clamp(min=0) / samples).sum(1).sqrt()
+    names, mean = _of_size(mean)
+    moves = mean.norm(dim=1) > torch.maximum(FAINT * mean.norm(dim=1).max(), SURE * noise[: len(mean)])
+    names, mean = [name for name, does in zip(names, moves, strict=True) if does], mean[moves]
 
     def pure_of(motions: list[int]) -> tuple[Tensor, Tensor]:
         wanted = mean[motions]
-        found = torch.linalg.pinv(wanted @ inverse @ wanted.T) @ wanted @ inverse
+        found = torch.linalg.pinv(wanted @ inverse @ wanted.T, rtol=1e-4) @ wanted @ inverse
         part, rest = (((found @ matrix) * found).sum(1) for matrix in (by_motion, square))
         return found, part / (part + rest).clamp(min=1e-30)
 
-    there = [i for i, share in enumerate(pure_of(list(range(len(MOTIONS))))[1]) if share >= MOVES][:d]
-    while len(there) > 1 and (alike := _alike(mean[there])) is not None:  # of what is round a turn is no motion of its own
-        there.pop(alike)
-    pure, share = pure_of(there)
-    still = torch.linalg.svd(mean[there])[2][len(there) :]  # (d - motions, d)
+    present = [i for i, share in enumerate(pure_of(list(range(len(names))))[1]) if share >= MOVES][:d]
+    while len(present) > 1 and (alike := _alike(mean[present])) is not None:  # of what is round a turn is no motion of its own
+        present.pop(alike)
+    pure, share = pure_of(present)
+    still = torch.linalg.svd(mean[present])[2][len(present) :]  # (d - motions, d)
     vectors = torch.linalg.eigh(still @ square @ still.T)[1].flip(1)
-    basis = (still.T @ vectors)[:, : max(k - len(there), 0)]  # most change first
+    basis = (still.T @ vectors)[:, : max(k - len(present), 0)]  # most change first
     changes = torch.cat(rows) @ basis
     turned = basis @ varimax(changes / changes.norm(dim=0).mean().clamp(min=1e-30)) if basis.shape[1] > 1 else basis
     size = (torch.cat(rows) @ turned).norm(dim=0)
     directions = torch.cat([pure, turned.T[size.argsort(descending=True)]])[:k]
-    names = {MOTIONS[i]: round(float(part), 3) for i, part in zip(there[:k], share, strict=False)}
-    return (directions / directions.norm(dim=1, keepdim=True)).float(), names
+    motions = {names[i]: round(float(part), 3) for i, part in zip(present[:k], share, strict=False)}
+    return Found((directions / directions.norm(dim=1, keepdim=True)).float(), notes={"motions": motions})
+
+
+def _of_size(mean: Tensor) -> tuple[list[str], Tensor]:
+    """Names and mean of the motions (n, d): wider and taller are one where the generator does the one with the other alone."""
+    wider, taller = mean[3], mean[4]
+    larger, stretched = (wider + taller) / 2, (wider - taller) / 2
+    for name, one, other in (("larger", larger, stretched), ("wider and less tall", stretched, larger)):
+        if other.norm() < ALIKE * one.norm():
+            return [*MOTIONS[:3], name], torch.cat([mean[:3], one[None]])
+    return list(MOTIONS), mean
 
 
 def _alike(motions: Tensor) -> int | None:
@@ -82,14 +107,15 @@ def _alike(motions: Tensor) -> int | None:
     return None if values[-1] > APART else int((left[-1].abs() > 0.3).nonzero().max())
 
 
+@method("sparse", "sparse", "the Jacobian's, turned so that their changes are sparse (varimax)", at_most_d=True)
 @torch.no_grad()
-def sparse(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> Tensor:
+def sparse(generator: Generator, k: int, seed: int = 0, samples: int = 64) -> Tensor:
     """The k directions that change most pixels most, as the Jacobian's, turned among themselves so that their changes are sparse, (k, d).
 
     Varimax over the changes at all z and pixels, as `motion` does with what does not move. Most change first.
     """
-    rng = torch.Generator().manual_seed(seed)
-    square, rows = torch.zeros(latent_dim_of(generator), latent_dim_of(generator), dtype=torch.float64), []
+    d, rng = generator.latent_dim, torch.Generator().manual_seed(seed)
+    square, rows = torch.zeros(d, d, dtype=torch.float64), []
     for _, change in _changes(generator, samples, rng):
         square += change.T @ change / samples
         rows.append(_some(change, samples, rng))
@@ -100,14 +126,12 @@ def sparse(generator: nn.Module, k: int, samples: int = 64, seed: int = 0) -> Te
     return (basis @ turned).T[order].float()
 
 
-def _changes(generator: nn.Module, samples: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _changes(generator: Generator, samples: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """At each random z the image (1, H, W) and its change along each axis of z, (pixels, d), by central differences."""
-    d, device, bar = latent_dim_of(generator), device_of(generator), Progress("taking changes apart")
-    steps = STEP * torch.eye(d)
-    for i, at in enumerate(draw_z(generator, samples, rng)):
-        image = _small(generator(at[None].to(device)).cpu())
-        pairs = [_small(generator(part.to(device)).cpu()) for part in torch.cat([at + steps, at - steps]).split(64)]
-        up, down = torch.cat(pairs).chunk(2)
+    bar, steps = Progress("taking changes apart"), STEP * torch.eye(generator.latent_dim)
+    for i, z in enumerate(generator.draw(samples, rng)):
+        image = _small(generator(z[None]).cpu())
+        up, down = torch.cat([_small(generator(part).cpu()) for part in torch.cat([z + steps, z - steps]).split(64)]).chunk(2)
         yield image, finite((up - down) / (2 * STEP)).flatten(1).T.double()
         bar(i + 1, samples)
 

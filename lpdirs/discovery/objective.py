@@ -1,22 +1,28 @@
 """Voynov and Babenko's objective on a frozen generator: find directions that a reconstructor can tell apart."""
 
 import hashlib
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 
-from lpdirs.base.checkpoints import NOT_MATHEMATICS, stream
+from lpdirs.base.checkpoints import NOT_MATHEMATICS, Task, stream, train
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import autocast, compiled
+from lpdirs.base.errors import UserError
+from lpdirs.base.progress import Progress
 from lpdirs.base.settings import Settings, setting
-from lpdirs.discovery.directions import DirectionMatrix, Directions, DirectionsInfo
+from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.reconstructor import make_reconstructor
+from lpdirs.discovery.registry import Found, method
 from lpdirs.models.frozen import faster
-from lpdirs.models.generators import channels_of, device_of, draw_z, info_of, latent_dim_of, prior_of
+from lpdirs.models.generators import Generator
 
 
 class DiscoverySettings(Settings):
@@ -27,17 +33,18 @@ class DiscoverySettings(Settings):
     reconstructor: Literal["lenet", "resnet18", "resnet18-224"] = setting(
         "lenet", "lenet, resnet18 (as released) or resnet18-224 (resized to 224 px, as in a revision before)"
     )
-    batch: int = setting(32, "pairs a step", "direction_batch", ge=2)
-    shifts_per_z: int = setting(1, "pairs that share a z and its plain image, drawn once; 1: each its own, as in the paper", ge=1)
-    steps: int = setting(500, "optimiser steps of A and R", "direction_steps", ge=1)
+    batch: int = setting(32, "pairs a step", "direction_batch", ge=2, le=2**20)
+    shifts_per_z: int = setting(1, "pairs that share a z and its plain image, drawn once; 1: each its own, as in the paper", ge=1, le=2**20)
+    steps: int = setting(500, "optimiser steps of A and R", "direction_steps", ge=1, le=10**8)
     lr_directions: float = setting(3e-3, "learning rate of Adam, for A", ge=0, le=10)
     lr_reconstructor: float = setting(2e-3, "learning rate of Adam, for R", gt=0, le=10)
-    shift_scale: float = setting(6.0, "largest |shift|", gt=0)
-    min_shift: float = setting(0.5, "smallest |shift|", ge=0)
-    shift_weight: float = setting(0.25, "of the error in the shift, beside the cross-entropy of k", ge=0)
+    shift_scale: float = setting(6.0, "largest |shift|", gt=0, le=10**6)
+    min_shift: float = setting(0.5, "smallest |shift|", ge=0, le=10**6)
+    shift_weight: float = setting(0.25, "of the error in the shift, beside the cross-entropy of k", ge=0, le=10**6)
     start_sd: float | None = setting(
-        None, "SD of A's entries at the start, to whose size the learning rate is relative; null: length 1 (0.1: the original code)", gt=0
-    )
+        None, "SD of A's entries at the start, to whose size the learning rate is relative; null: length 1 (0.1: the original code)",
+        gt=0, le=10**6,
+    )  # fmt: skip
     freeze: bool = Field(False, description="A stays as it starts: only R is trained, to see how well given directions can be told apart")
     precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
     compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
@@ -50,27 +57,94 @@ class DiscoverySettings(Settings):
         return self
 
 
+class DirectionMatrix(nn.Module):
+    """The trainable A: `basis` "unit" (unit-length, any K) or "orthonormal" (K <= d, matrix exponential).
+
+    No bias, so that A(-shift) = -A(shift) exactly. The start is random, as in the paper, or a set of k `start` directions, of which
+    "orthonormal" takes the nearest orthonormal ones in their order (QR).
+
+    With `start_sd` the start is the original code's: entries of that SD, whose length stays as it is behind the division by it, so that
+    Adam turns short columns faster; and for "orthonormal" the exponential of B - B^T with entries of B of SD 1, trained as B.
+    """
+
+    def __init__(self, k: int, latent_dim: int, basis: str = "unit", start: Directions | None = None, start_sd: float | None = None):
+        super().__init__()
+        if basis == "orthonormal" and k > latent_dim:
+            raise UserError(
+                f"{k} orthonormal directions do not fit in {latent_dim} latent dimensions: "
+                f"set n_directions to at most {latent_dim}, or basis to 'unit'"
+            )
+        self.linear = nn.Linear(k, latent_dim, bias=False)  # columns of its weight (d, K) are the directions
+        with torch.no_grad():
+            columns = torch.randn(latent_dim, k) if start is None else start.matrix.T
+            if columns.shape != (latent_dim, k):
+                raise UserError(f"the start holds {columns.shape[1]} directions of {columns.shape[0]} dimensions, not {k} of {latent_dim}")
+            length = columns.norm(dim=0) if start_sd is None or start is not None else 1 / start_sd
+            self.linear.weight.copy_(columns / length)
+        if basis == "orthonormal" and start_sd is not None and start is None:
+            parametrize.register_parametrization(self.linear, "weight", SkewExponential(k), unsafe=True)
+        elif basis == "orthonormal":
+            parametrizations.orthogonal(self.linear, orthogonal_map="matrix_exp")
+        else:
+            parametrize.register_parametrization(self.linear, "weight", UnitColumns())
+
+    def forward(self, k: Tensor, shift: Tensor) -> Tensor:
+        """shift * a_k (B, d) for k (B,) and shift (B,)."""
+        return shift[:, None] * self.linear.weight.T[k]
+
+    def directions(self, info: DirectionsInfo | None = None) -> Directions:
+        """A as it stands."""
+        with torch.no_grad():
+            return Directions(self.linear.weight.T.clone().cpu(), info or DirectionsInfo())
+
+
+class SkewExponential(nn.Module):
+    """The first k columns of exp(B - B^T), of a B (d, d) whose entries begin with SD 1."""
+
+    def __init__(self, k: int):
+        super().__init__()
+        self.k = k
+
+    def forward(self, half: Tensor) -> Tensor:
+        return torch.linalg.matrix_exp(half - half.T)[:, : self.k]
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return torch.randn(len(weight), len(weight))
+
+
+class UnitColumns(nn.Module):
+    """Columns divided by their length."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight / weight.norm(dim=0, keepdim=True)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
 def draw_shifts(n: int, s: DiscoverySettings, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """k uniform over the directions, eps uniform in [-shift_scale, shift_scale] with |eps| >= min_shift; each (n,)."""
+    """k uniform over the directions, shift uniform in [-shift_scale, shift_scale] with |shift| >= min_shift; each (n,)."""
     k = torch.randint(s.n_directions, (n,), generator=rng)
-    eps = s.shift_scale * (2 * torch.rand(n, generator=rng) - 1)
-    return k, torch.where(eps < 0, -1.0, 1.0) * eps.abs().clamp(min=s.min_shift)
+    shift = s.shift_scale * (2 * torch.rand(n, generator=rng) - 1)
+    return k, torch.where(shift < 0, -1.0, 1.0) * shift.abs().clamp(min=s.min_shift)
 
 
-class Discovery:
-    """Trains A and R together; the loss is cross-entropy(k) + shift_weight * mean |eps error|.
+class Discovery(Task):
+    """Trains A and R together; the loss is cross-entropy(k) + shift_weight * mean |error of the shift|.
 
     On the generator's device. A begins at `start` where it is given (with as many directions as the settings say), else at random.
     """
 
-    def __init__(self, generator: nn.Module, settings: DiscoverySettings, start: Directions | None = None):
-        s, device, latent_dim = settings, device_of(generator), latent_dim_of(generator)
-        self.settings, self.device, self._original = settings, device, generator
-        self.generator = faster(generator, device, s.compile)
+    parts = ("matrix", "reconstructor", "optimiser")
+
+    def __init__(self, generator: Generator, settings: DiscoverySettings, start: Directions | None = None):
+        s, device = settings, generator.device
+        self.settings, self.device, self.original = settings, device, generator
+        self.generator = faster(generator, s.compile)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.matrix = DirectionMatrix(s.n_directions, latent_dim, s.basis, start, s.start_sd).to(device)
-            self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions, channels_of(generator)).to(device)
+            self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start, s.start_sd).to(device)
+            self.reconstructor = make_reconstructor(s.reconstructor, s.n_directions, generator.info.channels).to(device)
         self._curves = start if start is not None and start.bends and s.freeze else None
         self._begun_at = None if start is None else hashlib.sha256(start.matrix.float().cpu().numpy().tobytes()).hexdigest()[:16]
         self._reconstruct = compiled(self.reconstructor, s.compile)
@@ -82,22 +156,22 @@ class Discovery:
         self.optimiser = torch.optim.Adam(groups, fused=True)
 
     def pairs(self, n: int, rng: torch.Generator, of_one_z: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """n fresh pairs, so many `of_one_z`: G(z), G(z + eps * a_k), k, eps. Only the shifted image carries a graph."""
-        k, eps = (value.to(self.device) for value in draw_shifts(n, self.settings, rng))
-        z = draw_z(self.generator, -(-n // of_one_z), rng).to(self.device)
+        """n fresh pairs, so many `of_one_z`: G(z), G(z + shift * a_k), k, shift. Only the shifted image carries a graph."""
+        k, shift = (value.to(self.device) for value in draw_shifts(n, self.settings, rng))
+        z = self.generator.draw(-(-n // of_one_z), rng).to(self.device)
         with torch.no_grad():
             plain = self.generator(z)
         if of_one_z > 1:
             plain, z = (x.repeat_interleave(of_one_z, 0)[:n] for x in (plain, z))
-        moved = z + self.matrix(k, eps) if self._curves is None else self._curves.shift(z, k, eps)
-        return plain, self.generator(moved), k, eps
+        moved = z + self.matrix(k, shift) if self._curves is None else self._curves.shift(z, k, shift)
+        return plain, self.generator(moved), k, shift
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings
         with autocast(self.device, s.precision):
-            plain, shifted, k, eps = self.pairs(s.batch, stream(s.seed, 4, index), s.shifts_per_z)
-            logits, eps_hat = self._reconstruct(plain, shifted)
-        loss_k, loss_eps = F.cross_entropy(logits.float(), k), (eps_hat.float() - eps).abs().mean()
+            plain, shifted, k, shift = self.pairs(s.batch, stream(s.seed, 4, index), s.shifts_per_z)
+            logits, guess = self._reconstruct(plain, shifted)
+        loss_k, loss_eps = F.cross_entropy(logits.float(), k), (guess.float() - shift).abs().mean()
         loss = loss_k + s.shift_weight * loss_eps
         self.optimiser.zero_grad()
         loss.backward()
@@ -118,29 +192,31 @@ class Discovery:
         return right / n
 
     def identity(self) -> dict:
-        """What a checkpoint is of: all settings but how long it goes on, what A began at, the generator, and the code that trains."""
+        """What a checkpoint is of: all settings but how long it goes on, the generator, the start and the code that searches."""
         code = fingerprint_of_code("import lpdirs.discovery.objective, lpdirs.base.checkpoints", without=NOT_MATHEMATICS)
-        about = {"begun_at": self._begun_at, "generator": info_of(self._original).fingerprint, "code": code}
+        about = {"begun_at": self._begun_at, "generator": self.original.info.fingerprint, "code": code}
         return self.settings.by_flat_name("steps") | about
 
     def directions(self, **known: object) -> Directions:
         """A as it stands, with its generator and settings; `known` is what else there is to say in its DirectionsInfo."""
-        s, of_generator = self.settings, info_of(self._original)
-        info = {
-            "method": "reconstructor",
-            "seed": s.seed,
-            "generator": of_generator.name,
-            "generator_fingerprint": of_generator.fingerprint,
-            "prior": prior_of(self._original).name,
-        }
-        found = self.matrix.directions(DirectionsInfo(**(info | {"shift_scale": s.shift_scale, "settings": s.model_dump()} | known)))
+        s, generator = self.settings, self.original
+        info: dict[str, object] = {"method": "reconstructor", "basis": s.basis, "reconstructor": s.reconstructor, "seed": s.seed}
+        info |= {"generator": generator.info.name, "generator_fingerprint": generator.info.fingerprint, "prior": generator.prior.name}
+        info |= {"shift_scale": s.shift_scale, "settings": s.model_dump()}
+        found = self.matrix.directions(DirectionsInfo(**(info | known)))
         return found if self._curves is None else replace(found, bends=self._curves.bends)
 
-    def state_dict(self) -> dict:
-        return {name: getattr(self, name).state_dict() for name in self._parts}
 
-    def load_state_dict(self, state: dict) -> None:
-        for name in self._parts:
-            getattr(self, name).load_state_dict(state[name])
-
-    _parts = ("matrix", "reconstructor", "optimiser")
+@method(
+    "reconstructor", "the paper's method", "A and R trained together (Voynov and Babenko 2020), the paper's", gradients=True,
+    needs=("settings", "folder"),
+)  # fmt: skip
+def reconstructor(
+    generator: Generator, k: int, seed: int, settings: DiscoverySettings | None = None, folder: str | Path | None = None
+) -> Found:
+    """K directions by a search with `settings` (n_directions and seed are replaced), resumed from `folder` where one is given."""
+    search = Discovery(generator, (settings or DiscoverySettings()).but(n_directions=k, seed=seed))
+    with tempfile.TemporaryDirectory() as temporary:
+        train(search, search.settings.steps, Path(folder or temporary), search.identity(), report=Progress("searching directions"))
+    found = search.directions()
+    return Found(found.matrix, notes={"info": found.info})

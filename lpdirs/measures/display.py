@@ -6,10 +6,8 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import window_of
 
 CT_GREY = (-1000.0, 600.0)  # HU of black and white in every figure, whatever it shows
 CT_PRESETS = {"full": CT_GREY, "lung": (-1350.0, 150.0), "mediastinum": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
@@ -74,17 +72,6 @@ class Display:
 def ct(window: tuple[float, float]) -> Display:
     """CT in HU, of a data set that was clipped to `window`."""
     return Display(window, *CT_GREY, "HU", CT_PRESETS, CT_LIMIT, "slice")
-
-
-def display_of(generator: nn.Module, display: Display | None = None) -> Display:
-    """The display that is given, else the generator's own, else that of a generator of CT, else plain grey from -1 to 1."""
-    if display is not None and not isinstance(display, Display):
-        raise UserError(f"display must be a Display, such as lp.Display(window=(0, 1)), not {type(display).__name__}")
-    own = getattr(generator, "display", None)
-    if display is None and isinstance(own, Display):
-        return own
-    window = window_of(generator)
-    return display or (ct(window) if window else Display())
 
 
 def display_of_data(described: Mapping[str, Any]) -> Display:

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.generators import draw_z, generate
 
 
 @dataclass(frozen=True)
 class Measures:
-    """`function` maps images (N, C, S, S) in [-1, 1] to a table of N rows, a column each factor, NaN where it cannot be measured.
+    """What is measured on images, and in which units.
+
+    `function` maps images (N, C, S, S) in [-1, 1] to a table of N rows, a column each factor, NaN where it cannot be measured.
 
     Rows are taken in the order of their index where it counts the images.
     `units` names the factors that directions are judged by, each with its unit ("" for none), in the order in which they are shown;
@@ -98,14 +100,30 @@ class Measures:
                 f"ranks or order"
             )
 
-    def of(self, generator: nn.Module, z: Tensor) -> pd.DataFrame:
-        """The factors of what a generator draws from z (N, d)."""
-        return self(generate(generator, z))
+    def of_a_pixel(self, images: Tensor) -> pd.Series:
+        """By how much each factor changes, on average, where images (N, C, S, S) are moved by one pixel, down or to the side."""
+        plain = self(images)
+        moved = [(self(images.roll(1, axis)) - plain).abs().mean() for axis in (2, 3)]
+        return moved[0].combine(moved[1], max).fillna(0.0)
 
-    def sample(self, generator: nn.Module, n: int, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
-        """n random z (n, d), and the factors of their images."""
-        z = draw_z(generator, n, seed)
+    def of(self, generator: Any, z: Tensor) -> pd.DataFrame:
+        """The factors of what a generator draws from z (N, d)."""
+        return self(generator.images(z))
+
+    def sample(self, generator: Any, n: int, seed: int = 0) -> tuple[Tensor, pd.DataFrame]:
+        """n random z (n, d) of a generator, and the factors of their images."""
+        z = generator.draw(n, seed)
         return z, self.of(generator, z)
 
     def __repr__(self) -> str:
         return "Measures: " + ", ".join(f"{name} ({unit})" if unit else name for name, unit in self.units.items())
+
+
+WORDS = {"breast": "breast size", "thickness": "body thickness", "width": "body width"}
+
+
+def factor_words(name: str) -> str:
+    """A factor as words: those of the thorax as the paper calls them, "x_position 2" as x-position 2, others without underscores."""
+    factor, space, number = name.partition(" ")
+    words = f"{factor[0]}-position" if factor in ("x_position", "y_position", "z_position") else factor.replace("_", " ")
+    return WORDS.get(factor, words) + space + number

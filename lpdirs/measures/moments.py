@@ -2,11 +2,9 @@
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lpdirs.base.errors import UserError
 from lpdirs.measures.measures import Measures
-from lpdirs.models.generators import channels_of
 
 UNITS = {
     "brightness": "of the range",
@@ -49,12 +47,3 @@ def measure_moments(images: Tensor) -> pd.DataFrame:
 def moments(channels: int = 1) -> Measures:
     """Measures of any images with 1 or 3 `channels`; better ones are of your own subject (`lp.Measures`)."""
     return Measures(measure_moments, UNITS | (COLOUR if channels == 3 else {}))
-
-
-def measures_for(generator: nn.Module, given: Measures | None = None) -> Measures:
-    """What was given, else the generator's own measures, else `moments`."""
-    own = getattr(generator, "measures", None)
-    measures = given or own or moments(channels_of(generator))
-    if not isinstance(measures, Measures):
-        raise UserError("measures must be lp.Measures(function, units), or lp.thorax(window, pixel_mm) for chest CT")
-    return measures

@@ -14,7 +14,7 @@ def stages(size: int) -> int:
     return size.bit_length() - 3
 
 
-class Generator(nn.Module):
+class GeneratorNetwork(nn.Module):
     """z (B, latent_dim) to slices (B, 1, size, size) in [-1, 1].
 
     At 128 px and width 128 the channels are 2048-1024-512-256-128-1, as published. Smaller sizes drop the widest
@@ -37,7 +37,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Slices (B, 1, size, size) to logits (B,), large where a slice looks real; the mirror of Generator."""
+    """Slices (B, 1, size, size) to logits (B,), large where a slice looks real; the mirror of GeneratorNetwork."""
 
     def __init__(self, size: int = 128, width: int = 128, spectral_norm: bool = False):
         super().__init__()

@@ -12,36 +12,34 @@ from torch import nn
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import write_atomic
-from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import GeneratorInfo
+from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.generators import Generator, GeneratorInfo
 from lpdirs.models.vae import VAE, Decoder
 
-KINDS: dict[str, type[nn.Module]] = {"dcgan": Generator, "vae": VAE, "decoder": Decoder}
+KINDS: dict[str, type[nn.Module]] = {"dcgan": GeneratorNetwork, "vae": VAE, "decoder": Decoder}
 
 
 def save_model(model: nn.Module, path: str | Path, kind: str, metadata: dict, **architecture: int) -> None:
-    """Weights as safetensors, with what is needed to build the model again; `kind` is one of KINDS."""
+    """Weights as safetensors, with what is needed to build the model again; `kind` is one of KINDS. The same model gives the same bytes."""
     header = {"kind": kind, "architecture": json.dumps(architecture), "metadata": json.dumps(metadata)}
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(path, lambda partial: save_file(weights, partial, header))
+    write_atomic(path, lambda partial: save_file(weights, partial, {"lpdirs": json.dumps(header)}))  # several keys lie in any order
 
 
 def read_header(path: str | Path) -> dict[str, str]:
     """The metadata of a safetensors file; one line where there is none or it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            metadata = file.metadata() or {}
+        return json.loads(metadata["lpdirs"]) if "lpdirs" in metadata else metadata
     except FileNotFoundError as error:
         raise MissingInput(f"there is no file {path}") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as safetensors ({error}): it is damaged, or another kind of file") from error
 
 
 def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
-    """The model that `save_model` wrote, frozen and in eval mode, and its metadata; UserError where the file holds none.
-
-    It has, of a VAE its decoder, what is known of it as `info`: name, fingerprint, window, mm a pixel.
-    """
+    """The model that `save_model` wrote, frozen and in eval mode, and its metadata; UserError where the file holds none."""
     header = read_header(path)
     if header.get("kind") not in KINDS:
         raise UserError(f"{Path(path).name} holds no model of lpdirs: use as_generator to wrap a module of your own")
@@ -55,10 +53,6 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[nn.Module, dict]:
         _check_metadata(metadata)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} does not hold the model that it describes ({str(error).splitlines()[0]}): train it again") from error
-    window, generator = metadata.get("window"), model.decoder if isinstance(model, VAE) else model
-    generator.info = GeneratorInfo(  # type: ignore[assignment]
-        metadata.get("model", "own"), fingerprint(path), tuple(window) if window else None, metadata.get("pixel_mm")
-    )
     return model.to(device).eval().requires_grad_(False), metadata
 
 
@@ -83,10 +77,14 @@ def _check_fits(kind: type[nn.Module], architecture: dict, shapes: dict[str, tup
         raise ValueError(f"{name} is {shapes.get(name, 'missing')}, and would be {described.get(name, 'unknown')}")
 
 
-def load_generator(path: str | Path, device: str = "cpu") -> nn.Module:
-    """What maps z to slices in a model's file (of a VAE the decoder), with its name, fingerprint, window and mm a pixel as `info`."""
-    model, _ = load_model(path, device)
-    return model.decoder if isinstance(model, VAE) else model
+def load_generator(path: str | Path, device: str = "cpu") -> Generator:
+    """The generator in a model's file (of a VAE its decoder), with its name, fingerprint, window and mm a pixel."""
+    model, metadata = load_model(path, device)
+    module: nn.Module = model.decoder if isinstance(model, VAE) else model
+    window = tuple(metadata["window"]) if metadata.get("window") else None
+    architecture = json.loads(read_header(path)["architecture"])
+    info = GeneratorInfo(metadata.get("model", "own"), fingerprint(path), window, metadata.get("pixel_mm"), architecture["size"])
+    return Generator(module, architecture["latent_dim"], info=info)
 
 
 def fingerprint(weights: Path | str) -> str:

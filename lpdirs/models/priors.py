@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from lpdirs.base.errors import UserError
+from lpdirs.base.errors import UserError, first_line
 
 MANY = 4096  # samples from which the unit and distances are known
 
@@ -116,41 +116,42 @@ class Prior:
         return cls("samples", draw, f"samples {hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]}")
 
     @classmethod
-    def mapped(cls, network: nn.Module, z_dim: int, of: "Prior | None" = None) -> "Prior":
-        """What `network` makes of z (N, z_dim) of another prior, by default normal: StyleGAN's W. Where a latent is several of them (W+),
-        each is the same one."""
+    def mapped(cls, network: nn.Module, z_dim: int, of: "Prior | None" = None, inputs: tuple = ()) -> "Prior":
+        """What `network` makes of z (N, z_dim) of another prior, by default normal: StyleGAN's W. `inputs` are what else it takes, such as
+        a class label, (1, ...) each or None. Where a latent is several of them (W+), each is the same one."""
         if not isinstance(network, nn.Module):
             raise UserError(f"the mapping network must be a torch module, not {type(network).__name__}")
         try:
             own = copy.deepcopy(network).eval().requires_grad_(False)
         except Exception as error:  # a user's own module may hold anything
-            raise UserError(f"the mapping network cannot be copied ({str(error).splitlines()[0][:120]})") from error
+            raise UserError(f"the mapping network cannot be copied ({first_line(error)})") from error
         inner = of or cls.normal()
         like = next((p for p in own.parameters() if p.is_floating_point()), torch.zeros(1))
 
+        def mapped(z: Tensor) -> Tensor:
+            further = [v.to(like.device).expand(len(z), *v.shape[1:]) if isinstance(v, Tensor) and v.ndim else v for v in inputs]
+            given = own(z.to(like), *further)
+            return given[0] if isinstance(given, tuple | list) else given
+
         @torch.no_grad()
         def draw(n: int, d: int, rng: torch.Generator) -> Tensor:
-            given = [own(part.to(like)) for part in inner.draw(n, z_dim, rng).split(256)]
-            parts = [part[0] if isinstance(part, tuple | list) else part for part in given]
-            return _fit(torch.cat(parts).flatten(1).float().cpu(), d)
+            rows = torch.cat([mapped(part).flatten(1).float().cpu() for part in inner.draw(n, z_dim, rng).split(256)])
+            if d % rows.shape[1]:
+                raise UserError(f"the prior gives latents of {rows.shape[1]} numbers, and the generator takes {d}")
+            return rows.repeat(1, d // rows.shape[1])
 
         weights = [v.detach().cpu().float().numpy().tobytes() for v in own.state_dict().values() if v.is_floating_point()]
-        known = hashlib.sha256(b"".join(weights)).hexdigest()[:16]
-        draw_one = inner.draw(2, z_dim, torch.Generator().manual_seed(0))
+        weights += [v.detach().cpu().float().numpy().tobytes() for v in inputs if isinstance(v, Tensor)]
         try:
-            own(draw_one.to(like))
+            with torch.no_grad():
+                mapped(inner.draw(2, z_dim, torch.Generator().manual_seed(0)))
         except Exception as error:  # a user's own module may do anything
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"the mapping network does not take z of shape (N, {z_dim}) alone ({reason})") from error
-        return cls("mapped", draw, f"mapped {inner.about} {z_dim} {known}")
+            raise UserError(
+                f"the mapping network does not take z of shape (N, {z_dim}){' and its inputs' if inputs else ' alone'} "
+                f"({first_line(error, 120)}): give what else it takes in inputs=(...)"
+            ) from error
+        return cls("mapped", draw, f"mapped {inner.about} {z_dim} {hashlib.sha256(b''.join(weights)).hexdigest()[:16]}")
 
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < float("inf")
-
-
-def _fit(rows: Tensor, d: int) -> Tensor:
-    """Rows of d numbers: as they are, or repeated (W+)."""
-    if d % rows.shape[1]:
-        raise UserError(f"the prior gives latents of {rows.shape[1]} numbers, and the generator takes {d}")
-    return rows.repeat(1, d // rows.shape[1])

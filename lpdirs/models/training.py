@@ -1,6 +1,5 @@
 """Training the GAN and the VAE: one class each, a step at a time, for `lpdirs.base.checkpoints.train` to drive."""
 
-import copy
 from typing import Literal, Self
 
 import torch
@@ -8,68 +7,64 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpdirs.base.checkpoints import NOT_MATHEMATICS, stream
+from lpdirs.base.checkpoints import NOT_MATHEMATICS, Task, stream
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import autocast, compiled
 from lpdirs.base.settings import Settings, Side, setting
 from lpdirs.data.store import Loader, Slices
-from lpdirs.models.dcgan import Discriminator, Generator
+from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
+from lpdirs.models.generators import Generator, copied
 from lpdirs.models.vae import LOSSES, VAE, kl_per_dimension
 
 
-class GANSettings(Settings):
-    """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
+class TrainingSettings(Settings):
+    """What both trainings have. The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
 
     size: Side = setting(64, "width and height, px")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
+    augment: bool = setting(False, "the paper's random affine")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
+    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
+    seed: int = Field(0, ge=0)
+    steps: int | None = None
+    epochs: float | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.steps is None and self.epochs is None:
+            raise ValueError(f"{type(self).model_fields['steps'].title} or {type(self).model_fields['epochs'].title} must be given")
+        return self
+
+
+class GANSettings(TrainingSettings):
+    """Of the DCGAN."""
+
     width: int = setting(16, "channels of the last stage of G", "gan_width", ge=1, le=1024)
-    batch: int = setting(64, "slices a step", "gan_batch", ge=2)
-    steps: int | None = setting(2000, "optimiser steps", "gan_steps", ge=1)
-    epochs: float | None = setting(None, "passes over the data, where gan_steps is null", "gan_epochs", gt=0)
+    batch: int = setting(64, "slices a step", "gan_batch", ge=2, le=2**20)
+    steps: int | None = setting(2000, "optimiser steps", "gan_steps", ge=1, le=10**8)
+    epochs: float | None = setting(None, "passes over the data, where gan_steps is null", "gan_epochs", gt=0, le=10**6)
     lr: float = setting(4e-4, "learning rate of Adam, for G and D", "gan_lr", gt=0, le=1)
     beta1: float = Field(0.5, ge=0, lt=1)
-    noise: float = setting(0.4, "SD of the instance noise at the start, in units of [-1, 1]; the paper has none", "gan_noise", ge=0)
-    noise_steps: int = setting(2000, "steps in which it falls to 0; 0: it stays", "gan_noise_steps", ge=0)
+    noise: float = setting(0.4, "SD of the instance noise at the start, in units of [-1, 1]; the paper has none", "gan_noise", ge=0, le=10)
+    noise_steps: int = setting(2000, "steps in which it falls to 0; 0: it stays", "gan_noise_steps", ge=0, le=10**8)
     spectral_norm: bool = setting(False, "of the layers of D", "gan_spectral_norm")
     ema: float = setting(0.99, "decay of the moving average of G's weights; 0: none", "gan_ema", ge=0, lt=1)
-    augment: bool = setting(False, "the paper's random affine")
     diffaugment: bool = setting(False, "shift and cut out what D sees, real and generated (for small data sets)", "gan_diffaugment")
-    r1: float = setting(0.0, "weight of the squared gradient of D on real slices (R1); 0: none", "gan_r1", ge=0)
-    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "gan_halving", ge=0)
-    precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
-    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
-    seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if self.steps is None and self.epochs is None:
-            raise ValueError("gan_steps or gan_epochs must be given")
-        return self
+    r1: float = setting(0.0, "weight of the squared gradient of D on real slices (R1); 0: none", "gan_r1", ge=0, le=10**6)
+    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "gan_halving", ge=0, le=10**8)
 
 
-class VAESettings(Settings):
-    """The defaults are the phantom profile's; the paper's are in notebooks/profiles/paper.yaml."""
+class VAESettings(TrainingSettings):
+    """Of the VAE."""
 
-    size: Side = setting(64, "width and height, px")
-    latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
     width: int = setting(8, "channels of the first stage", "vae_width", ge=4, le=1024)
-    batch: int = setting(32, "slices a step", "vae_batch", ge=2)
-    steps: int | None = setting(1200, "optimiser steps", "vae_steps", ge=1)
-    epochs: float | None = setting(None, "passes over the data, where vae_steps is null", "vae_epochs", gt=0)
+    batch: int = setting(32, "slices a step", "vae_batch", ge=2, le=2**20)
+    steps: int | None = setting(1200, "optimiser steps", "vae_steps", ge=1, le=10**8)
+    epochs: float | None = setting(None, "passes over the data, where vae_steps is null", "vae_epochs", gt=0, le=10**6)
     lr: float = setting(2e-3, "learning rate of Adam", "vae_lr", gt=0, le=1)
     loss: Literal["paper", "calibrated"] = setting("calibrated", "paper, or calibrated (sigma-VAE)", "vae_loss")
-    kl_weight: float = setting(3.0, "of the KL: 0.01 with the paper's loss, beta with the calibrated one", "vae_kl_weight", ge=0)
-    augment: bool = setting(False, "the paper's random affine")
-    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "vae_halving", ge=0)
-    precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
-    compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
-    seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if self.steps is None and self.epochs is None:
-            raise ValueError("vae_steps or vae_epochs must be given")
-        return self
+    kl_weight: float = setting(3.0, "of the KL: 0.01 with the paper's loss, beta with the calibrated one", "vae_kl_weight", ge=0, le=10**6)
+    halving: int = setting(0, "steps in which the learning rate halves; 0: it stays", "vae_halving", ge=0, le=10**8)
 
 
 def steps_of(settings: GANSettings | VAESettings, slices: Slices) -> int:
@@ -83,7 +78,7 @@ def identity(settings: GANSettings | VAESettings, data: str) -> dict:
     return settings.by_flat_name("steps", "epochs") | {"data": data, "code": code}
 
 
-class GANTraining:
+class GANTraining(Task):
     """DCGAN with binary cross-entropy; labels of real slices are drawn from U[0.9, 1), as in the paper."""
 
     def __init__(self, slices: Slices, settings: GANSettings, device: str = "cpu"):
@@ -91,13 +86,14 @@ class GANTraining:
         self.loader, self.device = Loader(slices, s.batch, s.seed, s.augment, device), device
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
-            self.generator = on(device, Generator(s.size, s.latent_dim, s.width), s.compile)
+            self.generator = on(device, GeneratorNetwork(s.size, s.latent_dim, s.width), s.compile)
             self.discriminator = on(device, Discriminator(s.size, s.width, s.spectral_norm), s.compile)
         self._generate, self._discriminate = compiled(self.generator, s.compile), compiled(self.discriminator, s.compile)
         self.moving = self._frozen() if s.ema else None
         betas = (s.beta1, 0.999)
         self.optimiser_g = torch.optim.Adam(self.generator.parameters(), s.lr, betas, fused=True)
         self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), s.lr, betas, fused=True)
+        self.parts = ("generator", "discriminator", "optimiser_g", "optimiser_d", *(["moving"] if s.ema else []))
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 1, index, device=self.device)
@@ -136,31 +132,22 @@ class GANTraining:
         return {"loss_d": both[0], "loss_g": both[1]}
 
     @property
-    def average(self) -> nn.Module:
-        """The generator to keep, in eval mode: the moving average where `ema` is set, else a copy of the last."""
-        return self._frozen() if self.moving is None else self.moving.eval()
+    def average(self) -> Generator:
+        """The generator to keep: the moving average where `ema` is set, else a copy of the last."""
+        return Generator(copied((self._frozen() if self.moving is None else self.moving).eval()), self.settings.latent_dim)
 
     def _frozen(self) -> nn.Module:
-        return copy.deepcopy(self.generator).eval().requires_grad_(False)
+        return copied(self.generator).eval().requires_grad_(False)
 
     def _judge(self, x: Tensor, precision: str) -> Tensor:
         with autocast(self.device, precision):
             return self._discriminate(x).float()
 
-    def state_dict(self) -> dict:
-        return {name: getattr(self, name).state_dict() for name in self._parts}
 
-    def load_state_dict(self, state: dict) -> None:
-        for name in self._parts:
-            getattr(self, name).load_state_dict(state[name])
-
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        return ("generator", "discriminator", "optimiser_g", "optimiser_d") + (("moving",) if self.settings.ema else ())
-
-
-class VAETraining:
+class VAETraining(Task):
     """The residual VAE with the paper's loss or a calibrated one."""
+
+    parts = ("vae", "optimiser")
 
     def __init__(self, slices: Slices, settings: VAESettings, device: str = "cpu"):
         s = self.settings = settings
@@ -185,13 +172,6 @@ class VAETraining:
         self.optimiser.step()
         values = torch.stack([loss.detach(), error.detach(), kl.detach()]).tolist()
         return dict(zip(("loss", "squared_error", "kl"), values, strict=True))
-
-    def state_dict(self) -> dict:
-        return {"vae": self.vae.state_dict(), "optimiser": self.optimiser.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.vae.load_state_dict(state["vae"])
-        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def on(device: str, network: nn.Module, compile: str = "off") -> nn.Module:
@@ -247,7 +227,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def encode(vae: VAE, slices: Tensor, batch: int = 256) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of q(z|x) for slices (N, 1, S, S), each (N, latent_dim)."""
-    vae.eval()
-    parts = [vae.encoder(part) for part in slices.split(batch)]
-    return torch.cat([m for m, _ in parts]), torch.cat([v for _, v in parts])
+    """Mean and log variance of q(z|x) for slices (N, 1, S, S), each (N, latent_dim), on the CPU; the VAE stays where it is."""
+    device = next(vae.parameters()).device
+    parts = [vae.eval().encoder(part.to(device)) for part in slices.split(batch)]
+    return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([spread.cpu() for _, spread in parts])

@@ -13,9 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lpdirs.base.errors import MissingInput
-from lpdirs.base.files import read_json
-from lpdirs.base.words import configuration_words, model_words
-from lpdirs.discovery.methods import METHODS
+from lpdirs.discovery.directions import MODELS
 from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
 from lpdirs.runs.scoring import read_scores
@@ -27,28 +25,32 @@ FLIPS = 100_000  # signs that are drawn at random, where there are more
 def collect(folder: Path) -> pd.DataFrame:
     """All scores of a sweep, a row each configuration, generator and seed, in the grid's order; or a table that was kept of one.
 
-    Besides SCORES: configuration, generator, training and seed (of the search), K, run (the folder, which holds the executed notebook).
-    MissingInput says how to make a sweep where there is none.
+    Besides SCORES: configuration, `title` (the search in words), method, basis, reconstructor, start, K, generator, training and seed (of
+    the search), run (the folder, which holds the executed notebook). MissingInput says how to make a sweep where there is none.
     """
     if not (folder / "grid.json").exists():
         if kept := sorted(folder.glob("scores*.csv")):
-            return pd.concat([pd.read_csv(path) for path in kept], ignore_index=True)
+            text = {name: str for name in ("basis", "reconstructor", "start")}
+            return pd.concat([pd.read_csv(path, dtype=text, keep_default_na=True) for path in kept], ignore_index=True).fillna(
+                dict.fromkeys(text, "")
+            )
         raise MissingInput(f"{folder.name} holds no sweep: python -m lpdirs sweep notebooks/profiles/grid_phantom.yaml makes one")
-    grid = Grid(folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
-    searched = [
-        (g, name, *pair) for g in grid.generators for name in grid.configurations for pair in grid.pairs if g in grid.of(name, pair[1])
-    ]
-    scored = []
-    for generator, name, training, seed in searched:
+    grid, scored = Grid.of_folder(folder), []
+    for generator, name, training, seed in sorted(grid.searches(), key=lambda one: grid.generators.index(one[0])):
         run = grid.run_of(generator, name, training, seed)
-        for name_of_set in sets_of(folder / run):
-            path = folder / run / "directions" / name_of_set / "scores.json"
+        for label in sets_of(folder / run):
+            path = folder / run / "directions" / label / "scores.json"
             if path.exists():
-                which = {"configuration": name, "generator": label_of(generator), "training": training, "seed": seed, "run": run}
-                scored.append(which | {"set": name_of_set} | read_scores(path))
+                which = {"configuration": name, "training": training, "run": run, "set": label}
+                scored.append(which | read_scores(path) | {"generator": label_of(generator), "seed": seed})
     if not scored:
         raise MissingInput(f"{folder.name} has no scores yet: python -m lpdirs sweep goes on with it")
     return pd.DataFrame(scored)
+
+
+def model_words(generator: str) -> str:
+    """A generator in words: GAN, VAE, or the name of one's own."""
+    return MODELS.get(generator, generator)
 
 
 def sorted_by(rows: pd.DataFrame, score: str) -> list[str]:
@@ -71,16 +73,21 @@ def placed_in_chance(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kappa_fresh_z=((rows["kappa_fresh"] - placed["mean"]) / placed["std"].where(placed["std"] > 0)).to_numpy())
 
 
-def pairs_to_test(configurations: list[str]) -> list[tuple[str, str]]:
-    """What `tested` is asked: the paper's method against every other, ours against every other, and what R and A change."""
-    papers = sorted((name for name in configurations if name.startswith("lenet-unit-")), key=lambda name: int(name.split("-")[-1]))
-    paper = papers[0] if papers else configurations[0]
-    computed = [name for name in METHODS if name not in ("reconstructor", "motion")]
-    pairs = [(paper, name) for name in (*computed, "lenet-orthonormal-32", "resnet18-unit-32")]
-    pairs += [("motion", name) for name in (paper, *computed)]
-    pairs += [("lenet-orthonormal-32", "random"), ("resnet18-orthonormal-32", "lenet-orthonormal-32")]
-    pairs += [(name, f"random-{name.split('-')[-1]}") for name in papers]
-    return [pair for pair in pairs if set(pair) <= set(configurations)]
+def pairs_to_test(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Which configurations `tested` compares: the paper's method against every other, ours against every other, and what R, A and K
+    change."""
+    each = rows.drop_duplicates("configuration").set_index("configuration")
+    learned = each[(each["method"] == "reconstructor") & (each["start"].isin(["", "random"]))]
+    papers = learned[(learned["basis"] == "unit") & (learned["reconstructor"] == "lenet")].sort_values("K").index
+    paper = papers[0] if len(papers) else each.index[0]
+    computed = list(each.index[~each["method"].isin(["reconstructor", "motion"])])
+    k = each.loc[paper, "K"]
+    changed = learned[(learned["K"] == k) & ((learned["basis"] == "unit") ^ (learned["reconstructor"] == "lenet"))].index
+    pairs = [(paper, name) for name in (*computed, *changed)]
+    pairs += [(name, other) for name in each.index[each["method"] == "motion"] for other in (paper, *computed)]
+    by_chance = each.index[each["method"] == "random"]
+    pairs += [(name, other) for name in learned.index for other in by_chance if each.loc[name, "K"] == each.loc[other, "K"]]
+    return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 
 def spread(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("generator", "configuration"), digits: int = 2) -> pd.DataFrame:
@@ -92,10 +99,17 @@ def spread(rows: pd.DataFrame, columns: list[str], by: tuple[str, ...] = ("gener
     return pd.DataFrame(text, index=parts[0].index)
 
 
-def medians(rows: pd.DataFrame, columns: Mapping[str, str], methods: list[str]) -> dict[str, pd.DataFrame]:
-    """For each generator, in words, a row each of `methods`: medians over its searches of `columns`, under the names they map to."""
-    of = lambda part: part.groupby("configuration")[list(columns)].median().reindex(methods).rename(columns=columns)
-    return {model_words(name): of(part).rename(index=configuration_words) for name, part in rows.groupby("generator", sort=False)}
+def medians(rows: pd.DataFrame, columns: Mapping[str, str], configurations: list[str]) -> dict[str, pd.DataFrame]:
+    """For each generator, in words, a row each of `configurations`, by title: medians over its searches of `columns`, under the names
+    they map to."""
+    title = titles(rows)
+    of = lambda part: part.groupby("configuration")[list(columns)].median().reindex(configurations).rename(index=title, columns=columns)
+    return {model_words(name): of(part) for name, part in rows.groupby("generator", sort=False)}
+
+
+def titles(rows: pd.DataFrame) -> dict[str, str]:
+    """What each configuration is called for readers."""
+    return dict(rows.drop_duplicates("configuration")[["configuration", "title"]].to_numpy())
 
 
 def tested(rows: pd.DataFrame, pairs: list[tuple[str, str]], columns: list[str], seed: int = 0) -> pd.DataFrame:

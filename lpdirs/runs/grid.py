@@ -1,34 +1,31 @@
 """A grid of configurations, read from YAML, and the jobs that it takes: data and generators once, then every configuration."""
 
-import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import check_name, write_atomic
+from lpdirs.base.settings import Settings
 from lpdirs.runs.own import is_factory
-from lpdirs.runs.settings import PLACES, RunSettings, check_inputs, load_profile, read_yaml, resolve, with_hidden_paths
+from lpdirs.runs.settings import PLACES, RunSettings, check_inputs, different, load_profile, read_yaml, resolve, with_hidden_paths
 
 DATA, GAN, VAE, DISCOVER = "01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions"
 TRAINS = {"gan": GAN, "vae": VAE}
-TRAIN = ("once", "each seed")
 LEAST_FREE = 2**28  # bytes: a sweep that begins with less ends in torn files
 
 ANYWAY = ("precision", "compile")  # of which a search has its own
 OF_ALL = {"source", "data", "gan", "vae"}  # groups of settings that the configurations share
 SHARED = {name for name, places in PLACES.items() if name not in ANYWAY and {group for group, _ in places} & OF_ALL}
+SeedOf = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def base(training: int) -> str:
     """The run that holds the data, or the generators of one training."""
     return f"seed-{training}"
-
-
-def _are_seeds(values: object) -> bool:
-    whole = isinstance(values, list) and all(type(seed) is int and 0 <= seed < 2**31 for seed in values)
-    return isinstance(values, list) and whole and bool(values) and len(set(values)) == len(values)
 
 
 def label_of(generator: str) -> str:
@@ -59,10 +56,32 @@ class Job:
         return resolve(self.profile, self.given)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """`configurations` maps names to settings of notebook 04; {"generators": [...]} beside them leaves some out, and {"seeds": 2} takes
-    the first two seeds alone, since what is computed hardly depends on them. The rest is shared.
+class Configuration(Settings):
+    """Settings of notebook 04; `generators` leaves some out, and `seeds`: 2 takes the first two seeds alone, since what is computed
+    hardly depends on them."""
+
+    generators: tuple[str, ...] | None = None
+    seeds: int | None = Field(None, ge=1)
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, values: Any) -> Any:
+        """As it stands in YAML: all settings side by side."""
+        if not isinstance(values, dict):
+            raise ValueError(f"must be a mapping of settings, such as {{method: sefa}}, not {values!r}")
+        if isinstance(values.get("settings"), dict):
+            return values
+        own = {name: values[name] for name in ("generators", "seeds") if name in values}
+        rest = {str(name): value for name, value in values.items() if name not in own}
+        shared = sorted(set(rest) & SHARED)
+        if shared:
+            raise ValueError(f"{', '.join(shared)} cannot differ between configurations, which share data and generators: set it once")
+        return own | {"settings": with_hidden_paths(rest)}
+
+
+class Grid(Settings):
+    """`configurations` by name; the rest is shared.
 
     `train` says whether generators are trained once, with the first seed, or anew with each seed; or it lists the seeds of several
     trainings, in each of which directions are searched with all `seeds`. `threads` is what each notebook
@@ -71,74 +90,72 @@ class Grid:
 
     name: str
     profile: str
-    configurations: dict[str, dict]
-    generators: list[str] = field(default_factory=lambda: ["gan", "vae"])
-    seeds: list[int] = field(default_factory=lambda: [0])
-    train: str | list[int] = "once"
-    threads: int = 1
-    settings: dict = field(default_factory=dict)
+    configurations: dict[Annotated[str, StringConstraints(min_length=1)], Configuration] = Field(min_length=1)
+    generators: tuple[str, ...] = Field(("gan", "vae"), min_length=1)
+    seeds: tuple[SeedOf, ...] = Field((0,), min_length=1, max_length=10_000)
+    train: Literal["once", "each seed"] | tuple[SeedOf, ...] = "once"
+    threads: int = Field(1, ge=1, le=1024)
+    settings: dict[str, Any] = {}
+
+    @field_validator("generators", mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        for name in values if isinstance(values, list | tuple) else ():
+            if name not in TRAINS and not is_factory(str(name)):
+                raise ValueError(f"must be some of {', '.join(TRAINS)}, or file.py:function, not {name!r}")
+        return values
+
+    @field_validator("generators", "seeds", "train")
+    @classmethod
+    def _different(cls, values: Any) -> Any:
+        return different(values) if isinstance(values, tuple) else values
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        load_profile(self.profile)
+        if len({name.casefold() for name in self.configurations}) < len(self.configurations):
+            raise ValueError("two configurations have the same name")
+        if len({label_of(name) for name in self.generators}) < len(self.generators):
+            raise ValueError(f"two generators would be called the same, {label_of(self.generators[0])}: rename a file or function")
+        for name, configuration in self.configurations.items():
+            check_name(name, "the name of a configuration")
+            unknown = set(configuration.generators or ()) - set(self.generators)
+            if unknown:
+                raise ValueError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {min(unknown)!r}")
+        return self
 
     @classmethod
     def read(cls, path: Path, given: dict | None = None) -> "Grid":
         """The grid in a YAML file; `given` settings come before those of the file. UserError where it makes no sense."""
         if not path.is_file():
             raise MissingInput(f"there is no grid {path}: notebooks/profiles/grid_paper.yaml is one")
-        content = read_yaml(path)
-        known = {name for name in cls.__dataclass_fields__ if name != "name"}
-        if not {"profile", "configurations"} <= content.keys() <= known or not isinstance(content["configurations"], dict):
-            unknown = f"; it holds {', '.join(map(str, sorted(content.keys() - known)))}" if content.keys() - known else ""
-            raise UserError(f"{path.name} must hold profile and configurations, and may hold {', '.join(sorted(known))}{unknown}")
-        content = {name: value for name, value in content.items() if value is not None}
-        if not isinstance(content.get("settings", {}), dict):
-            raise UserError(f"{path.name}: settings must be a mapping of names to values, not {content['settings']!r}")
-        grid = cls(name=check_name(path.stem, "the grid's name"), **content)
-        given = grid.settings | (given or {})
-        asked = with_hidden_paths({"generators": given.pop("generators", None) or grid.generators})["generators"]
-        hidden = {"settings": with_hidden_paths(given), "generators": asked}
-        if isinstance(grid.configurations, dict):
-            of = lambda settings: with_hidden_paths(settings) if isinstance(settings, dict) else settings
-            hidden["configurations"] = {name: of(settings) for name, settings in grid.configurations.items()}
-        grid = cls(**{**grid.__dict__, **hidden})
-        grid.check(path.name)
+        content = {name: value for name, value in read_yaml(path).items() if value is not None}
+        given = dict(given or {})
+        generators = given.pop("generators", None)
+        try:
+            settings = content.get("settings", {})
+            if not isinstance(settings, dict):
+                raise UserError(f"settings must be a mapping of names to values, not {settings!r}")
+            content["settings"] = with_hidden_paths(settings | given)
+            if generators or "generators" in content:
+                content["generators"] = with_hidden_paths({"generators": generators or content["generators"]})["generators"]
+            if isinstance(content.get("configurations"), dict):
+                content["configurations"] = {
+                    name if isinstance(name, bool) else str(name): c for name, c in content["configurations"].items()
+                }
+            grid = cls(name=check_name(path.stem, "the grid's name"), **{str(name): value for name, value in content.items()})
+        except UserError as error:
+            raise type(error)(f"{path.name}: {error}") from None
+        for job in grid.jobs():
+            check_inputs(job.settings)
         return grid
 
-    def check(self, where: str) -> None:
-        """UserError unless every name, setting and seed makes sense."""
-        load_profile(self.profile)
-        if self.train not in TRAIN and not _are_seeds(self.train):
-            raise UserError(f"{where}: train must be one of {', '.join(TRAIN)}, or a list of seeds, not {self.train!r}")
-        names = list(map(str, self.generators)) if isinstance(self.generators, list) else []
-        labels = {label_of(name) for name in names}
-        if len(labels) < len(names) == len(set(names)):
-            raise UserError(f"{where}: two generators would be called the same, {', '.join(sorted(labels))}: rename a file or function")
-        if not names or not all(name in TRAINS or is_factory(name) for name in names) or len(labels) < len(names):
-            raise UserError(f"{where}: generators must be some of {', '.join(TRAINS)}, or file.py:function, not {self.generators}")
-        if not _are_seeds(self.seeds):
-            raise UserError(f"{where}: seeds must be different whole numbers, not {self.seeds}")
-        if type(self.threads) is not int or self.threads < 1:
-            raise UserError(f"{where}: threads must be a whole number of at least 1, not {self.threads!r}")
-        if not self.configurations:
-            raise UserError(f"{where}: configurations must hold at least one")
-        if len({str(name).casefold() for name in self.configurations}) < len(self.configurations):
-            raise UserError(f"{where}: two configurations have the same name")
-        for name, settings in self.configurations.items():
-            if not isinstance(name, str | int) or isinstance(name, bool):
-                raise UserError(f"{where}: the name of a configuration must be text, not {name!r}: put it in quotes")
-            check_name(name, f"{where}: the name of a configuration")
-            if not isinstance(settings, dict):
-                raise UserError(f"{where}: configuration {name} must be a mapping of settings, such as {{method: sefa}}")
-            wanted = settings.get("generators")
-            if wanted is not None and (not isinstance(wanted, list) or not all(isinstance(g, str) for g in wanted)):
-                raise UserError(f"{where}: configuration {name}: generators must be a list of names, not {wanted!r}")
-            some = settings.get("seeds")
-            if some is not None and (type(some) is not int or some < 1):
-                raise UserError(f"{where}: configuration {name}: seeds must be how many of them it takes, not {some!r}")
-            shared = sorted(set(map(str, settings)) & SHARED)
-            if shared:
-                what = f"{', '.join(shared)} cannot differ between configurations, which share data and generators"
-                raise UserError(f"{where}: {what}: set it under settings")
-        for job in self.jobs():
-            check_inputs(job.settings)
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Grid":
+        """The grid of a sweep's folder, as grid.json has it."""
+        from lpdirs.base.files import read_json
+
+        return cls(**(read_json(folder / "grid.json") | {"name": folder.name}))
 
     @property
     def trains(self) -> list[str]:
@@ -150,17 +167,21 @@ class Grid:
         """(seed of the training, seed of the search) of all that is searched; the first search of every training comes first."""
         if self.train == "each seed":
             return [(seed, seed) for seed in self.seeds]
-        trainings = self.train if isinstance(self.train, list) else self.seeds[:1]
+        trainings = self.train if isinstance(self.train, tuple) else self.seeds[:1]
         return [(training, seed) for seed in self.seeds for training in trainings]
 
-    def of(self, configuration: str, seed: int) -> list[str]:
+    def of(self, configuration: str, seed: int) -> tuple[str, ...]:
         """The generators on which a configuration is searched with a seed."""
-        settings = self.configurations[configuration]
-        return (settings.get("generators") or self.generators) if seed in self.seeds[: settings.get("seeds")] else []
+        chosen = self.configurations[configuration]
+        return (chosen.generators or self.generators) if seed in self.seeds[: chosen.seeds] else ()
+
+    def searches(self) -> list[tuple[str, str, int, int]]:
+        """(generator, configuration, seed of the training, seed of the search) of all that is searched."""
+        return [(g, name, *pair) for pair in self.pairs for name in self.configurations for g in self.of(name, pair[1])]
 
     def run_of(self, generator: str, configuration: str, training: int, seed: int) -> str:
         """The run of one search."""
-        of = f"train{training}-" if isinstance(self.train, list) else ""
+        of = f"train{training}-" if isinstance(self.train, tuple) else ""
         return f"{label_of(generator)}-{configuration}-{of}seed{seed}"
 
     def jobs(self) -> list[Job]:
@@ -171,13 +192,10 @@ class Grid:
         for training, seed in self.pairs:
             for generator in self.trains:
                 job = Job(base(training), TRAINS[generator], self.profile, self.settings, training, (data.name,))
-                trained[training, generator] = jobs[job.name] = job
-            for name, settings in self.configurations.items():
-                own = {k: v for k, v in settings.items() if k not in ("generators", "seeds")}
+                trained[training, generator] = jobs.setdefault(job.name, job)
+            for name, configuration in self.configurations.items():
                 for generator in self.of(name, seed):
-                    if generator not in self.generators:
-                        raise UserError(f"configuration {name}: generators must be some of {', '.join(self.generators)}, not {generator!r}")
-                    given = self.settings | own | {"generators": [generator]}
+                    given = self.settings | configuration.settings | {"generators": [generator]}
                     before = (trained[training, generator].name,) if generator in TRAINS else ()
                     job = Job(self.run_of(generator, name, training, seed), DISCOVER, self.profile, given, seed, before)
                     jobs[job.name] = job
@@ -186,17 +204,15 @@ class Grid:
     def links(self) -> dict[str, str]:
         """Links below the sweep's folder: to shared data and generators, and to what random sets reach on these."""
         first, links = base(self.pairs[0][0]), dict[str, str]()
-        for training, seed in self.pairs:
-            home = base(training)
-            if home != first and self.trains:
-                links[f"{home}/data"] = f"../{first}/data"
-            for name in self.configurations:
-                for generator in self.of(name, seed):
-                    run = self.run_of(generator, name, training, seed)
-                    links |= {f"{run}/{part}": f"../{home}/{part}" for part in self.trains}
-                    links[f"{run}/directions/chance"] = f"../../{home}/directions/chance"
-                    if self.trains:
-                        links[f"{run}/data"] = f"../{first}/data"
+        for training, _ in self.pairs:
+            if base(training) != first and self.trains:
+                links[f"{base(training)}/data"] = f"../{first}/data"
+        for generator, name, training, seed in self.searches():
+            run, home = self.run_of(generator, name, training, seed), base(training)
+            links |= {f"{run}/{part}": f"../{home}/{part}" for part in self.trains}
+            links[f"{run}/directions/chance"] = f"../../{home}/directions/chance"
+            if self.trains:
+                links[f"{run}/data"] = f"../{first}/data"
         return links
 
     def lay_out(self, folder: Path) -> None:
@@ -204,10 +220,8 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < LEAST_FREE:
             raise UserError(f"less than {LEAST_FREE >> 20} MiB are free in {folder.parent}: free some, or choose another --outputs")
-        for job in self.jobs():
-            (folder / job.run).mkdir(exist_ok=True)
-        for training, _ in self.pairs:
-            (folder / base(training) / "directions" / "chance").mkdir(parents=True, exist_ok=True)
+        for run in [*(job.run for job in self.jobs()), *(f"{base(training)}/directions/chance" for training, _ in self.pairs)]:
+            (folder / run).mkdir(parents=True, exist_ok=True)
         for name, target in self.links().items():
             link = folder / name
             if link.is_symlink() and link.readlink() != Path(target):
@@ -220,5 +234,4 @@ class Grid:
                     link.symlink_to(target, target_is_directory=True)
             except OSError as error:
                 raise UserError(f"{link} cannot link to {target} ({error}): use a disk, and rights, that know links") from error
-        content = json.dumps({**self.__dict__, "configurations": {k: dict(v) for k, v in self.configurations.items()}}, indent=1)
-        write_atomic(folder / "grid.json", lambda partial: partial.write_text(content))
+        write_atomic(folder / "grid.json", lambda partial: partial.write_text(self.model_dump_json(indent=1)))

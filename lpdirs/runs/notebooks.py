@@ -1,14 +1,13 @@
 """Running the notebooks with papermill, one after the other; what is done is not done again."""
 
 import ast
-import hashlib
 import json
 import logging
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
 from lpdirs.runs.own import files_beside, is_factory
-from lpdirs.runs.records import changed_files, read_log, read_notebook
+from lpdirs.runs.records import changed_files, digest_of_text, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
 
@@ -109,8 +108,8 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
         if isinstance(error, RuntimeError) and not str(error).startswith("Kernel died"):
             raise
         raise NotebookFailed(
-            f"{name}: its kernel was ended from outside, most likely since memory ran out (executed so far: {target}); what was saved is "
-            f"kept, and the same command goes on: give it more memory, or set batch sizes down"
+            f"{name}: its kernel ended without a word (executed so far: {target}): it was ended from outside, or memory ran out; what was "
+            f"saved is kept, and the same command goes on. If it happens again, give it more memory, or set batch sizes down"
         ) from None
     notebook = nbformat.read(target, 4)
     notebook.metadata["lpdirs_key"] = stamp
@@ -161,29 +160,39 @@ def interrupt_kernels() -> None:
 
 
 def is_done(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int = 0) -> bool:
-    """Whether the notebook finished in that run, and nothing that its results depend on has changed since."""
-    executed = folder / "notebooks" / f"{name}.ipynb"
-    stamp = read_notebook(executed).get("metadata", {}).get("lpdirs_key")  # what cannot be read is not done
-    entry = read_log(folder).get(name, {})
-    there = bool(entry.get("files")) and not changed_files(folder, entry, HUGE)
-    return stamp is not None and there and stamp == key(name, profile, folder, given, seed)
+    """Whether the notebook finished in that run, all that it wrote is whole, and nothing that it depends on has changed since."""
+    executed = read_notebook(folder / "notebooks" / f"{name}.ipynb")
+    stamp, entry = executed.get("metadata", {}).get("lpdirs_key"), read_log(folder).get(name, {})  # what cannot be read is not done
+    whole = bool(entry.get("files")) and not changed_files(folder, entry, HUGE)
+    return stamp is not None and whole and stamp == key(name, profile, folder, given, seed)
 
 
 def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: int) -> str:
-    """A hash of all that an executed notebook's results depend on.
+    """A hash of all that an executed notebook's results depend on: whether a result is stale is asked here and nowhere else.
 
     Its cells, the package's code that they import, the settings that it declares, the seed, and what it reads: the files of earlier
-    notebooks as they lie in the run, and for the first one the folder of DICOM or the cohort, by names, sizes and times.
+    notebooks by their digests in run.json, and for the first one the folder of DICOM or the cohort, by names, sizes and times.
     """
     source = source_of(name)
     values, cells = resolve(profile, given).flat(), code_of(source)
     content = [cells, fingerprint_of_code("\n".join(cells)), {n: values[n] for n in _settings_of(source) if n not in HOW}, profile, seed]
-    parts = [part for part in READS.get(name, ()) if part not in TRAINED or part in values["generators"]]
-    content.append([_files(folder / part) for part in parts] if name in READS else _input(values, folder))
+    content.append(_read_by(name, folder, values["generators"]) if name in READS else _input(values, folder))
     factories = [f for f in (*values["generators"], values["measures"]) if f is not None and is_factory(f)] if name in OWN else []
-    if factories:
-        content.append([[f, [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files_beside(f)]] for f in factories])
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    content.append([[f, _rows(None, files_beside(f))] for f in factories])
+    own = Path(values["method"].rpartition(":")[0])
+    content.append(_rows(None, [own] if name in OWN and own.suffix == ".py" else []))
+    return digest_of_text(content)
+
+
+def _read_by(name: str, folder: Path, generators: Sequence[str]) -> list:
+    """Digests of the files of earlier notebooks that a notebook reads; in a sweep data and generators are links to another run's."""
+    found = []
+    for part in READS[name]:
+        if part not in TRAINED or part in generators:
+            log = read_log((folder / part).resolve().parent)
+            files = [(path, was) for entry in log.values() for path, was in entry.get("files", {}).items() if path.split("/")[0] == part]
+            found.append(sorted((path, was) for path, was in files if not path.endswith("scores.json") and "/chance/" not in path))
+    return found
 
 
 def source_of(name: str) -> Path:
@@ -208,15 +217,11 @@ def _input(values: Mapping[str, Any], folder: Path) -> list:
     return _rows(source, [path for path in find_files(source) if folder.resolve() not in path.resolve().parents])
 
 
-def _files(folder: Path) -> list:
-    """Names, sizes and times of what later notebooks read in a stage's folder."""
-    wanted = ("*.safetensors", "slices.npy", "dataset.json", "responses.csv")
-    return _rows(folder, sorted(path for pattern in wanted for path in folder.rglob(pattern) if "dicom" not in path.parts))
-
-
-def _rows(folder: Path, paths: list[Path]) -> list:
-    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in paths if path.is_file()]
-    return [[name.encode(errors="surrogateescape").hex(), stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+def _rows(folder: Path | None, paths: list[Path]) -> list:
+    """Names, sizes and times of files, also of when the system last saw them change."""
+    name = lambda path: path.name if folder is None else path.relative_to(folder).as_posix()
+    stats = [(name(path), path.stat()) for path in paths if path.is_file()]
+    return [[name.encode(errors="surrogateescape").hex(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in stats]
 
 
 def _settings_of(notebook: Path) -> list[str]:

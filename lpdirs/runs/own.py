@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from lpdirs.base.errors import MissingInput, UserError
+from lpdirs.base.errors import MissingInput, UserError, first_line
 from lpdirs.base.files import check_name, read_json, write_atomic
 from lpdirs.base.places import workspace
 from lpdirs.data.private import hide, where
 from lpdirs.measures.measures import Measures
-from lpdirs.models.generators import GeneratorInfo, info_of, latent_dim_of
+from lpdirs.models.generators import Generator
 
 
 def is_factory(name: str) -> bool:
@@ -54,7 +52,7 @@ def made_by(factory: str) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a user's own file may do anything
-        raise UserError(f"{_named(factory)} {doing} ({type(error).__name__}: {' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{_named(factory)} {doing} ({type(error).__name__}: {first_line(error, 200)})") from error
 
 
 def _from_file(place: str) -> Any:
@@ -113,13 +111,12 @@ def _named(factory: str) -> str:
     return factory.rpartition("/")[2]
 
 
-def make_generator(factory: str) -> nn.Module:
+def make_generator(factory: str) -> Generator:
     """A user's generator; UserError unless the function gives what lp.as_generator returned, under a name of its own."""
     generator = made_by(factory)
-    if not isinstance(generator, nn.Module):
+    if not isinstance(generator, Generator):
         raise UserError(f"{_named(factory)} must return what lp.as_generator(...) gives, not {type(generator).__name__}")
-    latent_dim_of(generator)
-    name = check_name(info_of(generator).name, "the name given to as_generator")
+    name = check_name(generator.info.name, "the name given to as_generator")
     if name in ("gan", "vae"):
         raise UserError(f"{_named(factory)} makes a generator called {name!r}, as a run calls its own: give as_generator another name=")
     return generator
@@ -133,13 +130,12 @@ def make_measures(factory: str) -> Measures:
     return measures
 
 
-def keep(folder: Path, factory: str) -> nn.Module:
+def keep(folder: Path, factory: str) -> Generator:
     """Make a user's generator and write into the run at `folder` how to make it again; returns it."""
     generator = make_generator(factory)
-    info: GeneratorInfo = info_of(generator)
-    target = folder / "own" / f"{info.name}.json"
+    target = folder / "own" / f"{generator.info.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"factory": hidden(factory), "fingerprint": info.fingerprint}, indent=1)
+    text = json.dumps({"factory": hidden(factory), "fingerprint": generator.info.fingerprint}, indent=1)
     write_atomic(target, lambda partial: partial.write_text(text))
     return generator
 
@@ -149,11 +145,11 @@ def kept(folder: Path) -> dict[str, dict]:
     return {path.stem: read_json(path) for path in sorted((folder / "own").glob("*.json"))}
 
 
-def open_own(folder: Path, name: str) -> nn.Module:
+def open_own(folder: Path, name: str) -> Generator:
     """A user's generator that the run knows, made again; UserError where it is another one by now."""
     known = kept(folder)[name]
     generator = make_generator(str(known.get("factory")))
-    if info_of(generator).fingerprint != known.get("fingerprint"):
+    if generator.info.fingerprint != known.get("fingerprint"):
         raise UserError(
             f"{_named(str(known.get('factory')))} makes another {name} than the one that the run {folder.name} knows (other weights or "
             f"options): run notebook 04 again"

@@ -1,6 +1,10 @@
-"""What is written down about a run, in run.json: where numbers come from, and the fingerprints of the files that they stand on."""
+"""What is written down about a run, in run.json: where numbers come from, and the digests of all files that they stand on.
+
+Whether a file is whole is asked here, and whether a result is stale of `notebooks.key`; nothing else answers either.
+"""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -9,15 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import read_json
 from lpdirs.base.places import workspace
-from lpdirs.models.files import fingerprint
 
-RESULTS = ("*.safetensors", "slices.npy", "slices.csv", "rejected.csv", "dataset.json", "responses.csv")
-SHOWN = ("*.csv", "*.png", "*.gif", "*.html")
+PASSING = (".pt", ".lock", ".partial")  # endings of files that come and go: checkpoints, locks
 PACKAGES = ("lpdirs", "torch", "torchvision", "numpy", "scipy", "pandas", "pydicom", "scikit-image", "scikit-learn")
 
 
@@ -34,10 +35,10 @@ def _is_entry(entry: object) -> bool:
     """Whether a notebook's entry has the shape that `Stage.done` writes."""
     if not isinstance(entry, dict):
         return False
-    files, computed = entry.get("files", {}), entry.get("provenance", {})
-    of_text = lambda mapping: isinstance(mapping, dict) and all(isinstance(v, str) and len(k) < 250 for k, v in mapping.items())
+    files, computed, settings = entry.get("files", {}), entry.get("provenance", {}), entry.get("settings", {})
+    of_text = isinstance(files, dict) and all(isinstance(v, str) and len(k) < 250 for k, v in files.items())
     packages = computed.get("packages", {}) if isinstance(computed, dict) else None
-    return of_text(files) and isinstance(packages, dict) and isinstance(entry.get("results", {}), dict)
+    return of_text and isinstance(packages, dict) and isinstance(entry.get("results", {}), dict) and isinstance(settings, dict)
 
 
 def read_notebook(path: Path) -> dict:
@@ -89,8 +90,8 @@ def peak_memory() -> dict[str, int | None]:
         import psutil
 
         host = round(getattr(psutil.Process().memory_info(), "peak_wset", 0) / 2**20) or None
-    peak: dict[str, int | None] = {"host": host}
-    return peak | ({"gpu": round(torch.cuda.max_memory_allocated() / 2**20)} if torch.cuda.is_available() else {})
+    gpu = {"gpu": round(torch.cuda.max_memory_allocated() / 2**20)} if torch.cuda.is_available() else {}
+    return {"host": host} | gpu
 
 
 def digest_of(path: Path) -> str:
@@ -99,41 +100,39 @@ def digest_of(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def is_as_written(path: Path, was: str) -> bool:
-    """Whether a file has the digest that run.json has; earlier versions kept a hash of tensors, or of bytes without a prefix."""
-    if was.startswith("sha256:"):
-        return digest_of(path) == was
-    try:
-        return (fingerprint(path) if path.suffix == ".safetensors" else digest_of(path).removeprefix("sha256:")) == was
-    except SafetensorError:
-        return False
-
-
-def files_of(folder: Path, notebook: str, part: str, log: dict, began: float = 0.0) -> dict[str, str]:
-    """What results stand on among the files of a stage, {path in the run: digest}.
+def files_of(folder: Path, notebook: str, parts: tuple[str, ...], log: dict, began: float = 0.0) -> dict[str, str]:
+    """All files of a stage's folders that stay, {path in the run: digest}.
 
     Where two notebooks write into one folder, files that the other one has claimed are left out, unless they are newer than `began`.
     """
-    wanted = RESULTS + (SHOWN if part in ("analysis", "comparison") else ())
-    paths = sorted({path for pattern in wanted for path in (folder / part).rglob(pattern) if "dicom" not in path.parts})
-    others = {path for name, entry in log.items() if name != notebook and isinstance(entry, dict) for path in entry.get("files", {})}
-    named = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return {name: digest_of(path) for name, path in named.items() if name not in others or path.stat().st_mtime >= began}
+    others = {path for name, entry in log.items() if name != notebook for path in entry.get("files", {})}
+    found = {}
+    for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
+        name, inside = path.relative_to(folder).as_posix(), path.relative_to(folder).parts
+        passing = path.suffix in PASSING or "dicom" in inside or "exports" in inside or any(part.startswith(".") for part in inside)
+        if path.is_file() and not passing and (name not in others or path.stat().st_mtime >= began):
+            found[name] = digest_of(path)
+    return found
 
 
 def changed_files(folder: Path, entry: dict, largest: float = float("inf")) -> list[str]:
     """Files of an entry in run.json that are missing or not as they were written; those above `largest` bytes are only looked for."""
     paths = {name: (folder / name, was) for name, was in entry.get("files", {}).items()}
-    whole = lambda path, was: path.is_file() and (path.stat().st_size > largest or is_as_written(path, was))
+    whole = lambda path, was: path.is_file() and (path.stat().st_size > largest or digest_of(path) == was)
     return [name for name, (path, was) in paths.items() if not whole(path, was)]
 
 
-def entry_of(began: float, folder: Path, notebook: str, part: str, log: dict) -> dict:
+def entry_of(began: float, folder: Path, notebook: str, parts: tuple[str, ...], log: dict) -> dict:
     """The part of a notebook's entry in run.json that is the same for all of them."""
     return {
         "seconds": round(time.time() - began, 1),
         "peak_memory_MiB": peak_memory(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "files": files_of(folder, notebook, part, log, began),
+        "files": files_of(folder, notebook, parts, log, began),
         "provenance": provenance(),
     }
+
+
+def digest_of_text(content: object) -> str:
+    """A digest of what JSON can hold, the same whatever the order of names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]

@@ -6,14 +6,15 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
 
 from lpdirs.base.errors import UserError, optional
-from lpdirs.base.files import write_atomic
-from lpdirs.base.words import factor_words, set_words
-from lpdirs.runs.records import read_log, read_notebook
-from lpdirs.runs.stage import SINGLE
+from lpdirs.base.files import alone, write_atomic
+from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import factor_words
+from lpdirs.runs.models import directions_files
+from lpdirs.runs.records import digest_of, files_of, read_log, read_notebook
+from lpdirs.runs.stage import REPORT, SINGLE
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -38,28 +39,29 @@ PAGE = """<!doctype html>
 
 
 def write_report(folder: Path) -> Path:
-    """Write outputs/<run>/report/ from the run's executed notebooks; returns index.html. Pages that are newer than their notebook stay."""
+    """Write outputs/<run>/report/ from the run's executed notebooks; returns index.html. Pages of the notebooks as they are stay."""
     report = folder / "report"
     report.mkdir(exist_ok=True)
-    log, rows = read_log(folder), []
-    names = [name for name in SINGLE if name in log]
-    for name in names:
-        path = folder / "notebooks" / f"{name}.ipynb"
+    log, rows, pages = read_log(folder), [], dict[str, str]()
+    before = log.get(REPORT, {}).get("results", {})
+    whole = {name: digest for name, digest in log.get(REPORT, {}).get("files", {}).items()}
+    for name in [name for name in SINGLE if name in log]:
+        path, page = folder / "notebooks" / f"{name}.ipynb", report / f"{name}.html"
         content = read_notebook(path)
         if not content:
             raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")
-        page = report / f"{name}.html"
-        if not page.exists() or page.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+        pages[name] = digest_of(path)
+        if before.get(name) != pages[name] or not page.exists() or digest_of(page) != whole.get(f"report/{page.name}"):
             write_atomic(page, partial(_write, _page_of(path)))
-        entry = log.get(name, {})
-        results = "<br>".join(escape(f"{_said(k)}: {_text(v)}") for k, v in entry.get("results", {}).items())
+        results = "<br>".join(escape(f"{k.replace('_', ' ')}: {_text(v)}") for k, v in log[name].get("results", {}).items())
         title = "".join(content["cells"][0]["source"]).splitlines()[0].lstrip("# ")
-        time = f"{entry['seconds']:.0f} s" if entry else ""
-        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{time}</td><td>{results}</td></tr>')
+        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{log[name]["seconds"]:.0f} s</td><td>{results}</td></tr>')
+    sets = {path.parent.name: Directions.load(path) for path in directions_files(folder)}
     pictures = "".join(
-        f"<h2>{escape(set_words(path.stem.removeprefix('best_')))}</h2>"
-        f'<img src="../analysis/{escape(quote(path.name))}" alt="{escape(path.stem)}">'
-        for path in sorted((folder / "analysis").glob("best_*.png"))
+        f"<h2>{escape(directions.id.title)}</h2>"
+        f'<img src="../analysis/{escape(quote(f"best_{label}.png"))}" alt="The best direction for each factor">'
+        for label, directions in sets.items()
+        if (folder / "analysis" / f"best_{label}.png").exists()
     )
     last = log.get("06_quantitative_analysis", {})
     provenance = last.get("provenance", {})
@@ -70,9 +72,12 @@ def write_report(folder: Path) -> Path:
     )
     explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
     explore = explore if (folder / "analysis" / "explore.html").exists() else ""
-    best = _best(folder / "analysis" / "against_chance.csv")
-    index = PAGE.format(explore=explore, best=best, run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
+    index = PAGE.format(explore=explore, best=_best(sets), run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
     write_atomic(report / "index.html", partial(_write, index))
+    with alone(folder):
+        log = read_log(folder)
+        log[REPORT] = {"files": files_of(folder, REPORT, ("report",), log), "results": pages}
+        write_atomic(folder / "run.json", partial(_write, json.dumps(log, indent=1)))
     return report / "index.html"
 
 
@@ -86,29 +91,25 @@ def _page_of(path: Path) -> str:
     return exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})[0]
 
 
-def _best(path: Path) -> str:
-    """Each factor's best direction beside chance, as a table; nothing where notebook 06 has not written it."""
-    if not path.exists():
-        return ""
-    table = pd.read_csv(path)
-    beside = lambda name: [
-        "not measured" if np.isnan(a) else f"{a:.2f} ({b:.2f})" for a, b in zip(table[name].abs(), table[f"{name}_chance"], strict=True)
+def _best(sets: dict[str, Directions]) -> str:
+    """Each factor's best direction beside chance, as a table, as it is stored with each set; nothing where nothing was measured."""
+    number = lambda value: "not measured" if value is None else f"{abs(value):.2f}"
+    rows = [
+        {
+            "directions": directions.id.title,
+            "factor": factor_words(factor),
+            "direction": best.direction,
+            "|r|": number(best.r),
+            "selectivity (by chance)": f"{number(best.selectivity)} ({number(best.chance)})",
+            "beyond chance": "yes" if best.beyond_chance else "no",
+        }
+        for directions in sets.values()
+        for factor, best in directions.info.best.items()
     ]
-    shown = pd.DataFrame({
-        "directions": table["set"].map(set_words),
-        "factor": table["factor"].map(factor_words),
-        "|r| (by chance)": beside("r"),
-        "selectivity (by chance)": beside("selectivity"),
-        "beyond chance": ["yes" if p <= 0.05 else "no" for p in table["selectivity_corrected"]],
-    })  # fmt: skip
+    if not rows:
+        return ""
     said = "Chance is the median of the best of as many random directions. Beyond chance is said of selectivity, corrected, at 5 percent."
-    return f"<h2>The best direction for each factor</h2><p>{said}</p>{shown.to_html(index=False, border=0)}"
-
-
-def _said(key: str) -> str:
-    """A result's name in words: "gan-unit32-lenet_rotation" is "GAN, the paper's method (LeNet), K = 32: rotation"."""
-    of, _, factor = key.partition("_")
-    return f"{set_words(of)}: {factor_words(factor)}" if "-" in of and factor else key.replace("_", " ")
+    return f"<h2>The best direction for each factor</h2><p>{said}</p>{pd.DataFrame(rows).to_html(index=False, border=0)}"
 
 
 def _write(text: str, path: Path) -> None:

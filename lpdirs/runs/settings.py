@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -15,22 +15,15 @@ from lpdirs.base.places import home
 from lpdirs.base.settings import Settings, flat_name, setting
 from lpdirs.data.private import hide, where
 from lpdirs.data.series import DataSettings
-from lpdirs.discovery.methods import AT_MOST_D
+from lpdirs.discovery import methods  # noqa: F401  # registers them
 from lpdirs.discovery.objective import DiscoverySettings
+from lpdirs.discovery.registry import METHODS, is_own
 from lpdirs.models.training import GANSettings, VAESettings
 
 SAMPLE = "chest_ct"  # the real chest CT in data_manifests
 TRAINED = ("gan", "vae")  # the generators that a run trains
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
-RENAMED = {
-    "response_steps": "is now called response_shifts",
-    "salt": "is gone: the salt is random and lies in ~/.lpdirs/salt; copy that file to have the same pseudonyms elsewhere",
-}
-Computed = Literal[
-    "random", "motion", "sparse", "ica", "local-basis", "hessian", "latentclr", "disco", "jacobian", "sefa",
-    "sefa-released", "pca", "pca-encoded", "coordinate", "oracle", "oracle-alone", "curved",
-]  # fmt: skip
-Method = Literal["reconstructor", Computed]
+LARGEST_YAML = 2**18  # characters
 
 
 class SourceSettings(Settings):
@@ -46,15 +39,19 @@ class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
 
     generators: tuple[str, ...] = setting(("gan", "vae"), "gan, vae, and functions that make your own: file.py:make", min_length=1)
-    method: Method = setting(
-        "reconstructor",
-        f"reconstructor (the paper's), {', '.join(get_args(Computed))}",
-    )
-    start: Computed = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
-
+    method: str = setting("reconstructor", f"reconstructor (the paper's), {', '.join(list(METHODS)[1:])}; or your own, FILE.py:FUNCTION")
+    start: str = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
     measures: str | None = setting(
         None, "thorax, moments, or a function that makes your own: file.py:make; null: each generator's own, else by the data", min_length=1
     )
+
+    @field_validator("method", "start")
+    @classmethod
+    def _registered(cls, value: str, info: Any) -> str:
+        known = [name for name in METHODS if info.field_name == "method" or name != "reconstructor"]
+        if value in known or is_own(value):
+            return value
+        raise ValueError(f"must be one of {', '.join(known)}, or FILE.py:FUNCTION of your own, not {value!r}")
 
     @field_validator("measures")
     @classmethod
@@ -82,13 +79,15 @@ def different(values: tuple) -> tuple:
 class AnalysisSettings(Settings):
     """How directions are looked at and measured."""
 
-    strip_reach: float = setting(4.5, "largest shift in strips and animations", gt=0)
+    largest_shift: float = setting(4.5, "in strips and animations", gt=0, le=1000)
     strip_columns: int = setting(7, "odd: the unshifted slice is in the centre", ge=3, le=99)
-    inversion_steps: int = setting(200, "of Adam, to put a slice into a GAN's latent space", ge=1)
+    inversion_steps: int = setting(200, "of Adam, to put a slice into a GAN's latent space", ge=1, le=10**6)
     gif_frames: int = setting(13, "frames of an animation, one way", ge=2, le=500)
-    response_samples: int = setting(256, "starting slices for each direction", ge=2)
-    response_shifts: tuple[float, ...] = setting((-4, -2, 0, 2, 4), "shifts at which factors are measured", min_length=3)
-    score_steps: int = setting(300, "of a fresh reconstructor", ge=1)
+    response_samples: int = setting(256, "starting slices for each direction", ge=2, le=10**6)
+    response_shifts: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...] = setting(
+        (-4, -2, 0, 2, 4), "shifts at which factors are measured", min_length=3, max_length=1000
+    )
+    score_steps: int = setting(300, "of a fresh reconstructor", ge=1, le=10**8)
     score_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = setting((0, 1, 2), "of fresh reconstructors", min_length=1)
 
     @field_validator("strip_columns")
@@ -145,12 +144,12 @@ class RunSettings(Settings):
     def _together(self) -> Self:
         if not set(self.choice.generators) & set(TRAINED):
             return self  # what a generator of one's own can do is known when it is made
-        k, d, method, start = self.discovery.n_directions, self.gan.latent_dim, self.choice.method, self.choice.start
+        k, d, method = self.discovery.n_directions, self.gan.latent_dim, self.choice.method
         learned = method == "reconstructor"
         if learned and self.discovery.basis == "orthonormal" and k > d:
             raise ValueError(f"n_directions must be at most latent_dim = {d} for orthonormal directions, not {k}")
-        for name, computed in (("method", method), ("start", start if learned else "random")):
-            if computed in AT_MOST_D and k > d:
+        for name, computed in (("method", method), ("start", self.choice.start if learned else "random")):
+            if computed in METHODS and METHODS[computed].at_most_d and k > d:
                 raise ValueError(f"n_directions must be at most latent_dim = {d} with {name} {computed}, not {k}")
             if computed == "pca-encoded" and "gan" in self.choice.generators:
                 raise ValueError(f"{name} pca-encoded needs an encoder, which a GAN has not: set generators to [vae]")
@@ -224,10 +223,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, complaint: str) -> Any:
-    """What a text says in YAML; UserError that begins with `complaint`, whatever the parser makes of it."""
+    """What a text says in YAML, without anchors, aliases and tags; UserError that begins with `complaint`, whatever the parser makes
+    of it."""
+    if len(text) > LARGEST_YAML:
+        raise UserError(f"{complaint} (it has {len(text)} characters, and {LARGEST_YAML} are enough for any)")
     try:
+        for event in yaml.parse(text):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise UserError(f"{complaint} (anchors, aliases and tags are not read: write values out)")
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{complaint} ({' '.join(str(error).split())[:160]})") from error
 
 
@@ -244,8 +251,7 @@ def resolve(profile: str, given: Mapping[str, Any]) -> RunSettings:
             if source.get(f"{model}_epochs") is not None and source.get(f"{model}_steps") is None:
                 values[f"{model}_steps"] = None
         values |= source
-    if values.get("compile") is False:
-        values["compile"] = "off"  # as YAML reads it
+    values |= {"compile": "off"} if values.get("compile") is False else {}  # as YAML reads it
     groups: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         for group, field in PLACES[name]:
@@ -270,8 +276,8 @@ def with_hidden_paths(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_known(name: str) -> None:
-    if name in (*RENAMED, *COMMON):
-        raise UserError(f"setting {name} {RENAMED.get(name, f'is given apart, as --{name}')}")
+    if name in COMMON:
+        raise UserError(f"setting {name} is given apart, as --{name}")
     if name not in PLACES:
         near = difflib.get_close_matches(name, PLACES, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"settings are {', '.join((*COMMON, *PLACES))}"

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from lpdirs.base.compute import threads
+from lpdirs.base.compute import keep_memory, threads
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import alone, check_name, write_atomic
-from lpdirs.base.places import workspace
+from lpdirs.base.places import home, workspace
 from lpdirs.base.progress import note, note_to
 from lpdirs.runs.records import changed_files, entry_of, read_log
 from lpdirs.runs.settings import (
@@ -31,7 +31,7 @@ from lpdirs.runs.settings import (
     with_hidden_paths,
 )
 
-NOTEBOOKS = {  # notebook: the folder of a run that it writes
+NOTEBOOKS = {  # notebook: the folder of a run that it writes first
     "01_data_preparation": "data",
     "02_train_gan": "gan",
     "03_train_vae": "vae",
@@ -41,8 +41,10 @@ NOTEBOOKS = {  # notebook: the folder of a run that it writes
     "07_compare_runs": "comparison",  # of a sweep's folder, which holds runs
     "08_your_own_generator": "own",
 }
+REPORT = "report"  # in run.json beside the notebooks
 SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
 OWN = SINGLE[3:]  # of which a run consists that trains no generator
+WRITES_TOO = {"04_discover_directions": ("own",)}  # notebook: what else it writes, ways to make the user's own generators
 READS = {  # notebook: the folders of the run whose files it reads
     "02_train_gan": ("data",),
     "03_train_vae": ("data",),
@@ -63,6 +65,7 @@ class Stage:
     settings: RunSettings
     given: dict[str, Any]
     began: float
+    trust: bool = True  # whether functions that the run names, and not the user, may be called
 
     @property
     def own(self) -> Path:
@@ -98,7 +101,7 @@ class Stage:
         }
         with alone(self.folder):  # GAN and VAE may end at the same moment
             log = read_log(self.folder)
-            entry |= entry_of(self.began, self.folder, self.notebook, NOTEBOOKS[self.notebook], log)
+            entry |= entry_of(self.began, self.folder, self.notebook, parts_of(self.notebook), log)
             log |= {self.notebook: entry}
             write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
         note("finished", 1, 1)
@@ -116,13 +119,22 @@ class Stage:
         return f"<table><thead><tr><th>setting</th><th>value</th><th>from</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
 
 
+def parts_of(notebook: str) -> tuple[str, ...]:
+    """The folders of a run that a notebook writes."""
+    return NOTEBOOKS[notebook], *WRITES_TOO.get(notebook, ())
+
+
 def notebooks_of(settings: RunSettings) -> tuple[str, ...]:
     """What a run with these settings consists of."""
     return SINGLE if set(settings.choice.generators) & set(TRAINED) else OWN
 
 
 def start(notebook: str, names: dict[str, Any]) -> Stage:
-    """Begin a notebook: `names` is its locals(), of which the parameters are read. Settings that are None are the profile's."""
+    """Begin a notebook: `names` is its locals(), of which the parameters are read. Settings that are None are the profile's.
+
+    Functions that make the user's own generators and measures are called where these settings name them, and not where the run alone does.
+    """
+    keep_memory()
     _refuse_unknown(names)
     given = with_hidden_paths({k: names[k] for k in PLACES if k in names})
     settings, seed = resolve(names["profile"], given), check_seed(names["seed"])
@@ -148,7 +160,7 @@ def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
         where = (folder / part).resolve().parent  # in a sweep data and generators are links to the run that made them
         writers = [name for name, its in NOTEBOOKS.items() if its == part]
         log = read_log(where)
-        if (folder / part).exists() and not any(name in log for name in writers) and not _is_old(log):
+        if (folder / part).exists() and not any(name in log for name in writers):
             raise UserError(
                 f"{folder.name}/run.json says nothing of {part}/, so that nobody knows whether it is whole: run "
                 f"notebooks/{writers[0]}.ipynb to its end, with run = {folder.name!r}"
@@ -163,14 +175,9 @@ def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:
                 )
 
 
-def _is_old(log: dict) -> bool:
-    """Whether a run is of a version that kept no digests."""
-    return any(not str(value).startswith("sha256:") for entry in log.values() for value in entry.get("files", {}).values())
-
-
 def run_folder(outputs: str | Path, run: object) -> Path:
     """Where a run lies: in `outputs`, which is relative to the clone; UserError unless `run` is a plain name."""
-    if not isinstance(outputs, str | Path) or "\0" in str(outputs):
+    if not isinstance(outputs, str | Path) or "\0" in str(outputs) or not str(outputs):
         raise UserError(f"outputs must be a folder's name, not {outputs!r}")
     return workspace() / outputs / check_name(run)  # an absolute path stays as it is
 
@@ -187,11 +194,9 @@ def with_seed(settings: RunSettings, seed: int) -> RunSettings:
     return settings.but(**{name: getattr(settings, name).but(seed=seed) for name in ("gan", "vae", "discovery")})
 
 
-def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
+def open_run(run: str | Path, outputs: str | Path = "outputs", trust: bool = False) -> Stage:
     """A run to read from: a folder, or that of outputs/<run>/ or, where there is none, of outputs/reference/<run>/, which comes with
-    the project. MissingInput says which runs there are."""
-    from lpdirs.base.places import home
-
+    the project. Functions that it names are called with `trust` alone. MissingInput says which runs there are."""
     root = workspace() / outputs
     places = [Path(run)] if Path(run).is_absolute() or len(Path(run).parts) > 1 else [root / run, root / "reference" / run]
     places += [home() / "outputs" / "reference" / run] if len(Path(run).parts) == 1 else []
@@ -203,10 +208,11 @@ def open_run(run: str | Path, outputs: str | Path = "outputs") -> Stage:
             f"make it with python -m lpdirs run --run {Path(run).name}"
         )
     log = read_log(folder)
-    entry: dict[str, Any] = log[next(reversed(log))] if log else {"profile": "phantom", "seed": 0}
+    entry: dict[str, Any] = log[next(reversed(log))] if log else {}
+    profile, seed = str(entry.get("profile", "phantom")), check_seed(entry.get("seed", 0))
     known = log.get("04_discover_directions", {}).get("settings", {})
-    settings = with_seed(resolve(entry["profile"], {name: known.get(name) for name in ("generators", "measures")}), entry["seed"])
-    return Stage("05_qualitative_analysis", entry["profile"], folder, entry["seed"], settings, {}, time.time())
+    settings = with_seed(resolve(profile, {name: known.get(name) for name in ("generators", "measures")}), seed)
+    return Stage("05_qualitative_analysis", profile, folder, seed, settings, {}, time.time(), trust)
 
 
 def _refuse_unknown(names: Mapping[str, Any]) -> None:

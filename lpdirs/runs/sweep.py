@@ -14,12 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lpdirs.base.compute import cluster, cores, gpus
+from lpdirs.base.compute import cluster, cores, gpus, keep_memory
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import only_one
-from lpdirs.base.places import workspace
 from lpdirs.runs.grid import DISCOVER, Grid, Job
 from lpdirs.runs.notebooks import interrupt_kernels, is_done, run_notebook
+from lpdirs.runs.stage import run_folder
 
 FULL = ("No space left on device", "the disk is full")
 PATIENCE = 60  # seconds that interrupted notebooks get to save
@@ -45,6 +45,7 @@ def do(job: Job, folder: Path, threads: int, *needed: Outcome) -> Outcome:
         if outcome.error:
             return Outcome(job.name, error=f"not begun, since {outcome.name} failed")
     began, run = time.time(), folder / job.run
+    keep_memory()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the kernel that papermill starts
     try:
         done = is_done(job.notebook, job.profile, run, job.given, job.seed)
@@ -56,7 +57,7 @@ def do(job: Job, folder: Path, threads: int, *needed: Outcome) -> Outcome:
             from lpdirs.runs.scoring import score_run  # here, since who hands out the jobs does without all that it imports
 
             torch.set_num_threads(threads)
-            score_run(run, job.settings.analysis.score_steps, job.seed)
+            score_run(run, job.settings.analysis.score_steps, job.seed, trust=True)  # what the grid names
     except (UserError, OSError) as error:
         return Outcome(job.name, time.time() - began, " ".join(str(error).split()))
     return Outcome(job.name, time.time() - began, again=not done)
@@ -72,7 +73,9 @@ def sweep(
     worker dies is begun again elsewhere and resumes from its checkpoint. Raises SweepFailed when some failed, UserError when the
     disk is full, KeyboardInterrupt when it was interrupted; each time the next call goes on.
     """
-    folder = (workspace() / outputs / grid.name).resolve()
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers must be at least 1, not {workers}")
+    folder = run_folder(outputs, grid.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
         grid.lay_out(folder)

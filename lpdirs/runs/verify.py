@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpdirs.base.errors import MissingInput, UserError
-from lpdirs.base.files import read_json
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.files import load_generator
 from lpdirs.runs.grid import Grid
-from lpdirs.runs.models import GENERATORS, check_belongs, directions_files, generator_of
+from lpdirs.runs.models import GENERATORS, check_belongs, directions_files
 from lpdirs.runs.records import changed_files, provenance, read_log, read_notebook
 from lpdirs.runs.scoring import read_scores
-from lpdirs.runs.stage import NOTEBOOKS
+from lpdirs.runs.search import is_whole
+from lpdirs.runs.stage import NOTEBOOKS, REPORT
 
 WRITES = ("01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions")  # notebooks without which there is nothing
 
@@ -48,7 +48,7 @@ def verify(folder: Path) -> list[Line]:
 def _verify_sweep(folder: Path) -> list[Line]:
     """Findings on every run that grid.json speaks of, the links between them, and their scores."""
     try:
-        grid = Grid(name=folder.name, **{k: v for k, v in read_json(folder / "grid.json").items() if k != "name"})
+        grid = Grid.of_folder(folder)
         jobs, links = grid.jobs(), grid.links()
     except (UserError, TypeError, ValueError, AttributeError, KeyError) as error:
         return [Line(folder.name, f"grid.json is damaged ({' '.join(str(error).split())[:120]}): run the sweep again", True)]
@@ -73,7 +73,7 @@ def _verify_run(run: Path) -> list[Line]:
     except UserError as error:
         return [Line(run.name, str(error), True)]
     for notebook, entry in log.items():
-        if notebook not in NOTEBOOKS or not isinstance(entry, dict):
+        if notebook not in (*NOTEBOOKS, REPORT):
             lines.append(Line(run.name, f"run.json speaks of {notebook!r}, which is no notebook", True))
             continue
         bad = changed_files(run, entry)
@@ -82,17 +82,20 @@ def _verify_run(run: Path) -> list[Line]:
             what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
             lines.append(Line(run.name, f"{path} {what}", True))
         executed = run / "notebooks" / f"{notebook}.ipynb"
-        if executed.exists() and not read_notebook(executed):
+        if notebook in NOTEBOOKS and executed.exists() and not read_notebook(executed):
             lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
         if not entry.get("files") and notebook in WRITES:
             lines.append(Line(run.name, f"run.json names no files of notebook {notebook}: run it again", True))
     for executed in sorted((run / "notebooks").glob("*.ipynb")):
         if executed.stem in NOTEBOOKS and executed.stem not in log:
             lines.append(Line(run.name, f"notebooks/{executed.name} is there, and run.json says nothing of it: run it again", True))
+    for table in sorted((run / "directions" / "chance").glob("*.csv")):
+        if not is_whole(table):
+            lines.append(Line(run.name, f"directions/chance/{table.name} is not as it was measured: run notebook 04 again", True))
     for file in directions_files(run):
         try:
             directions = Directions.load(file)
-            name = generator_of(file, directions)
+            name = directions.info.generator
             if name in GENERATORS and (run / GENERATORS[name]).exists():
                 check_belongs(file, directions, load_generator(run / GENERATORS[name]))
         except UserError as error:

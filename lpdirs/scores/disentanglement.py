@@ -1,4 +1,4 @@
-"""How far directions and factors go one to one: MIG, SAP and DCI, from codes and factors of the same slices.
+"""How far directions and factors go one to one: MIG and DCI, from codes and factors of the same slices.
 
 A code is the coordinate of z along a direction, z @ a_k: what a reader would take for "how much of direction k is in this slice".
 """
@@ -7,17 +7,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import LassoCV
 from sklearn.metrics import mutual_info_score
 
 BINS = 20
 LEAST = 100  # rows
-REGRESSORS = ("forest", "lasso")
-NAMES = ("mig", "sap", *(f"dci_{r}_{part}" for r in REGRESSORS for part in ("disentanglement", "completeness", "informativeness")))
+NAMES = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 
 
 def one_to_one(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[str, float]:
-    """All of this module's scores for codes (N, K) and factors (N, F); rows with a factor that is not finite are left out.
+    """NAMES for codes (N, K) and factors (N, F); rows with a factor that is not finite are left out.
 
     NaN where fewer than LEAST rows remain.
     """
@@ -25,11 +23,7 @@ def one_to_one(codes: np.ndarray, factors: pd.DataFrame, seed: int = 0) -> dict[
     if measured.sum() < LEAST:
         return dict.fromkeys(NAMES, float("nan"))
     c, f = np.asarray(codes, float)[measured], factors.to_numpy(float)[measured]
-    information = mutual_information(c, f)
-    found = {"mig": mig(information, f), "sap": sap(c, f)}
-    for regressor in REGRESSORS:
-        found |= dci(c, f, regressor, seed)
-    return found
+    return {"mig": mig(mutual_information(c, f), f), **dci(c, f, seed)}
 
 
 def _binned(values: np.ndarray) -> np.ndarray:
@@ -54,48 +48,32 @@ def mig(information: np.ndarray, factors: np.ndarray) -> float:
     return float(np.mean((best[0] - second) / entropy))
 
 
-def sap(codes: np.ndarray, factors: np.ndarray) -> float:
-    """Separated attribute predictability (Kumar et al. 2018): R^2 of a line from the best single code minus that of the second."""
-    c, f = codes - codes.mean(0), factors - factors.mean(0)
-    norms = np.outer(np.linalg.norm(c, axis=0), np.linalg.norm(f, axis=0))
-    r2 = np.sort((c.T @ f / np.where(norms > 0, norms, np.inf)) ** 2, axis=0)[::-1]
-    return float(np.mean(r2[0] - (r2[1] if len(r2) > 1 else 0)))
+def dci(codes: np.ndarray, factors: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Eastwood and Williams (2018): disentanglement and completeness from the importances of a random forest, and informativeness.
 
-
-def dci(codes: np.ndarray, factors: np.ndarray, regressor: str, seed: int = 0) -> dict[str, float]:
-    """Eastwood and Williams (2018): disentanglement and completeness from the importances of a regressor, and informativeness.
-
-    They differ with the regressor, which is in the scores' names, and grow with the number of codes: compare them with random
-    directions of the same number. Importance is a random forest's mean decrease in impurity, or the size of a lasso's coefficient of a
-    standardised code (its penalty by threefold cross-validation); informativeness is R^2 on the last quarter of the rows, which the
-    regressors have not seen, averaged over factors. Factors that no code tells there (R^2 of 0 or less) count for nothing in the first
-    two, which are NaN where that is all of them.
+    They grow with the number of codes: compare them with random directions of the same number. Importance is the mean decrease in
+    impurity; informativeness is R^2 on the last quarter of the rows, which the forests have not seen, averaged over factors. Factors
+    that no code tells there (R^2 of 0 or less) count for nothing in the first two, which are NaN where that is all of them.
     """
     n = len(codes) * 3 // 4
     standard = lambda x: (x - x[:n].mean(0)) / np.where(x[:n].std(0) > 0, x[:n].std(0), 1)
     x, y = standard(codes), standard(factors)
     importance, informed = np.zeros((codes.shape[1], factors.shape[1])), []
     for j in range(factors.shape[1]):
-        if regressor == "forest":
-            model = RandomForestRegressor(40, max_depth=8, min_samples_leaf=5, random_state=seed, n_jobs=1).fit(x[:n], y[:n, j])
-            importance[:, j] = model.feature_importances_
-        else:
-            model = LassoCV(cv=3, alphas=20, max_iter=5000, tol=1e-3).fit(x[:n], y[:n, j])
-            importance[:, j] = np.abs(model.coef_)
+        model = RandomForestRegressor(40, max_depth=8, min_samples_leaf=5, random_state=seed, n_jobs=1).fit(x[:n], y[:n, j])
         informed.append(model.score(x[n:], y[n:, j]))
-        if informed[-1] <= 0:  # of a factor that it cannot tell, the importances are those of noise
-            importance[:, j] = 0
+        importance[:, j] = model.feature_importances_ if informed[-1] > 0 else 0  # of what it cannot tell they are those of noise
     values = (_one_sided(importance), _one_sided(importance.T), float(np.mean(informed)))
-    return dict(zip((f"dci_{regressor}_{part}" for part in ("disentanglement", "completeness", "informativeness")), values, strict=True))
+    return dict(zip(NAMES[1:], values, strict=True))
 
 
 def _one_sided(importance: np.ndarray) -> float:
     """1 minus the entropy of each row's share, weighted by what the row matters."""
+    if not importance.sum() > 0:
+        return float("nan")
     total = importance.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = importance / total
         entropy = -np.where(p > 0, p * np.log(p), 0).sum(1) / np.log(importance.shape[1])
-    if not importance.sum() > 0:
-        return float("nan")
     weight = total[:, 0] / importance.sum()
     return float(np.sum(weight * np.where(total[:, 0] > 0, 1 - entropy, 0)))

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import draw_z, generate
+from lpdirs.models.generators import Generator
 
 
 def coherence(matrix: Tensor) -> dict[str, float]:
@@ -36,7 +36,7 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 @torch.no_grad()
 def additivity(
-    generator: nn.Module, directions: Directions, shift: float = 2.0, pairs: int = 24, samples: int = 16, seed: int = 0
+    generator: Generator, directions: Directions, shift: float = 2.0, pairs: int = 24, samples: int = 16, seed: int = 0
 ) -> float:
     """How much two directions disturb each other, median over random pairs; 0 where their changes add up.
 
@@ -45,8 +45,7 @@ def additivity(
     if len(directions) < 2:
         return float("nan")
     rng = np.random.default_rng(seed)
-    z = draw_z(generator, samples, seed)
-    draw = lambda z: generate(generator, z)
+    z, draw = generator.draw(samples, seed), generator.images
     plain, sizes = draw(z), []
     for _ in range(pairs):
         i, j = rng.choice(len(directions), 2, replace=False)

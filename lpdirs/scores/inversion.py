@@ -1,19 +1,21 @@
 """A slice that exists, put into latent space: by the VAE's encoder, or for any generator by optimisation; then moved and looked at."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from pydantic import InstanceOf
 from skimage.metrics import structural_similarity
-from torch import Tensor, nn
+from torch import Tensor
 
+from lpdirs.base.checked import Count, Number, Seed, Whole, checked
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import device_of, draw_z, generate, latent_dim_of, prior_of, window_of
+from lpdirs.models.generators import Generator
 from lpdirs.models.training import encode
-from lpdirs.models.trial import is_differentiable
 from lpdirs.models.vae import VAE
 
 LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of z's distance from the prior's middle beside the squared error
@@ -22,7 +24,8 @@ REFINED_WEIGHT = 2e-3  # the same where the encoder's z is refined: with it z en
 
 @dataclass(frozen=True)
 class Inversion:
-    """For slices (N, 1, S, S): their `z` (N, d) and what the generator makes of it, `reconstruction`; `error` in HU and `ssim`, (N,)."""
+    """For slices (N, C, S, S): their `z` (N, d) and what the generator makes of it, `reconstruction`; `error`, root mean square in the
+    window's unit (HU), and `ssim`, (N,)."""
 
     slices: Tensor
     z: Tensor
@@ -31,47 +34,48 @@ class Inversion:
     ssim: np.ndarray
 
 
-def checked(generator: nn.Module, slices: Tensor, window: tuple[float, float]) -> Tensor:
+def check_slices(generator: Generator, slices: Any, window: tuple[float, float]) -> Tensor:
     """The slices (N, C, S, S), if they are what the generator draws; UserError where their size, range or window is another."""
     if not isinstance(slices, Tensor) or slices.ndim != 4 or not len(slices):
         given = tuple(slices.shape) if isinstance(slices, Tensor) else type(slices).__name__
         raise UserError(f"slices must be a tensor (N, C, S, S), as Slices.tensor() gives, not {given}")
-    drawn = generate(generator, draw_z(generator, 1, 0)).shape[1:]
-    if slices.shape[1:] != drawn:
-        raise UserError(f"slices are {tuple(slices.shape[1:])}, and the generator draws {tuple(drawn)}: build the data set at that size")
+    drawn = generator.images(generator.draw(4, 0))
+    if slices.shape[1:] != drawn.shape[1:]:
+        given, own = tuple(slices.shape[1:]), tuple(drawn.shape[1:])
+        raise UserError(f"slices are {given}, and the generator draws {own}: build the data set at that size")
     slices = slices.float()
     if not slices.isfinite().all() or slices.abs().max() > 1 + 1e-4:
         raise UserError("slices must be finite and in [-1, 1], as Slices.tensor() gives: HU are scaled by lpdirs.data.store.scale")
-    known = window_of(generator)
+    if slices.min() >= 0 and drawn.min() < -0.5:
+        raise UserError("slices hold nothing below 0, and the generator draws in [-1, 1]: give 2 * x - 1 if yours go from 0 to 1")
+    known = generator.info.window
     if known is not None and tuple(map(float, window)) != tuple(map(float, known)):
         raise UserError(f"the generator learned slices of the window {known}, and these have {tuple(window)}: build the data set with it")
     return slices
 
 
-def _judged(generator: nn.Module, slices: Tensor, z: Tensor, window: tuple[float, float]) -> Inversion:
-    made = generate(generator, z)
+def _judged(generator: Generator, slices: Tensor, z: Tensor, window: tuple[float, float]) -> Inversion:
+    made = generator.images(z)
     real, drawn = (to_hu(x.numpy(), window) for x in (slices, made))
     alike = [structural_similarity(a, b, data_range=window[1] - window[0], channel_axis=0) for a, b in zip(real, drawn, strict=True)]
     return Inversion(slices, z, made, np.sqrt(np.mean((real - drawn) ** 2, axis=(1, 2, 3))), np.array(alike))
 
 
-def invert_by_encoder(vae: VAE, slices: Tensor, window: tuple[float, float], steps: int = 0) -> Inversion:
-    """The means of q(z|x); `slices` (N, 1, S, S) in [-1, 1], whose ends are `window` in HU.
+def invert_by_encoder(vae: VAE, generator: Generator, slices: Tensor, window: tuple[float, float], steps: int = 0) -> Inversion:
+    """The means of q(z|x); `slices` (N, 1, S, S) in [-1, 1], whose ends are `window` in HU, and `generator` the VAE's.
 
     With `steps` z is refined from there by Adam on the squared error, and on its distance from the prior's middle (REFINED_WEIGHT), as
     Kim et al. (2018, Semi-Amortized Variational Autoencoders) refine what an encoder says of new data. Fifty make much of it.
     """
-    slices = checked(vae.decoder, slices, window)
+    slices = check_slices(generator, slices, window)
     z = encode(vae, slices)[0]
-    return _judged(vae.decoder, slices, _refined(vae.decoder, slices, z, steps, REFINED_WEIGHT) if steps else z, window)
+    return _judged(generator, slices, _refined(generator, slices, z, steps, REFINED_WEIGHT) if steps else z, window)
 
 
-def _refined(generator: nn.Module, slices: Tensor, z: Tensor, steps: int, weight: float) -> Tensor:
+def _refined(generator: Generator, slices: Tensor, z: Tensor, steps: int, weight: float) -> Tensor:
     """z (N, d) after `steps` of Adam towards the `slices` (N, C, S, S)."""
-    if not isinstance(steps, int | np.integer) or steps < 1:
-        raise UserError(f"z is put nearer to a slice in a whole number of steps, at least 1, not {steps!r}")
-    device = device_of(generator)
-    middle, scale = (part.to(device) for part in prior_of(generator).middle(latent_dim_of(generator)))
+    device = generator.device
+    middle, scale = (part.to(device) for part in generator.prior.middle(generator.latent_dim))
     z, target = z.clone().to(device).requires_grad_(), slices.to(device)
     optimiser, bar = torch.optim.Adam([z], LR), Progress("putting slices into latent space")
     for step in range(steps):
@@ -83,34 +87,45 @@ def _refined(generator: nn.Module, slices: Tensor, z: Tensor, steps: int, weight
     return z.detach().cpu()
 
 
+@checked
 def invert(
-    generator: nn.Module,
+    generator: InstanceOf[Generator],
     slices: Tensor,
-    window: tuple[float, float],
-    steps: int = 200,
-    starts: int = 4,
-    seed: int = 0,
+    window: tuple[Number, Number] | None = None,
+    steps: Count = 200,
+    starts: Count = 4,
+    seed: Seed = 0,
 ) -> Inversion:
-    """z by Adam on the squared error, from `starts` random z a slice of which the best is kept.
+    """z of slices (N, C, S, S) in [-1, 1] by Adam on the squared error, from `starts` random z a slice of which the best is kept.
 
-    PRIOR_WEIGHT times the mean squared distance from the prior's middle, in its SDs, keeps z where the generator was trained. The error
-    that remains is stated, not hidden: a GAN cannot draw every slice. UserError where no gradient reaches z.
+    `window` are the values of -1 and 1 (default: the generator's). PRIOR_WEIGHT times the mean squared distance from the prior's middle,
+    in its SDs, keeps z where the generator was trained. The error that remains is stated, not hidden: a GAN cannot draw every slice.
+    UserError where no gradient reaches z, or the slices are none of the generator's.
     """
-    if not is_differentiable(generator):
+    if not generator.info.differentiable:
         raise UserError("putting slices into latent space needs gradients, and none reach z through this generator")
-    slices, rng = checked(generator, slices, window), torch.Generator().manual_seed(seed)
+    window = window or generator.info.window or generator.display.window
+    slices, rng = check_slices(generator, slices, window), torch.Generator().manual_seed(seed)
     every = slices.repeat_interleave(starts, 0)
-    z = _refined(generator, every, draw_z(generator, len(every), rng), steps, PRIOR_WEIGHT)
-    error = (generate(generator, z) - every).square().mean((1, 2, 3))
+    z = _refined(generator, every, generator.draw(len(every), rng), steps, PRIOR_WEIGHT)
+    error = (generator.images(z) - every).square().mean((1, 2, 3))
     best = error.view(len(slices), starts).argmin(1) + torch.arange(len(slices)) * starts
     return _judged(generator, slices, z[best], window)
 
 
-def edit(generator: nn.Module, directions: Directions, inverted: Inversion, k: int, eps: float, residual: float = 0.0) -> Tensor:
-    """The slices moved along direction k, (N, 1, S, S) in [-1, 1].
+@checked
+def edit(
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    inverted: InstanceOf[Inversion],
+    k: Whole,
+    shift: Number,
+    residual: Number = 0.0,
+) -> Tensor:
+    """The slices moved by `shift` along direction k, (N, 1, S, S) in [-1, 1].
 
-    `residual` times what the reconstruction lacks is added back, so that at eps 0 and residual 1 the slices themselves return;
+    `residual` times what the reconstruction lacks is added back, so that at shift 0 and residual 1 the slices themselves return;
     it does not move with the anatomy, and far edits show it as a ghost.
     """
-    moved = generate(generator, directions.shift(inverted.z, k, eps))
+    moved = generator.images(directions.shift(inverted.z, k, shift))
     return (moved + residual * (inverted.slices - inverted.reconstruction)).clamp(-1, 1)

@@ -1,57 +1,70 @@
-"""Names for directions, given by stated rules from what was measured; what does nothing, or the same as another, is said too."""
+"""Names for directions: what each does, in words, the best for each factor, and which earns a name, beyond chance and by stated rules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from pydantic import InstanceOf
 
+from lpdirs.base.checked import Seed, checked
 from lpdirs.base.errors import UserError
-from lpdirs.base.words import factor_words
-from lpdirs.discovery.directions import Directions
-from lpdirs.models.generators import draw_z, generate
-from lpdirs.scores.response import Responses, best_directions
+from lpdirs.discovery.directions import Best, Directions
+from lpdirs.measures.measures import Measures, factor_words
+from lpdirs.models.generators import Generator
+from lpdirs.scores.chance import Chance, random_sets
+from lpdirs.scores.response import MISSING, Responses, best_directions
 
 STEADY = 0.05  # of q, at most: else a direction is not said to move its main factor
+HALF = 0.5  # selectivity that a name takes, however little random directions reach: at least half of what the direction does
+CERTAIN = 0.05  # of the corrected p of selectivity, at most, of a factor whose direction earns a name
 
 
 @dataclass(frozen=True)
 class Rules:
     """When a direction is named after a factor; all must hold, and at least half of the factors, two or more, must have been measured.
 
-    Selectivity is the one that chance meets, more on some generators than on others, and the more the fewer factors are measured:
-    `random_sets(...).rules()` has what it must be on one. The default is one that random sets met on none of the four generators of the
-    reference runs, with their seven factors.
+    Beside these, chance decides (`lp.random_sets`): the direction is more selective than every random one that meets the other rules,
+    and its factor is one for which the set is beyond chance, corrected for all factors.
     """
 
     effect: float = 0.10  # SDs per unit of shift, at least
     r: float = 0.80  # |r|, at least
-    selectivity: float = 0.70  # at least
+    selectivity: float = HALF  # at least
     sign_consistency: float = 0.95  # share of starting images that move the same way, at least
     movement: float = 0.6  # share of all that moves, in squares of SDs, also where it bends, or goes up here and down there, at least
-    missing: float = 0.5  # share of walks on which the factor could not be measured, at most
+    missing: float = MISSING  # share of walks on which the factor could not be measured, at most
     dead: float = 0.05  # a direction whose ends differ by less than this share of what two random slices differ by does nothing
     same: float = 0.90  # |cosine| of two directions, or of the changes that they make, from which they are duplicates
+
+    def beyond(self, chance: Chance) -> "Rules":
+        """The same with the least selectivity, HALF or more, that no random direction reaches together with the other rules.
+
+        Directions of a new random set are exchangeable with the N measured ones, so that the chance that any of its K earns a name is at
+        most K / (N + 1): under 5 percent with N = 20 K.
+        """
+        main = main_factors(chance.table)
+        met = main["selectivity"][earned(main, replace(self, selectivity=0.0))]
+        return replace(self, selectivity=max(float(np.nextafter(met.max(), 1)) if len(met) else 0.0, self.selectivity))
 
 
 @torch.no_grad()
 def image_changes(
-    generator: nn.Module, directions: Directions, reach: float = 2.0, samples: int = 32, seed: int = 0
+    generator: Generator, directions: Directions, shift: float = 2.0, samples: int = 32, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much each direction changes a slice, (K,), and how alike the changes of any two are, (K, K).
 
-    The change is G(z + reach * a) - G(z - reach * a), its size a root mean square relative to that of two random slices. Likeness
+    The change is G(z + shift * a) - G(z - shift * a), its size a root mean square relative to that of two random slices. Likeness
     is the cosine of two directions' changes from the same z, averaged over `samples` of them; -1 is the reverse.
     """
-    z = draw_z(generator, samples, seed)
-    draw = lambda z: generate(generator, z).flatten(1)
+    z = generator.draw(samples, seed)
+    draw = lambda z: generator.images(z).flatten(1)
     plain = draw(z)
     random = (plain - plain.roll(1, 0)).square().mean().sqrt()
-    changes = torch.stack([draw(directions.shift(z, k, reach)) - draw(directions.shift(z, k, -reach)) for k in range(len(directions))])
+    changes = torch.stack([draw(directions.shift(z, k, shift)) - draw(directions.shift(z, k, -shift)) for k in range(len(directions))])
     size = changes.square().mean((1, 2)).sqrt() / random.clamp(min=1e-12)
     unit = changes / changes.norm(dim=2, keepdim=True).clamp(min=1e-12)
     alike = torch.einsum("kns,lns->kl", unit, unit) / samples
@@ -65,8 +78,7 @@ def main_factors(table: pd.DataFrame) -> pd.DataFrame:
     known = table.groupby("direction")["effect"].count() / table["factor"].nunique()
     main = table.loc[largest].drop_duplicates("direction").set_index("direction").reindex(np.unique(table["direction"]))
     main["compared"] = known.where(known * table["factor"].nunique() >= 2, 0.0)
-    if "moved" in table:  # not in what was measured before
-        main["movement"] = main["moved"] ** 2 / (table["moved"] ** 2).groupby(table["direction"]).sum()
+    main["movement"] = main["moved"] ** 2 / (table["moved"] ** 2).groupby(table["direction"]).sum()
     return main
 
 
@@ -79,54 +91,63 @@ def earned(main: pd.DataFrame, rules: Rules) -> pd.Series:
         & (main["sign_consistency"] >= rules.sign_consistency)
         & (main["missing"] <= rules.missing)
         & (main["compared"] >= 0.5)
-        & (main["movement"] >= rules.movement if "movement" in main else True)
+        & (main["movement"] >= rules.movement)
     )
 
 
 def name_directions(
-    table: pd.DataFrame,
     directions: Directions,
+    table: pd.DataFrame,
     changes: tuple[np.ndarray, np.ndarray],
     units: Mapping[str, str],
-    rules: Rules | None = None,
-    judged: pd.DataFrame | None = None,
+    judged: tuple[pd.DataFrame, pd.DataFrame],
+    rules: Rules,
 ) -> pd.DataFrame:
     """A row a direction: its main factor with slope and selectivity, `name` ("" if none is earned), `kind`, `same_as`, and `words`.
 
     `table` is Responses.table(), `changes` come from image_changes, `units` are the measures'. `kind` is named, mixed (it changes
     images, but no factor clearly) or dead. `same_as` is an earlier direction that points the same way or makes the same change, else -1.
     Directions that earn the same factor are told apart by a number, the most selective one first. Whether a name is earned is read from
-    `judged` where it is given: the same measured as random directions were (`Chance.measure`), from which the rules come.
+    `judged`, the same measured as random directions were (`Chance.measure`) and its factors placed among these (`Chance.place`), by
+    `rules` (`Rules.beyond`).
     """
-    rules, (change, alike) = rules or Rules(), changes
+    change, alike = changes
     main = main_factors(table).reindex(range(len(directions)))
-    strict = main if judged is None else main_factors(judged).reindex(range(len(directions)))
-    named = earned(strict, rules) & (strict["factor"] == main["factor"])
-    kind = np.where(change < rules.dead, "dead", np.where(named, "named", "mixed"))
+    strict = main_factors(judged[0]).reindex(range(len(directions)))
+    certain = judged[1]["selectivity_corrected"] <= CERTAIN
+    beyond = strict["factor"].isin(certain.index[certain])
+    named = earned(strict, rules) & (strict["factor"] == main["factor"]) & beyond
     cosines = _likeness(directions, alike)
     earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
-    same_as = np.where(earlier.any(1), earlier.argmax(1), -1)
     shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
     rows = main[shown].copy()
-    rows = rows.assign(change=change, kind=kind, same_as=same_as)
+    rows["change"] = change
+    rows["kind"] = np.where(change < rules.dead, "dead", np.where(named, "named", "mixed"))
+    rows["same_as"] = np.where(earlier.any(1), earlier.argmax(1), -1)
     rows["least"] = table.groupby("direction")["missing"].min().reindex(rows.index)
     rows["unmeasured"] = rows["least"] > rules.missing
     rows["alone"] = table["factor"].nunique() == 1
     rows["appears"] = _appearing(table).reindex(rows.index)
-    rows["bends"] = main.get("movement", pd.Series(1.0, main.index)) < rules.movement * main["selectivity"]
+    rows["bends"] = main["movement"] < rules.movement * main["selectivity"]
     rows["words"] = [_words(row, units) for row in rows.itertuples()]
     rows["name"] = ""
-    named = rows[rows["kind"] == "named"].sort_values("selectivity", ascending=False)
-    for factor, group in named.groupby("factor"):
+    for factor, group in rows[rows["kind"] == "named"].sort_values("selectivity", ascending=False).groupby("factor"):
         others = (name for number in count(2) if (name := f"{factor} {number}") not in units)
         for k, name in zip(group.index, chain([factor], others), strict=False):
             rows.loc[k, "name"] = name
-    rows["best_for"] = ""
-    measured = table[~table["direction"].isin(rows.index[rows["unmeasured"]])]
-    best = best_directions(measured).dropna(subset=["direction"]).sort_values("selectivity")
-    for factor, k in best["direction"].items():  # of a direction that is the best for several, the one that it follows most alone
-        rows.loc[int(k), "best_for"] = factor
     return rows
+
+
+def best_of(table: pd.DataFrame, placed: pd.DataFrame) -> dict[str, Best]:
+    """The best direction for each factor of a response table, with what it reaches and where `placed` (Chance.place) puts that."""
+    number = lambda value: float(value) if np.isfinite(value) else None
+    found = {}
+    for factor, row in best_directions(table).dropna(subset=["direction"]).iterrows():
+        among = placed.loc[factor]
+        known = {"slope": row["slope"], "r": among["r"], "selectivity": among["selectivity"]}
+        known |= {"chance": among["selectivity_chance"], "p": among["selectivity_corrected"]}
+        found[str(factor)] = Best(direction=int(row["direction"]), **{name: number(value) for name, value in known.items()})
+    return found
 
 
 def _likeness(directions: Directions, alike: np.ndarray) -> np.ndarray:
@@ -134,7 +155,7 @@ def _likeness(directions: Directions, alike: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs((directions.matrix @ directions.matrix.T).numpy()), np.abs(alike))
 
 
-def distinct(generator: nn.Module, directions: Directions, rules: Rules | None = None, seed: int = 0) -> Directions:
+def distinct(generator: Generator, directions: Directions, rules: Rules | None = None, seed: int = 0) -> Directions:
     """The directions that do something, each once, in their order: without dead ones and duplicates of earlier ones (`rules.dead`,
     `rules.same`). No labels are needed. The info's `notes` say which were kept; names stay with their directions."""
     directions.check(generator)
@@ -148,15 +169,14 @@ def distinct(generator: nn.Module, directions: Directions, rules: Rules | None =
         raise UserError("every direction is dead: none changes images by more than a few hundredths of what two random ones differ by")
     info, place = directions.info, {k: i for i, k in enumerate(kept)}
     own = lambda said: {place[k]: value for k, value in said.items() if k in place}
-    moved = {name: own(getattr(info, name)) for name in ("names", "best_for", "words", "curves")}
+    moved: dict[str, Any] = {name: own(getattr(info, name)) for name in ("names", "words", "curves")}
+    moved["best"] = {f: best.but(direction=place[best.direction]) for f, best in info.best.items() if best.direction in place}
     bends = {place[k]: bend for k, bend in directions.bends.items() if k in place}
     return Directions(directions.matrix[kept], info.but(**moved, notes=info.notes | {"kept": kept}), bends)
 
 
 def _appearing(table: pd.DataFrame) -> pd.Series:
     """For each direction along which a factor appears or disappears, words that say so; a measure has no value where its object is not."""
-    if "missing_first" not in table:  # of what was measured before
-        return pd.Series(dtype=object)
     change = (table["missing_first"] - table["missing_last"]).abs()
     found = table.assign(change=change)[change >= 0.5].sort_values("change", ascending=False).drop_duplicates("direction")
     said = [
@@ -185,24 +205,67 @@ def _does(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "mixed" and row.bends:
         return f"mixed: {factor_words(row.factor)} steadily, and more that bends or differs between images"
     if row.kind == "mixed":
-        most = "mostly" if row.selectivity >= 0.5 else "first of all"
+        most = "mostly" if row.selectivity >= HALF else "first of all"
         return f"mixed: {most} {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
     interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
     return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
 
 
-def with_names(directions: Directions, rows: pd.DataFrame, responses: Responses | None = None) -> Directions:
-    """The same directions with the names and words of `rows` (name_directions) in their info.
+@dataclass(frozen=True)
+class Named:
+    """`directions` with all that was found in their info; `rows` a row a direction (`name_directions`), `placed` a row a factor
+    (`Chance.place`), `table` the responses', and `rules` those that held."""
 
-    With `responses` also curves: how each direction's main factor goes along it, in SDs, at the shifts that were measured.
-    """
-    changes: dict[str, dict] = {
+    directions: Directions
+    rows: pd.DataFrame
+    placed: pd.DataFrame
+    table: pd.DataFrame
+    rules: Rules
+
+
+def judge(
+    generator: Generator, directions: Directions, responses: Responses, measures: Measures, chance: Chance, rules: Rules, seed: int = 0
+) -> Named:
+    """All that is said of a set: what each direction does, the best for each factor, names. Computed here and nowhere else."""
+    table, strict = responses.table(seed), chance.measure(generator, directions, measures)
+    placed, rules = chance.place(generator, directions, measures, table=strict), rules.beyond(chance)
+    changes = image_changes(generator, directions, seed=seed)
+    rows = name_directions(directions, table, changes, measures.units, (strict, placed), rules)
+    order = np.argsort(responses.shifts)
+    paths = {k: responses.mean_path(k, factor)[order] for k, factor in rows["factor"].items() if isinstance(factor, str)}
+    known = {
         "names": {int(k): name for k, name in rows["name"].items() if name},
-        "best_for": {int(k): factor for k, factor in rows["best_for"].items() if factor},
         "words": {int(k): text for k, text in rows["words"].items()},
+        "curves": {int(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()},
+        "best": best_of(table, placed),
     }
-    if responses is not None:
-        order = np.argsort(responses.shifts)
-        paths = {k: responses.mean_path(k, factor)[order] for k, factor in rows["factor"].items() if isinstance(factor, str)}
-        changes["curves"] = {int(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()}
-    return directions.with_info(**changes)
+    return Named(directions.with_info(**known), rows, placed, table, rules)
+
+
+@checked
+def name(
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    responses: InstanceOf[Responses],
+    measures: InstanceOf[Measures] | None = None,
+    rules: InstanceOf[Rules] | None = None,
+    seed: Seed = 0,
+    chance: InstanceOf[Chance] | None = None,
+) -> Directions:
+    """The same directions with names of those that earn one by the `rules` and beyond chance, and for all in words what they do, with
+    sizes and units, and which is best for each factor.
+
+    Twenty times as many random directions are measured on the generator, from at most 32 images, unless `chance` holds them
+    (`lp.random_sets`): a random set then earns a name in at most one case of twenty. It takes two to three times as long as responses
+    from 256 images. UserError for responses of other directions, of another generator, or to other measures.
+    """
+    directions.check(generator)
+    responses.check(directions, generator)
+    if measures is not None and set(measures.factors) != set(responses.spread.index):
+        factors = ", ".join(responses.spread.index)
+        raise UserError(f"the responses are of {factors}, and the measures of {', '.join(measures.factors)}: give those they came from")
+    own = measures or responses.measures or generator.measures
+    if chance is None:
+        shifts = tuple(float(shift) for shift in responses.shifts)
+        chance = random_sets(generator, own, len(directions), shifts=shifts, samples=min(32, responses.values.shape[2]))
+    return judge(generator, directions, responses, own, chance, rules or Rules(), seed).directions

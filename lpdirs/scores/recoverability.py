@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
-from torch import nn
 
 from lpdirs.base.checkpoints import stream
-from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
+from lpdirs.models.generators import Generator
 
 POINTS = 6  # of the curve
 BUDGET = DiscoverySettings(batch=32, lr_reconstructor=0.003, freeze=True)  # of every method alike
@@ -45,7 +44,7 @@ class Recoverability:
 
 
 def recoverability(
-    generator: nn.Module,
+    generator: Generator,
     directions: Directions,
     steps: int = 300,
     seeds: tuple[int, ...] = (0, 1, 2),
@@ -56,8 +55,6 @@ def recoverability(
 
     Its kappa is `kappa_fresh`, and depends on `steps`; that of the R which was trained together with A is `kappa_cotrained`.
     """
-    if not isinstance(steps, int | np.integer) or steps < 1:
-        raise UserError(f"a fresh R is trained for a whole number of steps, at least 1, not {steps!r}")
     accuracies, k_all, bar = [], len(directions), Progress("training a fresh R")
     confusion = np.zeros((k_all, k_all))
     seen: dict[int, list[float]] = {max(1, steps * i // POINTS): [] for i in range(1, POINTS + 1)}

@@ -1,26 +1,30 @@
 """What a direction does: how each measured factor answers to shifts along it, with intervals over starting images."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import InstanceOf
 from scipy import stats
-from torch import nn
 
+from lpdirs.base.checked import Numbers, Seed, Whole, checked
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
-from lpdirs.measures.moments import measures_for
-from lpdirs.models.generators import draw_z, generate, info_of
+from lpdirs.models.generators import Generator
 from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
 HALVES = ("odd", "even")  # of the starting images
 STILL = 1e-5  # share of its largest value: a factor whose SD is less is rounding, and does not vary
+PIXEL = 0.1  # of what moving an image by a pixel does to a factor: one whose SD is less does not vary either
+LEAST_EFFECT = 0.05  # SDs per unit of shift that a factor's best direction moves it, at least
+MISSING = 0.5  # share of walks on which no factor could be measured, from which a direction counts as not measured
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class Responses:
     measures: Measures | None = None  # that they were measured with
     generator: str = ""  # fingerprint of that which they were measured on
 
-    def check(self, directions: Directions, generator: nn.Module | None = None) -> None:
+    def check(self, directions: Directions, generator: Generator | None = None) -> None:
         """UserError unless these are the responses of those directions, on that generator."""
-        other = "" if generator is None else info_of(generator).fingerprint
+        other = "" if generator is None else generator.info.fingerprint
         if self.generator and other and self.generator != other:
             raise UserError(f"these responses were measured on another generator (fingerprint {self.generator}, not {other})")
         same = self.matrix is None or (self.matrix.shape == directions.matrix.shape and torch.allclose(self.matrix, directions.matrix))
@@ -74,7 +78,7 @@ class Responses:
             slopes = np.where(enough, xy / xx, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             along = np.where(enough, np.where(yy > 0, xy / np.sqrt(xx * yy), 0.0), np.nan)
-        counts = np.random.default_rng(_seed(seed)).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
+        counts = np.random.default_rng(seed).multinomial(xy.shape[1], [1 / xy.shape[1]] * xy.shape[1], resamples)
         n = xy.shape[1]
         r, slope, effect, selectivity, steady = self._of_resamples(np.ones((1, n)), slopes, along)  # the sample itself
         drawn, left_out = self._of_resamples(counts, slopes, along), self._of_resamples(_but_one_part(n), slopes, along)
@@ -105,6 +109,12 @@ class Responses:
         for name, end in (("missing_first", self.shifts.argmin()), ("missing_last", self.shifts.argmax())):
             table[name] = 1 - measured[:, end].mean(1).ravel()
         return table
+
+    def to_csv(self, path: str | Path) -> None:
+        """What was measured, a row a direction, shift, starting image and factor."""
+        index = pd.MultiIndex.from_product([range(n) if i != 1 else self.shifts for i, n in enumerate(self.values.shape[:3])])
+        table = pd.DataFrame(self.values.reshape(-1, self.values.shape[3]), index, self.spread.index)
+        table.rename_axis(["direction", "shift", "image"]).to_csv(path)
 
     def mean_path(self, k: int, factor: str) -> np.ndarray:
         """How a factor goes along direction k on average, in SDs from the path's own mean, (n shifts,)."""
@@ -149,12 +159,6 @@ class Responses:
             return np.nanmean(np.where(whole, rho, np.nan), axis=1)
 
 
-def _seed(seed: int) -> int:
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
-    return int(seed)
-
-
 def _but_one_part(n: int, parts: int = 256) -> np.ndarray:
     """Counts of n rows with one left out, a row each; of many rows with one of `parts` parts left out."""
     part = np.arange(n) * min(n, parts) // n
@@ -173,67 +177,76 @@ def _quiet() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
 
 
+@checked
 def respond(
-    generator: nn.Module,
-    directions: Directions,
-    measures: Measures | None = None,
-    shifts: Sequence[float] = (-4, -2, 0, 2, 4),
-    samples: int = 256,
-    seed: int = 0,
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    measures: InstanceOf[Measures] | None = None,
+    shifts: Numbers = (-4, -2, 0, 2, 4),
+    samples: Whole = 256,
+    seed: Seed = 0,
 ) -> Responses:
-    """Measure every factor on `samples` random images moved by `shifts` along every direction; by default its own ones, or `moments`."""
-    if not isinstance(generator, nn.Module) or not isinstance(directions, Directions):
-        given = f"{type(generator).__name__} and {type(directions).__name__}"
-        raise UserError(f"a generator and Directions are wanted, in this order, not {given}")
-    measures = measures_for(generator, measures)
-    whole = isinstance(samples, int | np.integer) and samples >= 2
-    if np.ndim(shifts) != 1 or not whole or len(set(shifts)) < max(3, len(shifts)) or not np.isfinite(shifts).all():
+    """Measure every factor on `samples` random images moved by `shifts` (in units of z) along every direction.
+
+    `measures` are by default the generator's own. A factor that hardly varies, by less than a tenth of what a pixel's move does to it,
+    counts as still: it has no effect. UserError for fewer than 3 different shifts or 2 images, or measures that depend on their batch.
+    """
+    measures = measures or generator.measures
+    if len(set(shifts)) < max(3, len(shifts)) or samples < 2:
         raise UserError(f"responses need at least 3 different shifts and 2 starting images, not {shifts!r} and {samples!r}")
     directions.check(generator)
-    rng = torch.Generator().manual_seed(_seed(seed))
-    unshifted = measures.of(generator, draw_z(generator, max(256, samples), rng))
-    measures.check_apart(generate(generator, draw_z(generator, 8, 0)))
-    spread = unshifted.std().where(unshifted.std() > STILL * unshifted.abs().max(), 0.0)
-    z = draw_z(generator, samples, rng)
+    rng = torch.Generator().manual_seed(seed)
+    unshifted = measures.of(generator, generator.draw(max(256, samples), rng))
+    some = generator.images(generator.draw(8, 0))
+    measures.check_apart(some)
+    same = unshifted.std() <= STILL * unshifted.abs().max()
+    spread = unshifted.std().where(~same & (unshifted.std() > PIXEL * measures.of_a_pixel(some)), 0.0)
+    z = generator.draw(samples, rng)
     values = np.empty((len(directions), len(shifts), samples, len(measures.factors)))
     bar = Progress("measuring along directions")
     for k in range(len(directions)):
-        moved = torch.cat([directions.shift(z, k, eps) for eps in shifts])
+        moved = torch.cat([directions.shift(z, k, shift) for shift in shifts])
         values[k] = measures.of(generator, moved).to_numpy().reshape(len(shifts), samples, -1)
         bar(k + 1, len(directions))
     with _quiet():
         moves = np.nanstd(values, axis=(0, 1, 2)) > STILL * np.nanmax(np.abs(values), axis=(0, 1, 2))
-    if still := [factor for factor, moved in zip(measures.factors, moves, strict=True) if moved and spread[factor] == 0]:
+    if still := [factor for factor, moved in zip(measures.factors, moves, strict=True) if moved and same[factor]]:
         warnings.warn(f"{', '.join(still)}: the same in every unshifted image, and so left out of effects and selectivity", stacklevel=2)
-    made_by = info_of(generator).fingerprint
+    made_by = generator.info.fingerprint
     return Responses(values, np.asarray(shifts, float), spread, measures.levels, directions.matrix, measures.units, measures, made_by)
 
 
-def best_directions(table: pd.DataFrame, least_effect: float = 0.05) -> pd.DataFrame:
-    """For each factor the direction of largest |r| * selectivity among those that move it by `least_effect` SDs per unit of shift; a row
-    of NaN for a factor that none moves so far."""
-    moving = table[table["effect"].abs() >= least_effect]
-    ranked = moving.assign(score=moving["r"].abs() * moving["selectivity"]).dropna(subset=["score"]).sort_values("score", ascending=False)
-    return ranked.groupby("factor", sort=False).head(1).set_index("factor").reindex(table["factor"].unique())
+def merit(r: np.ndarray, selectivity: np.ndarray, effect: np.ndarray, factors: int) -> np.ndarray:
+    """How good directions are for a factor: |r| * selectivity, and with one factor, of which selectivity says nothing, |r| * |effect|;
+    -inf for those that hardly move it."""
+    score = np.abs(r) * (np.abs(effect) if factors == 1 else selectivity)
+    return np.nan_to_num(np.where(np.abs(effect) >= LEAST_EFFECT, score, -np.inf), nan=-np.inf, neginf=-np.inf)
 
 
-def cross_fitted(table: pd.DataFrame, sets: np.ndarray | None = None, least_effect: float = 0.05) -> dict[str, pd.DataFrame]:
+def best_directions(table: pd.DataFrame) -> pd.DataFrame:
+    """For each factor the row of its best direction by `merit`, among those along which something could be measured; a row of NaN for
+    a factor that none moves."""
+    measured = table.groupby("direction")["missing"].transform("min") <= MISSING
+    factors = table["factor"].unique()
+    score = merit(table["r"].to_numpy(), table["selectivity"].to_numpy(), table["effect"].to_numpy(), len(factors))
+    ranked = table.assign(score=score)[measured & np.isfinite(score)].sort_values("score", ascending=False, kind="stable")
+    return ranked.groupby("factor", sort=False).head(1).set_index("factor").reindex(factors)
+
+
+def cross_fitted(table: pd.DataFrame, sets: np.ndarray | None = None) -> dict[str, pd.DataFrame]:
     """|r| and selectivity of the best direction for each factor, chosen on one half of the starting images and scored on the other.
 
     The mean of both ways round: what is chosen and scored on the same images looks better than it is, the more so the fewer they are.
     `sets` (S, K) are rows of the table's directions in order (default: all, one set); a row a set, a column a factor, and NaN where
     no direction moves a factor on either half.
     """
-    if not {f"r_{half}" for half in HALVES} <= set(table):
-        raise UserError("these responses were measured by an earlier version, without halves: measure them again (notebook 04)")
     factors = list(dict.fromkeys(table["factor"]))
     of = lambda name: table.pivot(index="direction", columns="factor", values=name)[factors].to_numpy()
     r, effect, selectivity = ([of(f"{name}_{half}") for half in HALVES] for name in ("r", "effect", "selectivity"))
     sets = np.arange(len(r[0]))[None] if sets is None else sets
     found: dict[str, list[np.ndarray]] = {"r": [], "selectivity": []}
     for one, other in ((0, 1), (1, 0)):
-        score = np.where(np.abs(effect[one]) >= least_effect, np.abs(r[one]) * selectivity[one], -np.inf)
-        score = np.nan_to_num(score, nan=-np.inf, neginf=-np.inf)[sets]  # (S, K, F)
+        score = merit(r[one], selectivity[one], effect[one], len(factors))[sets]  # (S, K, F)
         chosen = np.take_along_axis(sets[:, :, None], score.argmax(1)[:, None], 1)[:, 0]  # (S, F)
         for name, values in (("r", np.abs(r[other])), ("selectivity", selectivity[other])):
             found[name].append(np.where(np.isfinite(score.max(1)), values[chosen, np.arange(len(factors))], np.nan))

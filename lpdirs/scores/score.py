@@ -1,13 +1,17 @@
 """One row of scores for a set of directions, whatever method found it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
-from torch import Tensor, nn
+from pydantic import InstanceOf
+from torch import Tensor
 
+from lpdirs.base.checked import Count, Seed, checked
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
-from lpdirs.measures.moments import measures_for
+from lpdirs.models.generators import Generator
 from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.geometry import additivity, coherence
 from lpdirs.scores.naming import Rules, image_changes
@@ -17,7 +21,7 @@ from lpdirs.scores.response import Responses, best_directions, cross_fitted, res
 SAMPLES = 2000  # random images that codes and factors are compared on
 FOUND = {"r": 0.9, "sign_consistency": 0.95}  # when a factor counts as found by its best direction
 
-# what a column of `score_set` says, and which way is better
+# what a column of `score` says, and which way is better
 SCORES = {
     "found": "of the first factors (the paper's five), those whose best direction has |r| >= 0.9 and sign consistency >= 0.95",
     "found_at_level": "the same, with each factor judged on starting images at whose level it exists",
@@ -27,33 +31,24 @@ SCORES = {
     "r": "the same of |r|: how regularly shift and factor go together",
     "kappa_fresh": "recoverability: a fresh R's accuracy after a budget of `steps`, corrected for chance",
     "mig": "mutual information gap",
-    "sap": "separated attribute predictability",
-    "dci_forest_disentanglement": "DCI by random forests: does a direction concern one factor?",
-    "dci_forest_completeness": "DCI by random forests: is a factor in one direction?",
-    "dci_forest_informativeness": "DCI by random forests: do all directions together tell the factors?",
-    "dci_lasso_disentanglement": "the first by a lasso",
-    "dci_lasso_completeness": "the second by a lasso",
-    "dci_lasso_informativeness": "the third by a lasso",
+    "dci_disentanglement": "DCI by random forests: does a direction concern one factor?",
+    "dci_completeness": "DCI by random forests: is a factor in one direction?",
+    "dci_informativeness": "DCI by random forests: do all directions together tell the factors?",
     "additivity": "mixed second difference over the changes themselves: 0 is additive",
     "effective_rank": "of A",
     "coherence": "largest |cosine| of two directions",
 }
 
 
-def counts(names: pd.DataFrame) -> dict[str, int]:
-    """How many directions earn a name, how many factors that are, and how many directions are dead, by `name_directions`."""
-    named = names[names["kind"] == "named"]
-    return {"named": len(named), "factors_named": int(named["factor"].nunique()), "dead": int((names["kind"] == "dead").sum())}
-
-
+@checked
 def score(
-    generator: nn.Module,
-    directions: Directions,
-    measures: Measures | None = None,
-    responses: Responses | pd.DataFrame | None = None,
-    steps: int = 300,
-    seed: int = 0,
-    sample: tuple[Tensor, pd.DataFrame] | None = None,
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    measures: InstanceOf[Measures] | None = None,
+    responses: Any = None,
+    steps: Count = 300,
+    seed: Seed = 0,
+    sample: tuple[Tensor, Any] | None = None,
 ) -> dict[str, float]:
     """SCORES of one set of directions, and for each factor its best direction's |r|, sign consistency and selectivity; |r| and
     selectivity are `cross_fitted`.
@@ -61,11 +56,13 @@ def score(
     `responses` (or their table) and `sample` (z and the factors of random images, Measures.sample) are made where they are not
     given. `steps` is the budget of the fresh R, which is trained with one seed; intervals are over runs.
     """
-    measures = measures_for(generator, measures)
+    measures = measures or generator.measures
     table = respond(generator, directions, measures, seed=seed) if responses is None else responses
     if isinstance(table, Responses):
         table.check(directions, generator)
         table = table.table(seed)
+    if not isinstance(table, pd.DataFrame):
+        raise UserError(f"responses must be what lp.respond gives, or its table, not {type(table).__name__}")
     directions.check(generator)
     if not set(table["factor"]) <= set(measures.factors):
         measured = ", ".join(dict.fromkeys(table["factor"]))

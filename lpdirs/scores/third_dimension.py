@@ -1,6 +1,7 @@
 """Have models of single slices learned the third dimension? A slice is walked to other levels, and compared with the patient."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,30 @@ from scipy import stats
 from torch import Tensor
 
 from lpdirs.data.store import Slices, to_hu
+from lpdirs.discovery.closed_form import random
+from lpdirs.discovery.curved import LatentPath
+from lpdirs.discovery.directions import Best, Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import known_z
+from lpdirs.models.generators import Generator
+
+GAPS_MM = (10, 20, 40, 60, 100)  # how far apart slices are, to the nearest that the series have
+PATIENTS = 24  # at most
+FAR = 12.0  # the largest shift along a straight direction
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A generator with its curved `path` through the levels, and `put`, which puts slices (N, 1, S, S) into its latent space."""
+
+    generator: Generator
+    path: LatentPath
+    put: Callable[[Tensor], Tensor]
+
+    def chest(self, slices: Tensor, start: int, z: np.ndarray) -> Tensor:
+        """The slices at levels z (N,) as the generator draws them from the one numbered `start` alone."""
+        latent = self.put(slices[start : start + 1]).expand(len(z), -1)
+        return self.generator.images(self.path.move(latent, np.full(len(z), z[start]), z))
 
 
 def pairs_of(slices: Slices, gaps_mm: tuple[float, ...] = (10, 20, 40, 60), starts: int = 4) -> pd.DataFrame:
@@ -32,6 +55,49 @@ def pairs_of(slices: Slices, gaps_mm: tuple[float, ...] = (10, 20, 40, 60), star
                     rows.append((members[i], members[ends[i]], gap, slices.table["patient"][members[i]]))
     table = pd.DataFrame(rows, columns=["start", "end", "gap", "patient"])
     return table.assign(z_start=z[table["start"].to_numpy(int)], z_end=z[table["end"].to_numpy(int)])
+
+
+def usual_pairs(held_out: Slices) -> pd.DataFrame:
+    """`pairs_of` held-out slices at about GAPS_MM, of at most PATIENTS; none where the series are single slices."""
+    steps = held_out.table.groupby("series")["z_mm"].apply(lambda z: np.median(np.abs(np.diff(np.sort(z)))) if len(z) > 1 else np.nan)
+    if not np.isfinite(steps).any():
+        return pairs_of(held_out, ()).head(0)
+    step = float(steps.median())
+    pairs = pairs_of(held_out, tuple(sorted({step * max(1, round(gap / step)) for gap in GAPS_MM})), starts=2)
+    return pairs[pairs["patient"].isin(sorted(pairs["patient"].unique())[:PATIENTS])].reset_index(drop=True)
+
+
+def predict(
+    walk: Walk, directions: Directions, best: Best | None, pairs: pd.DataFrame, data: tuple[Slices, Slices], measures: Measures,
+    seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """`predictions` of every way to draw a patient's slice at another level; `data` is train and held-out, `best` the best direction for
+    z, None where none moves it.
+
+    The slice unchanged, or drawn again and staying put, a random direction and the mean slice need not know where to go; the last, the
+    patient's own slice there drawn again, is the floor.
+    """
+    train, held_out = data
+    generator = walk.generator
+    used = np.unique(pairs[["start", "end"]])
+    known = dict(zip(used, walk.put(held_out.tensor(used)), strict=True))
+    at = lambda rows, which: torch.stack([known[i] for i in rows[which]])
+    moves = best is not None and bool(best.slope)
+    straight = directions.matrix[best.direction] if moves and best is not None else torch.zeros(directions.latent_dim)
+    away = ((pairs["z_end"] - pairs["z_start"]) / (best.slope if moves and best is not None else np.inf)).to_numpy()
+    far = torch.tensor(away, dtype=torch.float32).clamp(-FAR, FAR)[:, None]
+    anyhow = random(1, directions.latent_dim, seed)[0]
+    curved = lambda rows: walk.path.move(at(rows, "start"), rows["z_start"].to_numpy(), rows["z_end"].to_numpy())
+    ways = {
+        "unchanged slice": lambda rows: held_out.tensor(rows["start"].to_numpy(int)),
+        "stays put": lambda rows: generator.images(at(rows, "start")),
+        "random direction": lambda rows: generator.images(at(rows, "start") + far * anyhow),
+        "straight direction": lambda rows: generator.images(at(rows, "start") + far * straight),
+        "curved path": lambda rows: generator.images(curved(rows)),
+        "mean training slice there": lambda rows: mean_slices(train, rows["z_end"].to_numpy()),
+        "the slice itself, drawn again": lambda rows: generator.images(at(rows, "end")),
+    }
+    return predictions(held_out, pairs, ways, measures)
 
 
 def mean_slices(slices: Slices, z: np.ndarray, near: float = 0.03) -> Tensor:

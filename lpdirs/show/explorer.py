@@ -9,15 +9,13 @@ import ipywidgets as widgets
 import numpy as np
 from IPython.core.getipython import get_ipython
 from matplotlib import colormaps
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpdirs.base.errors import UserError
-from lpdirs.base.words import factor_words, set_words
-from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display
-from lpdirs.measures.measures import Measures
+from lpdirs.measures.measures import Measures, factor_words
 from lpdirs.show.marking import NOTICE
-from lpdirs.show.scene import Scene, to_png
+from lpdirs.show.scene import Models, Scene, title_of, to_png
 
 SHOWN = 8  # sliders before a search
 DELAY = 0.004  # seconds in which further changes replace this one
@@ -29,21 +27,21 @@ class Explorer(widgets.VBox):
     """Choose a model, draw an image, and move it with sliders; several directions add up.
 
     `models` maps a label to (generator, directions). With `measures` the factors are read before and after; `display` says how
-    values are shown (default: the generator's). `reach` is the sliders' end. Exports go to `folder`.
+    values are shown (default: the generator's). `furthest` is the sliders' end. Exports go to `folder`.
     """
 
     def __init__(
         self,
-        models: dict[str, tuple[nn.Module, Directions]],
+        models: Models,
         measures: Measures | None = None,
         display: Display | None = None,
-        reach: float = 6.0,
+        furthest: float = 6.0,
         seed: int = 0,
         folder: Path | str = ".",
     ):
-        if not isinstance(reach, int | float | np.number) or not reach > 0:
-            raise UserError(f"reach must be a number above 0, not {reach!r}")
-        self.scene, self.reach, self.folder = Scene(models, measures, display, seed=seed), reach, Path(folder)
+        if not isinstance(furthest, int | float | np.number) or not furthest > 0:
+            raise UserError(f"furthest must be a number above 0, not {furthest!r}")
+        self.scene, self.furthest, self.folder = Scene(models, measures, display, seed=seed), furthest, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}
         self.rows: dict[int, widgets.HBox] = {}
         self._past: list[dict] = []
@@ -56,7 +54,7 @@ class Explorer(widgets.VBox):
     def _build(self, models: dict, seed: int) -> None:
         button, noun = (lambda text, action, width="6.5em": _button(text, action, width)), self.scene.display.noun
         self.model = widgets.Dropdown(
-            options=[(set_words(label), label) for label in models], description="model", layout={"width": "28em"}
+            options=[(title_of(label, pair[1]), label) for label, pair in models.items()], description="model", layout={"width": "28em"}
         )
         self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description=noun, layout={"width": "11em"})
         self.preset = widgets.Dropdown(options=list(self.scene.display.greys), description="window", layout={"width": "14em"})
@@ -100,7 +98,7 @@ class Explorer(widgets.VBox):
     def _slider(self, k: int) -> widgets.FloatSlider:
         if k not in self.sliders:
             slider = widgets.FloatSlider(
-                self.scene.shifts.get(k, 0.0), min=-self.reach, max=self.reach, step=0.1, description=self.titles[k],
+                self.scene.shifts.get(k, 0.0), min=-self.furthest, max=self.furthest, step=0.1, description=self.titles[k],
                 tooltip=self.words[k], continuous_update=True, readout_format="+.1f",
                 style={"description_width": "10em"}, layout={"width": "26em"},
             )  # fmt: skip
@@ -130,6 +128,7 @@ class Explorer(widgets.VBox):
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
         self._held = False
+        self._fill()
         self._moved()
 
     def image_values(self) -> np.ndarray:
@@ -157,7 +156,7 @@ class Explorer(widgets.VBox):
         self.model.value = state["model"]
         self._held, self._past = True, past
         self.seed.value, self.preset.value = self.scene.seed, self.scene.preset
-        shifts = {int(k): eps for k, eps in state["steps"].items()}
+        shifts = {int(k): shift for k, shift in state["shifts"].items()}
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
         self._held = False
@@ -191,12 +190,12 @@ class Explorer(widgets.VBox):
         change = after - before if after.ndim == 2 else (after - before).mean(-1)
         colours = colormaps["RdBu_r"](change / (2 * self.scene.display.difference) + 0.5, bytes=True)
         self.images["change"].value = to_png(colours[..., :3])
-        moved = [f"{self.titles[k]} {eps:+.1f}" for k, eps in sorted(self.scene.shifts.items())]
+        moved = [f"{self.titles[k]} {shift:+.1f}" for k, shift in sorted(self.scene.shifts.items())]
         self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"
         self.readout.value = self._table(both)
 
     def _table(self, both: Tensor) -> str:
-        units = self.scene.measuring.units if self.scene.measuring else {}
+        units = self.scene.measuring.units
         rows = "".join(
             f"<tr><td>{escape(factor_words(name))}</td><td style='text-align:right'>{_number(a)}</td>"
             f"<td style='text-align:right'>{_number(b)}</td><td>{escape(units[name])}</td></tr>"
@@ -208,7 +207,7 @@ class Explorer(widgets.VBox):
 
     def _played(self, change: dict) -> None:
         if self.played.value is not None:
-            self._slider(self.played.value).value = round(self.reach * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
+            self._slider(self.played.value).value = round(self.furthest * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
 
     def export(self, kind: str) -> Path | None:
         """Save png, gif (of the direction under "direction"), or the state as json, in `folder`; says where."""
@@ -223,7 +222,7 @@ class Explorer(widgets.VBox):
             elif kind == "json":
                 self.scene.save_state(path)
             else:
-                self.scene.save_gif(path, self.played.value, self.reach)
+                self.scene.save_gif(path, self.played.value, self.furthest)
         except (OSError, UserError) as error:
             self.message.value = f"not saved: {error}"
             return None

@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,13 +13,15 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageSequence
-from torch import Tensor, nn
+from pydantic import InstanceOf
+from torch import Tensor
 
+from lpdirs.base.checked import Count, Numbers, Positive, Seed, checked
 from lpdirs.base.errors import UserError
-from lpdirs.base.words import factor_words
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display, ct, display_of
-from lpdirs.models.generators import generate, typical_z
+from lpdirs.measures.display import Display, ct
+from lpdirs.measures.measures import factor_words
+from lpdirs.models.generators import Generator
 from lpdirs.show.marking import MARK, NOTICE
 
 SIDE = 0.95  # inches of an image in a strip
@@ -81,36 +84,54 @@ def contact_sheet(values: np.ndarray, columns: int = 12, title: str = "", displa
 
 
 def strip(
-    generator: nn.Module, directions: Directions, z: Tensor, k: int, shifts: Sequence[float] | np.ndarray, display: Display | None = None
+    generator: Generator, directions: Directions, z: Tensor, k: int, shifts: Sequence[float] | np.ndarray, display: Display | None = None
 ) -> np.ndarray:
     """Values (n shifts, S, S), of colour (n shifts, S, S, 3), along direction k from one z (d,)."""
-    moved = torch.cat([directions.shift(z[None], k, eps) for eps in shifts])
-    return display_of(generator, display).pictures(generate(generator, moved))
+    moved = torch.cat([directions.shift(z[None], k, shift) for shift in shifts])
+    return (display or generator.display).pictures(generator.images(moved))
 
 
+@checked
 def strips(
-    generator: nn.Module,
-    directions: Directions,
-    shifts: Sequence[float] | np.ndarray = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    shifts: Numbers = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
     k: int | Sequence[int] | None = None,
-    display: Display | None = None,
-    seed: int = 0,
+    display: InstanceOf[Display] | None = None,
+    seed: Seed = 0,
     title: str = "",
+    z: Any = None,
 ) -> Figure:
-    """A row for each direction in `k` (default: the first 16, named ones first), all from one typical image."""
-    if not isinstance(generator, nn.Module) or not isinstance(directions, Directions):
-        given = f"{type(generator).__name__} and {type(directions).__name__}"
-        raise UserError(f"a generator and Directions are wanted, in this order, not {given}")
+    """A row for each direction in `k` (default: the first 16, best ones first), all from one image: that of `z` (d,), else a typical one.
+
+    Shifts are in units of z. UserError for a k that is not there.
+    """
     directions.check(generator)
-    shown: list[int] = directions.in_order()[:16] if k is None else [k] if np.ndim(k) == 0 else list(k)  # type: ignore[list-item, arg-type]
-    whole = all(isinstance(i, int | np.integer) and i in range(len(directions)) for i in shown)
-    if not shown or not whole or isinstance(shifts, str) or np.ndim(shifts) != 1 or not len(shifts):
+    shown = directions.in_order()[:16] if k is None else [k] if isinstance(k, int) else list(k)
+    if not shown or not all(i in range(len(directions)) for i in shown) or not shifts:
         raise UserError(f"strips need shifts, and k between 0 and {len(directions) - 1}, not {shifts!r} and {k!r}")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise UserError(f"seed must be a whole number of at least 0, not {seed!r}")
-    how, z = display_of(generator, display), typical_z(generator, seed)
-    rows = np.stack([strip(generator, directions, z, i, shifts, how) for i in shown])
+    how, start = display or generator.display, generator.typical(seed) if z is None else torch.as_tensor(z).float().reshape(-1)
+    rows = np.stack([strip(generator, directions, start, i, shifts, how) for i in shown])
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)
+
+
+@checked
+def gif(
+    generator: InstanceOf[Generator],
+    directions: InstanceOf[Directions],
+    path: str | Path,
+    k: int = 0,
+    furthest: Positive = 4.5,
+    frames: Count = 15,
+    seed: Seed = 0,
+    z: Any = None,
+) -> Path:
+    """Direction k there and back, from -furthest to furthest in units of z, as a GIF marked as synthetic; returns `path`."""
+    directions.check(generator)
+    start = generator.typical(seed) if z is None else torch.as_tensor(z).float().reshape(-1)
+    shifts = np.linspace(-furthest, furthest, frames)
+    film = strip(generator, directions, start, k, shifts)[None]
+    return animation(film, Path(path), shifts, [directions.title(k)], display=generator.display)
 
 
 def shift_heads(shifts: Sequence[float] | np.ndarray) -> list[str]:

@@ -10,21 +10,22 @@ import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor, nn
+from torch import Tensor
 
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display, display_of
+from lpdirs.measures.display import Display
 from lpdirs.measures.measures import Measures
-from lpdirs.models.generators import draw_z, generate, typicality
+from lpdirs.models.generators import Generator
 from lpdirs.show.marking import NOTICE, mark
 
 LEAST_SIDE = 256  # px of exported pictures
-FORMAT = "lpdirs.scene/1"
+FORMAT = "lpdirs.scene/2"
+Models = dict[str, tuple[Generator, Directions]]
 
 
-def check_models(models: dict[str, tuple[nn.Module, Directions]]) -> None:
+def check_models(models: Models) -> None:
     """UserError unless `models` maps labels to pairs of a generator and directions of it."""
     pairs = models.values() if isinstance(models, dict) else ()
     if not pairs:
@@ -32,9 +33,14 @@ def check_models(models: dict[str, tuple[nn.Module, Directions]]) -> None:
     if not all(isinstance(label, str) for label in models):
         raise UserError(f"the labels of models must be text, not {', '.join(map(repr, models))}")
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], nn.Module) and isinstance(pair[1], Directions)):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Generator) and isinstance(pair[1], Directions)):
             raise UserError('models must be {"a name": (generator, directions)}, in this order')
         pair[1].check(pair[0])
+
+
+def title_of(label: str, directions: Directions) -> str:
+    """What a set is called for readers: in words, where its label is its own; one's own label as it is."""
+    return directions.id.title if label == directions.id.label else label
 
 
 @dataclass
@@ -44,7 +50,7 @@ class Scene:
     Without `measures` nothing is measured; without `how` the display is that of the generator.
     """
 
-    models: dict[str, tuple[nn.Module, Directions]]
+    models: Models
     measures: Measures | None = None
     how: Display | None = None
     label: str = ""
@@ -62,16 +68,15 @@ class Scene:
     @property
     def display(self) -> Display:
         """How the chosen model's images are shown."""
-        return display_of(self.generator, self.how)
+        return self.how or self.generator.display
 
     @property
-    def measuring(self) -> Measures | None:
+    def measuring(self) -> Measures:
         """What the chosen model's images are measured with: what was given, else the generator's own."""
-        own = getattr(self.generator, "measures", None)
-        return self.measures or (own if isinstance(own, Measures) else None)
+        return self.measures or self.generator.measures
 
     @property
-    def generator(self) -> nn.Module:
+    def generator(self) -> Generator:
         """The chosen model's generator."""
         return self.models[self.label][0]
 
@@ -82,15 +87,11 @@ class Scene:
 
     def z(self, moved: bool = True) -> Tensor:
         """The latent vector (1, d), with or without the shifts."""
-        z = draw_z(self.generator, 1, self.seed)
+        z = self.generator.draw(1, self.seed)
         if moved:
-            for k, eps in sorted(self.shifts.items()):
-                z = self.directions.shift(z, k, eps)
+            for k, shift in sorted(self.shifts.items()):
+                z = self.directions.shift(z, k, shift)
         return z
-
-    def draw(self, z: Tensor) -> Tensor:
-        """Images (N, C, S, S) in [-1, 1] for z (N, d)."""
-        return generate(self.generator, z)
 
     def values(self, images: Tensor) -> np.ndarray:
         """Images as values in the display's unit, (N, S, S), of colour (N, S, S, 3)."""
@@ -99,24 +100,22 @@ class Scene:
     def both(self) -> Tensor:
         """The image before and after the shifts, (2, 1, S, S) in [-1, 1]; the first is drawn once for a model and seed."""
         if self._drawn[0] != (self.label, self.seed):
-            self._drawn = (self.label, self.seed), self.draw(self.z(False))
-        return torch.cat([self._drawn[1], self.draw(self.z())])
+            self._drawn = (self.label, self.seed), self.generator.images(self.z(False))
+        return torch.cat([self._drawn[1], self.generator.images(self.z())])
 
     def read(self, both: Tensor) -> dict[str, tuple[float, float]]:
-        """What is measured before and after, NaN where an image cannot be measured; nothing without measures."""
-        if self.measuring is None:
-            return {}
+        """What is measured before and after, NaN where an image cannot be measured."""
         table = self.measuring(both)
         return {name: (table[name][0], table[name][1]) for name in table}
 
     def typical(self) -> float:
         """Share of the prior that lies further out than the moved z."""
-        return float(typicality(self.z(), self.generator)[0])
+        return float(self.generator.typicality(self.z())[0])
 
     def state(self) -> dict:
         """What is needed to see the same again, with the same models."""
-        shifts = {str(k): round(float(eps), 6) for k, eps in sorted(self.shifts.items()) if eps}
-        return {"format": FORMAT, "model": self.label, "seed": self.seed, "steps": shifts, "preset": self.preset}
+        shifts = {str(k): round(float(shift), 6) for k, shift in sorted(self.shifts.items()) if shift}
+        return {"format": FORMAT, "model": self.label, "seed": self.seed, "shifts": shifts, "preset": self.preset}
 
     def restore(self, state: dict) -> None:
         """Go to a `state`; UserError where it is another kind of file or belongs to other models."""
@@ -124,22 +123,22 @@ class Scene:
             raise UserError(f"this is no saved state of the explorer (format {state.get('format')!r}, not {FORMAT!r})")
         if state["model"] not in self.models:
             raise UserError(f"the state belongs to model {state['model']!r}, and here are {', '.join(self.models)}")
-        shifts = {int(k): float(eps) for k, eps in state["steps"].items()}
+        shifts = {int(k): float(shift) for k, shift in state["shifts"].items()}
         largest = len(self.models[state["model"]][1])
         if any(not 0 <= k < largest for k in shifts):
             raise UserError(f"the state moves direction {max(shifts)}, and {state['model']} has {largest}")
-        preset = state["preset"] if state["preset"] in display_of(self.models[state["model"]][0], self.how).greys else "full"
+        preset = state["preset"] if state["preset"] in (self.how or self.models[state["model"]][0].display).greys else "full"
         self.label, self.seed, self.shifts, self.preset = state["model"], int(state["seed"]), shifts, preset
 
     def grey(self, values: np.ndarray) -> np.ndarray:
         """Values as 8-bit grey, in the chosen preset."""
         return self.display.to_grey(values, self.preset)
 
-    def film(self, k: int, reach: float, frames: int) -> np.ndarray:
+    def film(self, k: int, furthest: float, frames: int) -> np.ndarray:
         """Values (frames, S, S) along direction k from the present image, there and back."""
-        shifts = np.linspace(-reach, reach, frames)
+        shifts = np.linspace(-furthest, furthest, frames)
         z = self.z()
-        values = self.values(self.draw(torch.cat([self.directions.shift(z, k, eps) for eps in shifts])))
+        values = self.values(self.generator.images(torch.cat([self.directions.shift(z, k, shift) for shift in shifts])))
         return np.concatenate([values, values[-2:0:-1]])
 
     def save_png(self, path: Path) -> Path:
@@ -149,9 +148,9 @@ class Scene:
         info.add_text("lpdirs", json.dumps(self.state()))
         return _write(path, lambda partial: _marked(self.grey(self.values(self.both())[1])).save(partial, "PNG", pnginfo=info))
 
-    def save_gif(self, path: Path, k: int, reach: float = 4.5, frames: int = 15) -> Path:
+    def save_gif(self, path: Path, k: int, furthest: float = 4.5, frames: int = 15) -> Path:
         """A direction there and back as GIF, marked as synthetic."""
-        pictures = [_marked(self.grey(frame)) for frame in self.film(k, reach, frames)]
+        pictures = [_marked(self.grey(frame)) for frame in self.film(k, furthest, frames)]
         save = lambda partial: pictures[0].save(
             partial, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0, comment=NOTICE
         )

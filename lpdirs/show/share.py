@@ -5,58 +5,60 @@ import io
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from pydantic import InstanceOf
+from torch import Tensor
 
+from lpdirs.base.checked import Count, Positive, checked
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
-from lpdirs.base.words import factor_words, set_words
-from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display, display_of
-from lpdirs.measures.measures import Measures
-from lpdirs.models.generators import draw_z, generate, typical_z
-from lpdirs.show.scene import check_models
+from lpdirs.measures.display import Display
+from lpdirs.measures.measures import factor_words
+from lpdirs.models.generators import Generator
+from lpdirs.show.scene import check_models, title_of
 
 WIDEST = 16383  # px of a WebP picture
 LARGEST, ROOM = 10_000_000, 50_000  # bytes of a page, and of what stands around its pictures
 
 
+@checked
 def share(
-    models: dict[str, tuple[nn.Module, Directions]],
+    models: Any,
     path: str | Path,
-    display: Display | None = None,
-    reach: float = 4.5,
-    frames: int = 13,
-    slices: int = 5,
+    display: InstanceOf[Display] | None = None,
+    furthest: Positive = 4.5,
+    frames: Count = 13,
+    slices: Count = 5,
     note: str = "",
 ) -> Path:
     """Write the page to `path` from pre-rendered strips of all directions, named ones first; returns `path`.
 
-    From `slices` starting images, up to a shift of `reach`, with the factors that a generator's own measures read along the way; `frames`
+    From `slices` starting images, up to a shift of `furthest`, with the factors that a generator's measures read along the way; `frames`
     is odd, so that the unshifted image is among them. All models are
     shown as `display` says, by default as the first one's is. The page takes as many directions as fit into 10 MB, the first ones of
     each model, and says how many it left out; UserError where not one fits.
     """
-    whole = lambda n: isinstance(n, int | np.integer) and n >= 1
-    if not whole(frames) or frames % 2 == 0:
+    if frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
     check_models(models)
-    if not whole(slices):
-        raise UserError(f"a page needs at least one starting image, not {slices}")
-    if not isinstance(reach, int | float | np.number) or not reach > 0:
-        raise UserError(f"reach must be a number above 0, not {reach!r}")
     if next((part for part in Path(path).parents if part.exists()), Path()).is_file():
         raise UserError(f"{path} cannot be written: a folder of its path is a file")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    path, shifts = Path(path), np.linspace(-reach, reach, frames).round(3)
-    how = display_of(next(iter(models.values()))[0], display)
-    starts = {label: [typical_z(generator), *draw_z(generator, slices - 1, 1)] for label, (generator, _) in models.items()}
+    path, shifts = Path(path), np.linspace(-furthest, furthest, frames).round(3)
+    how = display or next(iter(models.values()))[0].display
+    starts = {label: [generator.typical(), *generator.draw(slices - 1, 1)] for label, (generator, _) in models.items()}
     content: dict[str, dict] = {
-        label: {"name": set_words(label), "factors": _factors(generator), "directions": [], "sprites": [[] for _ in starts[label]]}
-        for label, (generator, _) in models.items()
+        label: {
+            "name": title_of(label, directions),
+            "factors": _factors(generator),
+            "directions": [],
+            "sprites": [[] for _ in starts[label]],
+        }
+        for label, (generator, directions) in models.items()
     }
     size, room = 0, LARGEST - ROOM
     for rank in range(max(len(directions) for _, directions in models.values())):  # the first of each model, the second of each, ...
@@ -64,7 +66,7 @@ def share(
             if rank >= len(directions) or room <= 0:
                 continue
             k = directions.in_order()[rank]
-            images = [generate(generator, torch.cat([directions.shift(z[None], k, eps) for eps in shifts])) for z in starts[label]]
+            images = [generator.images(torch.cat([directions.shift(z[None], k, shift) for shift in shifts])) for z in starts[label]]
             strips = [how.pictures(x) for x in images]
             if size and size != strips[0].shape[1]:
                 raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[1]} px, others {size}; share them apart")
@@ -82,7 +84,7 @@ def share(
     if not all(n for n, _ in shown.values()):
         raise UserError(f"not one direction of each model fits into {LARGEST / 1e6:.0f} MB: share fewer slices, frames or models")
     if any(n < of for n, of in shown.values()):
-        few = "; ".join(f"{n} of the {of} directions of {set_words(label)}" for label, (n, of) in shown.items())
+        few = "; ".join(f"{n} of the {of} directions of {title_of(label, models[label][1])}" for label, (n, of) in shown.items())
         note += f" To stay small the page shows {few}."
         print(note.strip())
     about = {"window": how.grey, "limit": how.difference, "unit": how.unit, "noun": how.noun, "note": note}
@@ -93,21 +95,15 @@ def share(
     return path
 
 
-def _factors(generator: nn.Module) -> list[list[str]]:
-    """Words and unit of each factor that the generator's own measures read; none without measures."""
-    measures = getattr(generator, "measures", None)
-    return [[factor_words(name), unit] for name, unit in measures.units.items()] if isinstance(measures, Measures) else []
+def _factors(generator: Generator) -> list[list[str]]:
+    """Words and unit of each factor that the generator's measures read."""
+    return [[factor_words(name), unit] for name, unit in generator.measures.units.items()]
 
 
-def _read(generator: nn.Module, images: Tensor) -> list[list[float | None]]:
+def _read(generator: Generator, images: Tensor) -> list[list[float | None]]:
     """The factors of images (n, C, S, S), a row an image; None where one cannot be measured."""
-    measures = getattr(generator, "measures", None)
-    if not isinstance(measures, Measures):
-        return []
-    return [
-        [float(f"{v:.3g}") if abs(v) >= 0.01 else round(float(v), 3) if np.isfinite(v) else None for v in row]
-        for row in measures(images).to_numpy()
-    ]
+    said = lambda v: None if not np.isfinite(v) else float(f"{v:.3g}") if abs(v) >= 0.01 else round(float(v), 3)
+    return [[said(v) for v in row] for row in generator.measures(images).to_numpy()]
 
 
 def _sprite(frames: np.ndarray, display: Display) -> str:

@@ -12,7 +12,7 @@ from lpdirs.base.compute import cores
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import ct
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.vae import Decoder
 from lpdirs.show.explorer import Explorer
 from tests.benchmarks.bench import write
@@ -80,9 +80,9 @@ def main() -> None:
     write(
         "explorer",
         {
-            "demo GAN, 64 px": latency(Generator(64, 32, 16), 6.56),
+            "demo GAN, 64 px": latency(GeneratorNetwork(64, 32, 16), 6.56),
             "demo VAE, 64 px": latency(Decoder(64, 32, 8), 6.56),
-            "paper GAN, 128 px": latency(Generator(128, 32, 128), 3.28),
+            "paper GAN, 128 px": latency(GeneratorNetwork(128, 32, 128), 3.28),
             "paper VAE, 128 px": latency(Decoder(128, 32, 64), 3.28),
             **({"demo VAE, 64 px, to pixels in a browser": in_browser()} if has_browser() else {}),
         },

@@ -29,7 +29,8 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.zposition import fit_z
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.generators import Generator
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.comparison import collect, pairs_to_test, tested
@@ -47,11 +48,11 @@ SAMPLES = 16  # starting slices, where their number is not what grows
 def generator_of(latent_dim: int = 32, size: int = 64) -> Generator:
     """The phantom profile's GAN, with statistics of its own layers, so that it draws something."""
     torch.manual_seed(0)
-    generator = Generator(size, latent_dim, 16)
+    generator = GeneratorNetwork(size, latent_dim, 16)
     with torch.no_grad():
         for _ in range(3):
             generator(torch.randn(32, latent_dim))
-    return generator.eval()
+    return Generator(generator.eval(), generator.latent_dim)
 
 
 def seconds(work: Callable[[], object]) -> float:

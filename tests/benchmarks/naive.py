@@ -12,7 +12,7 @@ from lpdirs.base.checkpoints import stream
 from lpdirs.discovery.directions import DirectionMatrix
 from lpdirs.discovery.objective import DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.models.dcgan import Discriminator, Generator
+from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
 from lpdirs.models.vae import VAE, kl_per_dimension
 
 
@@ -49,7 +49,11 @@ class NaiveDiscovery:
 
 class NaiveGAN:
     def __init__(self, size: int, latent_dim: int, width: int):
-        self.generator, self.discriminator, self.latent_dim = Generator(size, latent_dim, width), Discriminator(size, width), latent_dim
+        self.generator, self.discriminator, self.latent_dim = (
+            GeneratorNetwork(size, latent_dim, width),
+            Discriminator(size, width),
+            latent_dim,
+        )
         self.optimiser_g = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.5, 0.999))
         self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999))
 

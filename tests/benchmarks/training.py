@@ -21,7 +21,8 @@ from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.generators import Generator
 from lpdirs.models.files import load_generator
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
@@ -35,11 +36,11 @@ OURS = {"basis": "orthonormal", "batch": 32, "lr_directions": 0.01, "lr_reconstr
 
 def lively_generator() -> Generator:
     torch.manual_seed(0)
-    generator = Generator(128, 32, 128)
+    generator = GeneratorNetwork(128, 32, 128)
     with torch.no_grad():
         for _ in range(2):
             generator(torch.randn(8, 32))
-    return generator.eval()
+    return Generator(generator.eval(), generator.latent_dim)
 
 
 def products_a_second(side: int = 3072, times: int = 5) -> float:
@@ -90,7 +91,8 @@ import sys, torch
 from pathlib import Path
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.generators import Generator
 from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve
 PAPER = resolve("paper", {})
@@ -99,7 +101,7 @@ if __name__ == "__main__":
     task = {
         "gan": lambda: GANTraining(slices, PAPER.gan.but(batch=8)),
         "vae": lambda: VAETraining(slices, PAPER.vae.but(batch=8)),
-        "discovery": lambda: Discovery(Generator(128, 32, 128).eval(), PAPER.discovery.but(n_directions=100, batch=8)),
+        "discovery": lambda: Discovery(GeneratorNetwork(128, 32, 128).eval(), PAPER.discovery.but(n_directions=100, batch=8)),
     }[which]()
     for index in range(2):
         task.step(index)

@@ -8,13 +8,12 @@ import torch
 import lpdirs as lp
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import UserError
-from lpdirs.discovery.directions import Directions
+from lpdirs.discovery.directions import FORMAT, Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.models.files import read_header
-from lpdirs.models.generators import draw_z
 from lpdirs.models.vae import Decoder
-from tests.show.test_explorer import lively
+from tests.toys import lively
 
 D, RADIUS = 4, 2.0
 
@@ -63,9 +62,7 @@ def test_straight_and_curved_directions_live_in_one_file(arc, tmp_path):
     both.save(tmp_path / "d.safetensors")
     again = Directions.load(tmp_path / "d.safetensors")
     assert torch.equal(again.shift(z, k, eps), moved) and again.with_info(seed=3).bends.keys() == {1}
-    assert read_header(tmp_path / "d.safetensors")["format"] == "lpdirs.directions/3", (
-        "an older lpdirs refuses it, and draws no straight line"
-    )
+    assert read_header(tmp_path / "d.safetensors")["format"] == FORMAT, "an older lpdirs refuses it, and draws no straight line"
     assert torch.equal(both.shift(z, 0, 1.0), z + both.matrix[0])
     page = lp.share({"mine": (generator, both)}, tmp_path / "page.html", frames=3, slices=1)
     assert page.stat().st_size > 1000 and len(lp.respond(generator, both, samples=4, shifts=(-1, 0, 1)).values) == 2
@@ -78,7 +75,7 @@ def test_a_fresh_reconstructor_sees_the_curve_and_not_its_tangent(arc):
     _, shifted, k, eps = search.pairs(8, stream(0, 4, 0))
     rng = stream(0, 4, 0)
     draw_shifts(8, search.settings, rng)
-    assert torch.allclose(shifted, generator(both.shift(draw_z(generator, 8, rng), k, eps)), atol=1e-5)
+    assert torch.allclose(shifted, generator(both.shift(generator.draw(8, rng), k, eps)), atol=1e-5)
     assert search.directions().bends.keys() == found.bends.keys()
 
 

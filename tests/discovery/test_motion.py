@@ -8,6 +8,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.motion import MOTIONS, motion, varimax
 from lpdirs.models.wrapping import as_generator
+from tests.toys import bare
 
 D = 8
 
@@ -50,14 +51,15 @@ class Still(nn.Module):
 
 def alone(generator, directions):
     """How much of each direction's effect on the parameters (K, 8) is its largest."""
-    effects = (directions @ generator.mix.T).abs()
+    effects = (directions @ generator.module.mix.T).abs()
     return effects.max(1).values / effects.sum(1), effects.argmax(1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_motion_is_found_and_moves_nothing_else(channels):
-    generator = Moving(channels=channels)
-    directions, moving = motion(generator, 7)
+    generator = bare(Moving(channels=channels))
+    found = motion(generator, 7, 0)
+    directions, moving = found.matrix, found.notes["motions"]
     assert list(moving) == list(MOTIONS) and min(moving.values()) > 0.5
     share, which = alone(generator, directions)
     assert which[:5].tolist() == [0, 1, 2, 3, 4], "in the order of MOTIONS"
@@ -66,7 +68,7 @@ def test_each_motion_is_found_and_moves_nothing_else(channels):
 
 
 def test_directions_that_were_not_taken_apart_move_several_things():
-    generator = Moving()
+    generator = bare(Moving())
     for method in ("jacobian", "pca"):
         share, _ = alone(generator, discover(generator, method, 5).matrix)
         assert share.mean() < 0.6, "so that the test above is one that can fail"
@@ -74,18 +76,20 @@ def test_directions_that_were_not_taken_apart_move_several_things():
 
 def test_the_sign_is_that_of_the_motion():
     """A positive shift moves to the right and down, turns as the hands of a clock do, and makes wider and taller."""
-    generator = Moving(mixed=False)
-    directions, _ = motion(generator, 5)
+    generator = bare(Moving(mixed=False))
+    found = motion(generator, 5, 0)
+    directions = found.matrix
     assert (directions.diagonal() > 0.8).all()
 
 
 def test_motions_that_a_generator_has_not_are_left_out():
-    directions, moving = motion(Moving(moves=False), 5)
+    found = motion(bare(Moving(moves=False)), 5, 0)
+    directions, moving = found.matrix, found.notes["motions"]
     assert moving == {} and len(directions) == 5
-    share, which = alone(Moving(), directions[:2])
+    share, which = alone(bare(Moving()), directions[:2])
     assert sorted(which.tolist()) == [5, 6], "what changes without moving comes first"
     with pytest.raises(UserError, match="nothing .* that changes"):
-        motion(Still(), 7)
+        motion(bare(Still()), 7, 0)
 
 
 def test_no_gradients_are_needed():
@@ -93,12 +97,12 @@ def test_no_gradients_are_needed():
         def forward(self, z):
             return (super().forward(z) * 127).round() / 127
 
-    share, which = alone(Moving(), motion(Rounded(), 5)[0])
+    share, which = alone(bare(Moving()), motion(bare(Rounded()), 5, 0).matrix)
     assert which.tolist() == [0, 1, 2, 3, 4] and share.min() > 0.6
 
 
 def test_what_was_found_of_the_motions_is_noted():
-    found = discover(Moving(), "motion", 5)
+    found = discover(bare(Moving()), "motion", 5)
     assert list(found.info.notes["motions"]) == list(MOTIONS)
 
 
@@ -107,7 +111,7 @@ def test_few_dimensions_will_do(d):
     torch.manual_seed(0)
     generator = as_generator(nn.Sequential(nn.Linear(d, 256), nn.Tanh(), nn.Unflatten(1, (1, 16, 16))), d)
     for k in {1, d}:
-        found, _ = motion(generator, k)
+        found = motion(generator, k, 0).matrix
         assert found.shape == (k, d) and torch.allclose(found.norm(dim=1), torch.ones(k), atol=1e-5)
 
 
@@ -134,7 +138,8 @@ class Disc(nn.Module):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_round_has_no_turn_and_no_two_directions_are_one(seed):
-    matrix, motions = motion(as_generator(Disc(), 4, value_range=(-1, 1)), 4, seed=seed)
+    found = motion(as_generator(Disc(), 4, value_range=(-1, 1)), 4, seed=seed)
+    matrix, motions = found.matrix, found.notes["motions"]
     assert "turned" not in motions
     assert torch.linalg.svdvals(matrix)[-1] > 0.3  # the brightness too has a direction of its own
     for name, axis in (("to the side", 0), ("up or down", 1)):
@@ -148,4 +153,4 @@ def test_a_generator_that_cannot_draw_from_every_z_is_one_line():
 
     for method in ("motion", "sparse", "pca", "ica"):
         with pytest.raises(UserError, match="cannot draw from every z"):
-            discover(Breaks(), method, 4)
+            discover(bare(Breaks()), method, 4)

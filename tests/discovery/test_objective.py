@@ -6,9 +6,9 @@ from lpdirs.base.checkpoints import stream, train
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import draw_z
+from lpdirs.models.dcgan import GeneratorNetwork
 from tests.models.test_training import same
+from tests.toys import bare
 
 
 def count(module):
@@ -43,18 +43,18 @@ def test_shifts_are_drawn_as_in_the_paper():
 
 
 def test_only_directions_and_reconstructor_are_trained(tmp_path):
-    generator = Generator(32, 4, 4)
-    before = {k: v.clone() for k, v in generator.state_dict().items()}
+    generator = bare(GeneratorNetwork(32, 4, 4))
+    before = {k: v.clone() for k, v in generator.module.state_dict().items()}
     discovery = Discovery(generator, DiscoverySettings(n_directions=3, batch=8))
     a = discovery.directions().matrix
     train(discovery, 2, tmp_path, {})
-    assert all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in generator.module.state_dict().items())
     assert not torch.equal(discovery.directions().matrix, a)
 
 
 @pytest.mark.parametrize("basis", ["unit", "orthonormal"])
 def test_a_resumed_search_ends_as_an_undisturbed_one(basis, tmp_path):
-    make = lambda: Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3, batch=8, basis=basis))
+    make = lambda: Discovery(bare(GeneratorNetwork(32, 4, 4)), DiscoverySettings(n_directions=3, batch=8, basis=basis))
     torch.manual_seed(1)
     whole = make()
     history = train(whole, 5, tmp_path / "whole", {})
@@ -80,7 +80,7 @@ class Planted(nn.Module):
 def test_planted_directions_are_found(tmp_path):
     """Of eight dimensions two do something. Directions must turn into their plane (one may stay dead: that too can be told)."""
     settings = DiscoverySettings(n_directions=4, batch=48, lr_directions=0.03, lr_reconstructor=5e-3, seed=2)
-    discovery = Discovery(Planted(), settings)
+    discovery = Discovery(bare(Planted()), settings)
     start = discovery.directions().matrix[:, :2].norm(dim=1)
     train(discovery, 200, tmp_path, {})
     found = discovery.directions().matrix[:, :2].norm(dim=1)
@@ -89,26 +89,26 @@ def test_planted_directions_are_found(tmp_path):
 
 
 def test_accuracy_is_repeatable_and_leaves_the_training_alone():
-    discovery = Discovery(Planted(), DiscoverySettings(n_directions=4, batch=8))
+    discovery = Discovery(bare(Planted()), DiscoverySettings(n_directions=4, batch=8))
     before = {k: v.clone() for k, v in discovery.reconstructor.state_dict().items()}
     assert discovery.accuracy(256) == discovery.accuracy(256)
     assert same(dict(discovery.reconstructor.state_dict()), before) and discovery.reconstructor.training
 
 
 def test_only_the_shifted_image_carries_a_graph():
-    discovery = Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3))
+    discovery = Discovery(bare(GeneratorNetwork(32, 4, 4)), DiscoverySettings(n_directions=3))
     plain, shifted, _, _ = discovery.pairs(4, stream(0, 0))
     assert not plain.requires_grad and shifted.requires_grad
 
 
 def test_pairs_of_one_z_share_its_plain_image_and_are_right():
-    generator = Generator(32, 4, 4).eval()
+    generator = bare(GeneratorNetwork(32, 4, 4))
     discovery = Discovery(generator, DiscoverySettings(n_directions=3, batch=8, shifts_per_z=3))
     plain, shifted, k, eps = discovery.pairs(8, stream(0, 4, 0), 3)
     assert torch.equal(plain[0], plain[2]) and len(plain.unique(dim=0)) == 3
     rng = stream(0, 4, 0)
     assert all(torch.equal(a, b) for a, b in zip(draw_shifts(8, discovery.settings, rng), (k, eps), strict=True))
-    z = draw_z(generator, 3, rng)[torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])]
+    z = generator.draw(3, rng)[torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])]
     assert torch.allclose(plain, generator(z), atol=1e-5) and torch.allclose(shifted, generator(z + discovery.matrix(k, eps)), atol=1e-5)
 
 

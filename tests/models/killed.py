@@ -7,8 +7,9 @@ import torch
 from lpdirs.base.checkpoints import train
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
+from tests.toys import bare
 
 STEPS = 60
 
@@ -21,7 +22,7 @@ def make(kind: str, dataset: Path):
         return GANTraining(open_dataset(dataset, "train"), settings)
     if kind == "vae":
         return VAETraining(open_dataset(dataset, "train"), VAESettings(size=32, latent_dim=4, width=4, batch=8))
-    return Discovery(Generator(32, 4, 4), DiscoverySettings(n_directions=3, batch=8))
+    return Discovery(bare(GeneratorNetwork(32, 4, 4)), DiscoverySettings(n_directions=3, batch=8))
 
 
 def run(kind: str, dataset: Path, folder: Path, save_every: int, steps_done) -> None:

@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.dcgan import Discriminator, Generator
+from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
 from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
-from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.models.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
 from lpdirs.models.wrapping import as_generator
 
@@ -15,14 +14,14 @@ def count(module):
 
 def test_the_published_architectures():
     """Counts of ../shared/reference/paper.md, at 128 px, d = 32, widths 128 and 64."""
-    assert round(count(Generator()) / 1e6, 2) == 45.62
+    assert round(count(GeneratorNetwork()) / 1e6, 2) == 45.62
     assert round(count(Discriminator()) / 1e6, 2) == 44.61
     assert round(count(Encoder()) / 1e6, 2) == 9.14
     assert round(count(Decoder()) / 1e6, 2) == 20.89
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
-@pytest.mark.parametrize("make", [Generator, Decoder])
+@pytest.mark.parametrize("make", [GeneratorNetwork, Decoder])
 def test_generators_of_all_sizes(make, size):
     x = make(size, latent_dim=5, width=4)(torch.randn(3, 5))
     assert x.shape == (3, 1, size, size) and x.abs().max() <= 1
@@ -38,7 +37,7 @@ def test_encoder_and_discriminator_of_all_sizes(size):
 
 def test_other_sizes_are_refused():
     with pytest.raises(UserError, match="size must be 32, 64, 128 or 256"):
-        Generator(48)
+        GeneratorNetwork(48)
 
 
 def test_kl_is_zero_at_the_prior_and_known_elsewhere():
@@ -63,7 +62,7 @@ def test_decoding_the_mean_is_deterministic():
     assert not torch.equal(vae(x, torch.randn(2, 4))[0], vae(x)[0])
 
 
-@pytest.mark.parametrize(("kind", "make"), [("dcgan", Generator), ("vae", VAE)])
+@pytest.mark.parametrize(("kind", "make"), [("dcgan", GeneratorNetwork), ("vae", VAE)])
 def test_saved_models_open_as_they_were(tmp_path, kind, make):
     model = make(32, 4, 4)
     with torch.no_grad():
@@ -79,7 +78,7 @@ def test_saved_models_open_as_they_were(tmp_path, kind, make):
 
 
 def test_a_fingerprint_is_of_the_weights_not_of_the_file(tmp_path):
-    model = Generator(32, 4, 4)
+    model = GeneratorNetwork(32, 4, 4)
     prints = set()
     for i in range(8):  # the order of the file's metadata is not the same each time
         save_model(model, tmp_path / f"{i}.safetensors", "dcgan", {"a": i, "b": 2}, size=32, latent_dim=4, width=4)
@@ -94,13 +93,13 @@ def test_a_fingerprint_is_of_the_weights_not_of_the_file(tmp_path):
 def test_any_module_can_be_a_generator():
     module = torch.nn.Sequential(torch.nn.Linear(6, 256), torch.nn.Unflatten(1, (1, 16, 16)), torch.nn.Tanh())
     generator = as_generator(module, 6)
-    assert generator.latent_dim == 6 and generate(generator, torch.randn(5, 6), batch=2).shape == (5, 1, 16, 16)
+    assert generator.latent_dim == 6 and generator.images(torch.randn(5, 6), batch=2).shape == (5, 1, 16, 16)
     with pytest.raises(UserError, match=r"gave \(8, 256\)"):
         as_generator(module[0], 6)
 
 
 def test_a_small_file_that_claims_a_huge_model_is_refused_before_it_is_built(tmp_path):
-    save_model(Generator(32, 8, 8), tmp_path / "g.safetensors", "dcgan", {}, size=32, latent_dim=8, width=100_000)
+    save_model(GeneratorNetwork(32, 8, 8), tmp_path / "g.safetensors", "dcgan", {}, size=32, latent_dim=8, width=100_000)
     with pytest.raises(UserError, match="does not hold the model that it describes"):
         load_model(tmp_path / "g.safetensors")
 
@@ -113,6 +112,6 @@ def test_the_start_of_strips_is_near_the_mean_and_not_the_most_blurred():
             return torch.tanh(z[:, :1, None, None]) * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1)
 
     generator = as_generator(Checks(), 4)
-    z = draw_z(generator, 256, 0)
-    contrast, start = z[:, 0].abs(), typical_z(generator)[0].abs()
+    z = generator.draw(256, 0)
+    contrast, start = z[:, 0].abs(), generator.typical()[0].abs()
     assert contrast.median() <= start < contrast.quantile(0.6) and contrast.min() < 0.1

@@ -70,7 +70,7 @@ def biggan():
     one_class = nn.functional.one_hot(torch.tensor([3]), 10).float()
     for _ in range(20):
         model(torch.randn(1, 16), one_class, 0.4)  # its spectral norm finds itself while it trains
-    return lp.as_generator(model, 16, class_label=one_class, truncation=0.4, channels="keep")
+    return lp.as_generator(model, 16, channels="keep", inputs={"class_label": one_class, "truncation": 0.4})
 
 
 class Equal(nn.Module):
@@ -119,7 +119,7 @@ KINDS = [pythae, monai_autoencoder, monai_vae, monai_volume, diffusers, lightwei
 def test_every_method_works_on_it(make):
     torch.manual_seed(0)
     generator = make()
-    report = generator.report()
+    report = generator.info
     assert report.differentiable and report.layers >= 1
     for method in ("reconstructor", "jacobian", "pca", "sefa", "random", "coordinate"):
         settings = DiscoverySettings(steps=2, batch=4) if method == "reconstructor" else None

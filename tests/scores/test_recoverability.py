@@ -5,6 +5,7 @@ from torch import nn
 
 from lpdirs.discovery.directions import Directions
 from lpdirs.scores.recoverability import recoverability
+from tests.toys import bare
 
 
 class Blocks(nn.Module):
@@ -20,7 +21,7 @@ class Blocks(nn.Module):
 
 
 def test_directions_that_differ_are_told_apart():
-    found = recoverability(Blocks(), Directions(torch.eye(4)), steps=120, seeds=(0, 1), pairs=512)
+    found = recoverability(bare(Blocks()), Directions(torch.eye(4)), steps=120, seeds=(0, 1), pairs=512)
     assert found.kappa.mean() > 0.9 and found.confusion.diagonal().min() > 0.8
     assert np.allclose(found.confusion.sum(1), 1)
     low, high = found.interval
@@ -28,10 +29,10 @@ def test_directions_that_differ_are_told_apart():
 
 
 def test_equal_directions_cannot_be_told_apart():
-    found = recoverability(Blocks(), Directions(torch.eye(4)[[0, 0, 0, 0]]), steps=40, seeds=(0,), pairs=512)
+    found = recoverability(bare(Blocks()), Directions(torch.eye(4)[[0, 0, 0, 0]]), steps=40, seeds=(0,), pairs=512)
     assert abs(found.kappa[0]) < 0.12 and np.isnan(found.interval[0])
 
 
 def test_the_same_seed_gives_the_same_number():
-    once, again = (recoverability(Blocks(), Directions(torch.eye(4)), 5, (3,), 128).rca[0] for _ in range(2))
+    once, again = (recoverability(bare(Blocks()), Directions(torch.eye(4)), 5, (3,), 128).rca[0] for _ in range(2))
     assert once == pytest.approx(again, abs=0)

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lpdirs.base.errors import UserError
 from lpdirs.data.store import scale
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.thorax import UNITS, measure_all, thorax
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import sample_patients
-from lpdirs.scores.naming import Rules, image_changes, name_directions, with_names
-from lpdirs.scores.response import Responses, best_directions, cross_fitted, respond
+from lpdirs.scores.naming import Rules, image_changes, name_directions
+from lpdirs.scores.response import Responses, best_directions, cross_fitted, merit, respond
+from tests.toys import bare
 
 SHIFTS = np.array([-4.0, -2, 0, 2, 4])
 
@@ -43,7 +43,7 @@ class Warps(nn.Module):
 
 def test_planted_factors_are_named_with_their_size():
     directions = Directions(torch.eye(5)[[3, 1, 0]])  # nothing, down, turn
-    found = respond(Warps(), directions, MEASURES, (-2, -1, 0, 1, 2), samples=8)
+    found = respond(bare(Warps()), directions, MEASURES, (-2, -1, 0, 1, 2), samples=8)
     table = found.table().set_index(["direction", "factor"])
     assert table.loc[(2, "rotation"), "r"] > 0.99
     assert table.loc[(2, "rotation"), "slope"] == pytest.approx(4, rel=0.1)
@@ -94,28 +94,36 @@ def test_what_could_not_be_measured_is_counted_and_left_out():
 def planted():
     a = torch.eye(5)[[3, 1, 0, 1]]
     a[3] = torch.nn.functional.normalize(torch.tensor([0.02, -1.0, 0, 0, 0]), dim=0)  # nearly the reverse of the second
-    directions, warps = Directions(a), Warps()
+    directions, warps = Directions(a), bare(Warps())
     found = respond(warps, directions, TWO, (-2, -1, 0, 1, 2), 24)
     return found.table(), directions, image_changes(warps, directions, samples=8)
 
 
+def placed(table, p=0.01):
+    """As though every factor were beyond chance, or none."""
+    return pd.DataFrame({"selectivity_corrected": p}, index=table["factor"].unique())
+
+
+FIXED = Rules(selectivity=0.7)
+
+
 def test_names_are_earned_and_say_how_sure(planted):
     table, directions, changes = planted
-    rows = name_directions(table, directions, changes, UNITS)
+    rows = name_directions(directions, table, changes, UNITS, (table, placed(table)), FIXED)
     assert rows["kind"].tolist() == ["dead", "named", "named", "named"]
     assert rows["factor"].tolist()[1:] == ["y_position", "rotation", "y_position"]
     assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit of shift, selectivity 0." in rows.loc[2, "words"]
     assert rows.loc[2, "selectivity_low"] <= rows.loc[2, "selectivity"] <= rows.loc[2, "selectivity_high"]
     assert sorted(rows["name"]) == ["", "rotation", "y_position", "y_position 2"]
     assert rows["same_as"].tolist() == [-1, -1, -1, 1], "the reverse of a direction is the same direction"
-    named = with_names(directions, rows)
-    assert named.title(2) == "rotation (2)" and named.title(0) == "direction 0"
-    assert named.words(0).startswith("dead")
+    assert rows.loc[0, "words"].startswith("dead")
+    by_chance = name_directions(directions, table, changes, UNITS, (table, placed(table, 0.2)), FIXED)
+    assert not by_chance["name"].any(), "what random sets reach earns no name, however pure it looks"
 
 
 def test_a_bar_that_is_not_reached_gives_no_name(planted):
     table, directions, changes = planted
-    rows = name_directions(table, directions, changes, UNITS, Rules(selectivity=0.999))
+    rows = name_directions(directions, table, changes, UNITS, (table, placed(table)), Rules(selectivity=0.999))
     assert (rows["name"] == "").all() and rows.loc[2, "words"].startswith("mixed: mostly rotation")
 
 
@@ -140,21 +148,22 @@ def test_where_nothing_can_be_measured_nothing_is_named(planted):
     directions = planted[1]
     nothing = Responses(np.full((4, 5, 6, 2), np.nan), np.arange(-2.0, 3), pd.Series({"rotation": np.nan, "thickness": 1.0})).table()
     assert (nothing["q"] == 1).all() and (nothing["missing"] == 1).all()
-    rows = name_directions(nothing, directions, planted[2], UNITS)
+    rows = name_directions(directions, nothing, planted[2], UNITS, (nothing, placed(nothing)), FIXED)
     assert rows["kind"].tolist() == ["dead", "mixed", "mixed", "mixed"] and (rows["name"] == "").all()
     assert best_directions(nothing)["direction"].isna().all()
 
 
-def test_what_is_chosen_on_half_of_the_images_is_scored_on_the_other():
+def test_what_is_chosen_on_half_of_the_images_is_scored_on_the_other(monkeypatch):
     """Of directions that do nothing the best one looks good where it was chosen; cross-fitted it is as it is on new images."""
+    monkeypatch.setattr("lpdirs.scores.response.LEAST_EFFECT", 0.0)
     rng, spread = np.random.default_rng(0), pd.Series([1.0, 1.0, 1.0], index=list("abc"))
     noise = lambda: rng.normal(size=(32, 5, 24, 3))
     chosen, fitted, fresh = [], [], []
     for _ in range(30):
         table = Responses(noise(), SHIFTS, spread).table(0, 1)
-        best = best_directions(table, 0.0)["selectivity"]
+        best = best_directions(table)["selectivity"]
         chosen.append(best.mean())
-        fitted.append(cross_fitted(table, least_effect=0.0)["selectivity"].to_numpy().mean())
+        fitted.append(cross_fitted(table)["selectivity"].to_numpy().mean())
         fresh.append(Responses(noise(), SHIFTS, spread).table(0, 1)["selectivity"].mean())
     assert np.mean(chosen) > 2 * np.mean(fresh) and np.mean(fitted) == pytest.approx(np.mean(fresh), rel=0.1)
 
@@ -165,5 +174,14 @@ def test_cross_fitted_takes_sets_and_leaves_out_what_does_not_move():
     table = Responses(values, SHIFTS, pd.Series([1.0, 1.0], index=list("ab"))).table(0, 1)
     found = cross_fitted(table, np.array([[0, 1], [2, 3]]))
     assert found["r"]["a"].tolist() == pytest.approx([1, 1]) and found["selectivity"]["b"].isna().all()
-    with pytest.raises(UserError, match="measure them again"):
-        cross_fitted(table.drop(columns="r_odd"))
+
+
+def test_with_one_factor_the_best_direction_moves_it_regularly_and_most():
+    """Selectivity is 1 along every direction: |r| alone would choose the most regular one, however little it moves."""
+    values = np.zeros((2, 5, 6, 1))
+    noise = np.random.default_rng(0).normal(size=(5, 6))
+    values[0, ..., 0] = 0.5 * np.linspace(-2, 2, 5)[:, None] + 0.01 * noise
+    values[1, ..., 0] = 1.5 * np.linspace(-2, 2, 5)[:, None] + 0.30 * noise
+    table = Responses(values, SHIFTS, pd.Series([1.0], index=["a"])).table(0, 1)
+    assert table["r"].iloc[0] > table["r"].iloc[1] > 0.9 and best_directions(table).loc["a", "direction"] == 1
+    assert merit(np.array([0.9]), np.array([1.0]), np.array([0.01]), 1)[0] == -np.inf

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from lpdirs.base.errors import UserError
-from lpdirs.data.store import open_dataset
+from lpdirs.data.store import Slices, open_dataset
 from lpdirs.discovery.curved import fit_path
+from lpdirs.discovery.directions import Best, Directions
 from lpdirs.measures.zposition import known_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, sample_patients
-from lpdirs.scores.third_dimension import mean_slices, over_patients, pairs_of, predictions, reformat
+from lpdirs.scores.third_dimension import Walk, mean_slices, over_patients, pairs_of, predict, predictions, reformat, usual_pairs
+from tests.toys import bare
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,43 @@ def test_a_reformat_is_that_of_the_patient():
     assert coronal.shape[1] == sagittal.shape[1] == 32 and len(coronal) == len(sagittal) > 8
     assert np.allclose(coronal[0], volume[0, 16]) and np.allclose(sagittal[-1], volume[-1, :, 16])
     assert pd.Series((coronal < -600).mean(1)).between(0, 1).all() and (coronal > 0).mean() > 0.1
+
+
+N, SIZE = 20, 16
+
+
+class Levels(torch.nn.Module):
+    """Images whose rows below a level are dense; the level is the first entry of z."""
+
+    latent_dim = 4
+
+    def forward(self, z):
+        rows = torch.arange(SIZE, dtype=z.dtype) / SIZE
+        return torch.tanh(8 * (rows[None] - z[:, :1]))[:, None, :, None].expand(-1, 1, SIZE, SIZE)
+
+
+def planted_slices(series: list[str]) -> Slices:
+    level = np.tile(np.linspace(0, 1, N), 2)
+    x = Levels()(torch.tensor(level, dtype=torch.float32)[:, None].expand(-1, 4))
+    table = pd.DataFrame({"patient": np.repeat(["a", "b"], N), "series": series, "z_mm": -200 * level, "z_fraction": level})
+    return Slices((x[:, 0].numpy() * 1000).astype(np.int16), table.assign(row=range(2 * N)), (-1000.0, 1000.0))
+
+
+def test_slices_that_are_alone_have_no_pairs():
+    assert len(usual_pairs(planted_slices([str(i) for i in range(2 * N)]))) == 0
+
+
+def test_the_path_that_knows_the_level_reaches_the_floor_and_a_random_direction_does_not():
+    held_out, generator = planted_slices(["a"] * N + ["b"] * N), bare(Levels())
+    pairs = usual_pairs(held_out)
+    assert set(pairs["patient"]) == {"a", "b"} and pairs["gap"].max() > 90
+    level = lambda x: (x[:, 0, :, 0] < 0).float().mean(1)
+    put = lambda x: torch.stack([level(x), *torch.zeros(3, len(x))], 1)
+    z = generator.draw(400, 0)
+    walk = Walk(generator, fit_path(z, z[:, 0].numpy()), put)
+    best = Best(direction=0, slope=1.0)
+    table = predict(walk, Directions(torch.eye(4)), best, pairs, (held_out, held_out), None)
+    error = table.groupby("method")["error"].mean()
+    floor = error["the slice itself, drawn again"]
+    assert error["straight direction"] < 1.3 * floor + 20 and error["curved path"] < 0.5 * error["stays put"]
+    assert error["random direction"] > 2 * error["curved path"]

@@ -11,29 +11,23 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.measures.display import ct
 from lpdirs.measures.thorax import thorax
-from lpdirs.models.dcgan import Generator
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.vae import Decoder
-from lpdirs.runs.explore import explore
+from lpdirs.runs.load import explore
 from lpdirs.show.explorer import SHOWN, Explorer
 from lpdirs.show.marking import NOTICE, save_figure
 from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, shift_heads
 from lpdirs.show.scene import FORMAT
+from tests.toys import lively
 
 CT = ct((-1000.0, 1000.0))
-
-
-def lively(model):
-    """An untrained model of which slices differ: BatchNorm has seen a batch."""
-    for _ in range(50):
-        model(torch.randn(16, model.latent_dim))
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture
 def explorer(tmp_path):
     named = DirectionsInfo(names={4: "rotation"}, words={4: "rotation, +3 degrees per unit of shift"}, curves={4: [-1, 0, 1]})
     models = {
-        "gan": (lively(Generator(32, 4, 4)), Directions(random(3, 4))),
+        "gan": (lively(GeneratorNetwork(32, 4, 4)), Directions(random(3, 4))),
         "vae": (lively(Decoder(32, 6, 4)), Directions(random(12, 6), named)),
     }
     return Explorer(models, thorax((-1000.0, 1000.0), 12.0), CT, folder=tmp_path)
@@ -125,7 +119,7 @@ def test_a_saved_state_reopens_exactly(explorer, tmp_path):
         with pytest.raises(UserError, match=message):
             explorer.scene.restore(wrong)
     with pytest.raises(UserError, match="moves direction 40, and gan has 3"):
-        explorer.scene.restore({"format": FORMAT, "model": "gan", "seed": 0, "steps": {"40": 1.0}, "preset": "full"})
+        explorer.scene.restore({"format": FORMAT, "model": "gan", "seed": 0, "shifts": {"40": 1.0}, "preset": "full"})
 
 
 def test_exports_are_marked_as_synthetic_in_pixels_and_metadata(explorer):
@@ -151,7 +145,7 @@ def test_where_nothing_can_be_written_it_says_so(explorer, tmp_path):
 def test_play_moves_the_chosen_direction_and_no_other(explorer):
     explorer.played.value = 2
     explorer.play.value = 15
-    assert explorer.sliders[2].value == pytest.approx(explorer.reach) and explorer.sliders[0].value == 0
+    assert explorer.sliders[2].value == pytest.approx(explorer.furthest) and explorer.sliders[0].value == 0
 
 
 def test_in_a_running_kernel_only_the_last_of_many_changes_is_drawn(explorer, monkeypatch):
@@ -235,7 +229,7 @@ def test_a_cell_that_is_run_again_closes_what_it_had_opened(monkeypatch):
     monkeypatch.setattr("lpdirs.show.explorer.get_ipython", lambda: shell)
     monkeypatch.setattr("lpdirs.show.explorer._open", {})
     torch.manual_seed(0)
-    generator = lively(Generator(32, 12, 8))
+    generator = lively(GeneratorNetwork(32, 12, 8))
     make = lambda: Explorer({"one": (generator, Directions(random(12, 12, 0))), "two": (generator, Directions(random(12, 12, 1)))})
     before = len(_instances)
     counts = []

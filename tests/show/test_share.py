@@ -14,12 +14,11 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
-from lpdirs.models.dcgan import Generator
-from lpdirs.models.generators import generate, typical_z
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.show.plots import strip
 from lpdirs.show.share import share
 from tests.browser import page
-from tests.show.test_explorer import lively
+from tests.toys import lively
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -27,12 +26,16 @@ WINDOW = (-1000.0, 1000.0)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     torch.manual_seed(0)
-    generator = lively(Generator(32, 6, 8))
-    generator.measures = Measures(lambda x: {"mean_value": x.mean((1, 2, 3)).numpy()}, {"mean_value": "half ranges"})
-    named = DirectionsInfo(names={2: "rotation"}, words={2: "rotation, +3.1 degrees per unit of shift", 0: "dead: <nothing>"})
+    measures = Measures(lambda x: {"mean_value": x.mean((1, 2, 3)).numpy()}, {"mean_value": "half ranges"})
+    generator = lively(GeneratorNetwork(32, 6, 8), "gan").but(measures=measures)
+    of = {"generator": "gan", "method": "reconstructor", "basis": "unit", "reconstructor": "lenet"}
+    named = DirectionsInfo(**of, names={2: "rotation"}, words={2: "rotation, +3.1 degrees per unit of shift", 0: "dead: <nothing>"})
     models = {
-        "gan-unit4": (generator, Directions(torch.eye(6)[:4], named)),
-        "vae-sefa3": (lively(Generator(32, 6, 8)), Directions(torch.eye(6)[3:])),
+        "gan-unit4-lenet": (generator, Directions(torch.eye(6)[:4], named)),
+        "vae-sefa3": (
+            lively(GeneratorNetwork(32, 6, 8), "vae"),
+            Directions(torch.eye(6)[3:], DirectionsInfo(generator="vae", method="sefa")),
+        ),
     }
     path = share(models, tmp_path_factory.mktemp("page") / "explore.html", ct(WINDOW), frames=5, slices=2, note="run tests")
     return models, path
@@ -45,12 +48,12 @@ def test_the_page_holds_what_the_models_draw(shared):
     data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', text)[1])
     assert [d["name"] for d in data["models"][0]["directions"]] == ["rotation (2)", "direction 0", "direction 1", "direction 3"]
     assert data["models"][0]["directions"][1]["words"] == "dead: <nothing>" and data["shifts"] == [-4.5, -2.25, 0, 2.25, 4.5]
-    generator, directions = models["gan-unit4"]
+    generator, directions = models["gan-unit4-lenet"]
     how = ct(WINDOW)
     sprite = np.array(Image.open(io.BytesIO(base64.b64decode(data["models"][0]["sprites"][0][0]))).convert("L"), float)
     read = data["models"][0]["directions"][0]["read"][0]
-    assert len(read) == 5 and abs(read[2][0] - generate(generator, typical_z(generator)[None]).mean().item()) < 1e-3
-    drawn = np.concatenate(list(how.to_grey(strip(generator, directions, typical_z(generator), 2, data["shifts"], how))), axis=1)
+    assert len(read) == 5 and abs(read[2][0] - generator.images(generator.typical()[None]).mean().item()) < 1e-3
+    drawn = np.concatenate(list(how.to_grey(strip(generator, directions, generator.typical(), 2, data["shifts"], how))), axis=1)
     assert sprite.shape == (32, 5 * 32) and np.abs(sprite - drawn).mean() < 6
 
 
@@ -92,7 +95,9 @@ def test_it_works_in_a_browser_without_a_network(shared):
         assert picture("after") != moved
         tab.select_option("#model", label="VAE, SeFa, K = 3")
         tab.wait_for_function("document.getElementById('words').textContent === 'not measured'")
-        assert tab.locator("#read").text_content() == "", "no measures, no table"
+        assert tab.locator("#read").text_content().startswith("measuredunshiftedmovedbrightness"), (
+            "of any image, where nothing else is known"
+        )
         tab.select_option("#direction", label="direction 1")
         tab.select_option("#slice", label="slice 2")
         tab.emulate_media(color_scheme="dark")
@@ -125,6 +130,7 @@ def test_a_page_takes_what_fits_and_says_what_it_left_out(shared, tmp_path, monk
     data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', small.read_text())[1])
     shown = [[d["name"] for d in model["directions"]] for model in data["models"]]
     assert shown[0][0] == "rotation (2)" and 0 < len(shown[0]) + len(shown[1]) < 7
-    said = f"{len(shown[0])} of the 4 directions of GAN, the paper's method, K = 4; {len(shown[1])} of the 3 directions of VAE, SeFa, K = 3"
+    few = [len(names) for names in shown]
+    said = f"{few[0]} of the 4 directions of GAN, the paper's method (LeNet), K = 4; {few[1]} of the 3 directions of VAE, SeFa, K = 3"
     assert said in data["note"] and said in capsys.readouterr().out
     assert all(len(row) == len(names) for model, names in zip(data["models"], shown, strict=True) for row in model["sprites"])

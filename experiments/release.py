@@ -1,6 +1,6 @@
 """What comes with the project, taken from runs on this machine: `make release` after `make notebooks` and `make run PROFILE=phantom`.
 
-`python -m tests.release demo` takes this run alone, and leaves all else as it is.
+`python -m experiments.release demo` takes this run alone, and leaves all else as it is.
 """
 
 import json
@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 from lpdirs.base.errors import MissingInput
-from lpdirs.base.words import FACTORS, MODELS
+
+# WORDS from lpdirs.base.words import FACTORS, MODELS
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import UNITS
 from lpdirs.models.files import load_generator
-from lpdirs.models.generators import typical_z
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.records import files_of, read_log
 from lpdirs.scores.response import best_directions
 from lpdirs.show.plots import film_strips, set_style, shift_heads, strip
-from tests.chest_figures import save_greys, with_interval
+from experiments.chest_figures import save_greys, with_interval
 from tests.notebooks.refresh import ROOT
 
 LARGEST = 20_000_000  # bytes of a file
@@ -69,7 +69,7 @@ def draw_best(run: Path, to: Path | None = None) -> None:
                 f"selectivity {with_interval(row, 'selectivity', '')}\n"
                 f"against chance: p {p:.2f}, corrected"
             )
-            pictures.append(strip(generator, directions, typical_z(generator), int(row["direction"]), shifts))
+            pictures.append(strip(generator, directions, generator.typical(), int(row["direction"]), shifts))
         title = f"{words} of {of}: the best of {len(directions)} directions of the paper's method for each factor"
         save_greys(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), (to or run) / f"best_{name}.png")
 

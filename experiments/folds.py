@@ -1,6 +1,6 @@
 """Is the third dimension learned, on more patients? Every patient of the sample with a whole series is held out once.
 
-python -m tests.folds DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
+python -m experiments.folds DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
 
 Five VAEs of the demo profile are trained, each on all patients but a fifth of those with whole series, whose slices are then predicted as
 in tests/chest.py. Writes outputs/reference/chest/folds.csv, a row a patient, distance and method, and folds.png: of random subsets of
@@ -24,8 +24,8 @@ from lpdirs.models.training import VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.intervals import holm
 from lpdirs.show.plots import set_style
-from tests.chest import walks
-from tests.chest_figures import OUT
+from experiments.chest import walks
+from experiments.chest_figures import OUT
 
 FOLDS, WHOLE = 5, 20  # slices of a series that is a whole one, at least
 ONE = "curved path"

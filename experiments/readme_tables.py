@@ -1,4 +1,4 @@
-"""The tables of results in the pages, from the committed files: `python -m tests.readme_tables` prints them."""
+"""The tables of results in the pages, from the committed files: `python -m experiments.readme_tables` prints them."""
 
 import json
 import re
@@ -6,10 +6,10 @@ import re
 import pandas as pd
 
 from lpdirs.runs.comparison import collect, sorted_by, tested
-from tests.bench_tables import compared, growth, shares, sharing, waits, workers
-from tests.chest_figures import with_interval
+from experiments.bench_tables import compared, growth, shares, sharing, waits, workers
+from experiments.chest_figures import with_interval
 from tests.conftest import ROOT
-from tests.folds import decisions, mean_errors
+from experiments.folds import decisions, mean_errors
 
 REFERENCE = ROOT / "outputs" / "reference"
 ANALYSIS, CHEST = REFERENCE / "phantom" / "analysis", REFERENCE / "chest"
@@ -22,7 +22,7 @@ WORDS = {
 }
 ALL = WORDS | {"x_position": "x-position", "width": "body width"}
 MODELS = ("gan", "vae")
-PANELS = ("real CT, GAN", "real CT, VAE", "phantom, GAN", "phantom, VAE")  # of the searches of `python -m tests.seeds`
+PANELS = ("real CT, GAN", "real CT, VAE", "phantom, GAN", "phantom, VAE")  # of the searches of `python -m experiments.seeds`
 UNITS = {"rotation": "degrees", "z_position": "of the lungs' extent"}  # the others are mm
 SETS = {
     "motion32": "motion",
@@ -157,7 +157,7 @@ def _short(row: dict) -> str:
 
 
 def chest_short() -> list[str]:
-    """A line each short run at 64 px, judged on the validation patients (`python -m tests.options`)."""
+    """A line each short run at 64 px, judged on the validation patients (`python -m experiments.options`)."""
     table = pd.read_csv(CHEST / "options_64.csv").query("option == option")
     lines = [
         "| short run | KID to validation patients | thickness not measurable | nearer to training | error, HU | SSIM |",
@@ -292,7 +292,7 @@ def claims() -> list[str]:
 
 
 def searched() -> pd.DataFrame:
-    """Every search of `python -m tests.seeds`; the generator is one of PANELS."""
+    """Every search of `python -m experiments.seeds`; the generator is one of PANELS."""
     folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
     tables = [collect(REFERENCE / folder).assign(data=data) for data, folder in folders.items()]
     rows = pd.concat(tables, ignore_index=True)
@@ -335,7 +335,7 @@ def counted() -> list[str]:
 
 
 def differences() -> pd.DataFrame:
-    """All differences that are asked of the searches of `python -m tests.seeds`."""
+    """All differences that are asked of the searches of `python -m experiments.seeds`."""
     pairs = [("lenet-unit-32", other) for other in ("random", "pca", "jacobian")]
     pairs += [("motion", other) for other in ("lenet-unit-32", "random", "jacobian", "pca", "oracle-alone")]
     pairs += [("lenet-orthonormal-32", "random"), ("lenet-unit-100", "random-100")]

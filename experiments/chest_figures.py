@@ -1,4 +1,4 @@
-"""The figures of outputs/reference/chest, drawn by `python -m tests.chest`."""
+"""The figures of outputs/reference/chest, drawn by `python -m experiments.chest`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 import lpdirs as lp
-from lpdirs.base.words import FACTORS as WORDS
-from lpdirs.base.words import MODELS
+
+# WORDS from lpdirs.base.words import FACTORS as WORDS
+# WORDS from lpdirs.base.words import MODELS
 from lpdirs.data.store import Slices, to_hu
 from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import UNITS
 from lpdirs.measures.zposition import known_z
 from lpdirs.models.files import load_model
-from lpdirs.models.generators import draw_z, generate, typical_z
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.scores.chance import open_chance
@@ -65,8 +65,8 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
     walked = path.move(latents[middle].expand(len(z), -1), np.full(len(z), z[middle]), z)
     stacks = {
         f"a patient of {collections()[patient]}": x,
-        "each slice drawn again by the VAE": generate(vae.decoder, latents),
-        "predicted from the one slice at the line": generate(vae.decoder, walked),
+        "each slice drawn again by the VAE": vae.decoder.images(latents),
+        "predicted from the one slice at the line": vae.decoder.images(walked),
     }
     real = to_hu(x[:, 0].numpy(), test.window)
     off = {k: np.sqrt(np.mean((to_hu(v[:, 0].numpy(), test.window) - real) ** 2)) for k, v in stacks.items()}
@@ -152,7 +152,7 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
     """Unselected samples beside as many slices of held-out patients, and the paper's best direction for each factor."""
     words, (low, high) = MODELS[name], display.grey
     both = {
-        f"64 samples of the {words}": generate(generator, draw_z(generator, 64, 1)),
+        f"64 samples of the {words}": generator.images(generator.draw(64, 1)),
         f"64 slices of {test.table['patient'].nunique()} held-out patients": test.tensor(evenly(test, 64)),
     }
     fig, axes = plt.subplots(1, 2, figsize=(13, 6.6), layout="constrained")
@@ -164,7 +164,7 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
     save_greys(fig, OUT / f"samples_{name}.png", 100, BESIDE)
     rows = table[table["set"] == f"unit{K}-lenet"].set_index("factor")
     factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["again_r"][factor])]
-    shifts, start = (-4, -2, 0, 2, 4), typical_z(generator)
+    shifts, start = (-4, -2, 0, 2, 4), generator.typical()
     pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
     titles = [
         f"{WORDS[f]}\n{rows['again_slope'][f]:+.2g} {UNITS[f]} per unit of shift\n|r| {with_interval(rows.loc[f], 'r')}\n"
@@ -181,7 +181,7 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
     factors = ("rotation", "breast", "thickness", "y_position", "z_position")
     fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 8.2), width_ratios=[1] * 5 + [0.25] + [1] * 5)
     for block, (name, (generator, sets, table)) in enumerate(parts.items()):
-        rows, start = table[table["set"] == f"motion{K}"].set_index("factor"), typical_z(generator)
+        rows, start = table[table["set"] == f"motion{K}"].set_index("factor"), generator.typical()
         for i, factor in enumerate(factors):
             row = rows.loc[factor]
             sign = 1 if row["again_slope"] > 0 else -1

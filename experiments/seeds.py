@@ -1,6 +1,6 @@
 """Ten seeds of search in each of several trainings, scored as a sweep scores purity and names, but without its notebooks' time.
 
-python -m tests.seeds TARGET RUN [RUN ...] [--models gan vae] [--sets main peers lenet resnet] [--strips]
+python -m experiments.seeds TARGET RUN [RUN ...] [--models gan vae] [--sets main peers lenet resnet] [--strips]
 
 TARGET is a folder of tables, RUN a run with a GAN or a VAE whose seed is the training's. A file for each model, scores_gan.csv and
 scores_vae.csv; a row that is there is not made again. First the paper's method and `motion` with ten seeds, and what they are compared
@@ -20,20 +20,20 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.files import read_json
-from lpdirs.base.words import configuration_words, factor_words, model_words
+
+# WORDS from lpdirs.base.words import configuration_words, factor_words, model_words
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
-from lpdirs.models.generators import typical_z
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.search import KNOWN
 from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.naming import image_changes, name_directions
 from lpdirs.scores.response import best_directions, cross_fitted
 from lpdirs.show.plots import film_strips, shift_heads, strip
-from tests.chest_figures import save_greys
+from experiments.chest_figures import save_greys
 
 K, MANY, SAMPLES, SEEDS = 32, 100, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
@@ -101,7 +101,7 @@ def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> Non
     pictures, labels, shifts = [], [], np.linspace(-4.5, 4.5, 7)
     for row in rows.sort_values(f"{factor}_selectivity", ascending=False).to_dict("records"):
         directions = lp.Directions.load(target / "directions" / f"{model}-{training}-{row['configuration']}.safetensors")
-        pictures.append(strip(generator, directions, typical_z(generator), int(row[f"{factor}_direction"]), shifts))
+        pictures.append(strip(generator, directions, generator.typical(), int(row[f"{factor}_direction"]), shifts))
         labels.append(f"{configuration_words(row['configuration'])}: {row[f'{factor}_selectivity']:.2f}")
     of = {"seeds_demo": " of real CT", "seeds_phantom": " of the synthetic thorax"}.get(target.name, "")
     title = f"{model_words(model)}{of}: {factor_words(factor)} by each method's best direction, with its selectivity"

@@ -1,6 +1,6 @@
 """How many steps a fresh reconstructor needs, into outputs/reference/methods/kappa_gan.csv and kappa_vae.csv, for K = 32 and 100.
 
-python -m tests.kappa MODEL PHANTOM [--steps 2000]
+python -m experiments.kappa MODEL PHANTOM [--steps 2000]
 
 MODEL is gan or vae, PHANTOM a folder of generators (gan1.safetensors, vae1.safetensors). A set is found by the paper's method, or random.
 About ten minutes on one core.

@@ -1,4 +1,4 @@
-"""How MIG depends on its number of bins: `python -m tests.mig_bins`, on the phantom's models, into outputs/reference/methods."""
+"""How MIG depends on its number of bins: `python -m experiments.mig_bins`, on the phantom's models, into outputs/reference/methods."""
 
 import pandas as pd
 

@@ -1,6 +1,6 @@
 """What each option of training does to the models: short runs of the demo profile, judged on the validation patients.
 
-python -m tests.options DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
+python -m experiments.options DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
 
 One option is changed at a time; the profile itself is trained with three seeds, which says how much of a difference is chance, and judged
 on its way. Writes outputs/reference/chest/options_64.csv, a row a model that was judged; a row that is there is not made again. About an
@@ -21,8 +21,8 @@ from lpdirs.measures.zposition import fit_z
 from lpdirs.models.training import GANTraining, VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.inversion import invert_by_encoder
-from tests.chest import Judge
-from tests.chest_figures import OUT
+from experiments.chest import Judge
+from experiments.chest_figures import OUT
 
 TARGET = OUT / "options_64.csv"
 STEPS = {"gan": (500, 1000, 2000), "vae": (300, 600, 1200)}  # at the last all are judged, and the profile itself at all of them

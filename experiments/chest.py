@@ -1,6 +1,6 @@
 """The models of real chest CT in outputs/reference/chest: judged on held-out patients, directions placed against chance, figures.
 
-python -m tests.chest DATA [TRAININGS]
+python -m experiments.chest DATA [TRAININGS]
 
 DATA is the data set of chest_ct at 128 px (notebook 01 with the profile chest). What is in outputs/reference/chest already is not done
 again: delete a table to have it made anew. TRAININGS is for other models: a folder of gan0..2 and vae0..2 (.safetensors), directions/, and
@@ -30,9 +30,7 @@ from lpdirs.measures.anatomy import measure
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import fit_z, known_z
-from lpdirs.models.dcgan import Generator
 from lpdirs.models.files import load_generator, load_model
-from lpdirs.models.generators import draw_z, generate, info_of
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.runs.records import digest_of
@@ -42,9 +40,9 @@ from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from tests.chest_figures import MOVED, OUT, REFINED, SHIFT, K, edited, front, inverted, learning, results, samples, volume
+from experiments.chest_figures import MOVED, OUT, REFINED, SHIFT, K, edited, front, inverted, learning, results, samples, volume
 from tests.measures.mirror import mirror_axis
-from tests.release import copy_slices
+from experiments.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
@@ -82,7 +80,7 @@ class Judge:
         return {"KID": distance, "KID_error": error} | away | {f"lost {f}": found[f].isna().mean() for f in found}
 
     def samples(self, generator: nn.Module, n: int = 500) -> dict:
-        x = generate(generator, draw_z(generator, n, 7))
+        x = generator.images(generator.draw(n, 7))
         near = neighbours(x, self.every, self.real, self.window)
         return self.slices(x) | {"copied": near.copied, "ratio": near.ratio}
 
@@ -149,7 +147,7 @@ def edits(test: Slices, measures: Measures, parts: dict[str, tuple]) -> pd.DataF
     for name, (generator, sets, table) in parts.items():
         every = np.linspace(0, len(test) - 1, 250 if name == "vae" else 12).astype(int)
         put = inverted(name, generator, test, every)
-        before, spread = measures(put.reconstruction), measures.of(generator, draw_z(generator, 256, 0)).std()
+        before, spread = measures(put.reconstruction), measures.of(generator, generator.draw(256, 0)).std()
         best = table[table["set"] == f"motion{K}"].set_index("factor")
         for factor in MOVED:
             k, slope = int(best["direction"][factor]), best["again_slope"][factor]
@@ -198,7 +196,7 @@ def searched(name: str, generator: nn.Module, models: Path | None) -> dict[str, 
         label = f"{basis}{K}-{reconstructor}"
         mine = OUT / "directions" / f"{name}-{label}" / "directions.safetensors"
         if not mine.exists():
-            Directions.load(path).with_info(generator=name, generator_fingerprint=info_of(generator).fingerprint).save(mine)
+            Directions.load(path).with_info(generator=name, generator_fingerprint=generator.info.fingerprint).save(mine)
     found = sorted((OUT / "directions").glob(f"{name}-*/directions.safetensors"))
     return {path.parent.name.removeprefix(f"{name}-"): Directions.load(path) for path in found}
 
@@ -256,16 +254,16 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     turned = torch.randn(inside.shape[1], generator=torch.Generator().manual_seed(0))
     turned *= torch.linalg.norm(torch.from_numpy(straight.weight[1] - straight.weight[0])) / turned.norm()
     start, end = (lambda p: p["start"].to_numpy(int)), (lambda p: p["end"].to_numpy(int))
-    along = lambda path: lambda p: generate(vae.decoder, path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
+    along = lambda path: lambda p: vae.decoder.images(path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
     far = lambda p: torch.from_numpy((p["z_end"] - p["z_start"]).to_numpy()).float()[:, None]
     methods = {
         "unchanged slice": lambda p: test.tensor(start(p)),
-        "its reconstruction": lambda p: generate(vae.decoder, latent(start(p))),
+        "its reconstruction": lambda p: vae.decoder.images(latent(start(p))),
         "curved path": along(curved),
         "straight line": along(straight),
-        "random direction": lambda p: generate(vae.decoder, latent(start(p)) + far(p) * turned),
+        "random direction": lambda p: vae.decoder.images(latent(start(p)) + far(p) * turned),
         "mean slice of the level": lambda p: third.mean_slices(train, p["z_end"].to_numpy()),
-        "reconstruction of the truth (floor)": lambda p: generate(vae.decoder, latent(end(p))),
+        "reconstruction of the truth (floor)": lambda p: vae.decoder.images(latent(end(p))),
     }
     return third.predictions(test, pairs, methods, measures)
 

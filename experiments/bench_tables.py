@@ -1,4 +1,4 @@
-"""The tables of speed in the pages, from outputs/reference/bench; written by `python -m tests.readme_tables`."""
+"""The tables of speed in the pages, from outputs/reference/bench; written by `python -m experiments.readme_tables`."""
 
 import json
 
