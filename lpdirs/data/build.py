@@ -24,7 +24,7 @@ from lpdirs.data.reading import notes_on_kinds, one_unit, read_headers, shared_s
 from lpdirs.data.reasons import REASONS, TRANSIENT
 from lpdirs.data.series import DataSettings, is_finished, write_part
 from lpdirs.data.split import SPLITS, notes_on, split_patients
-from lpdirs.data.stacks import arrange
+from lpdirs.data.stacks import arrange, preferences
 
 OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
 STAMP = ".source"  # beside the data set: names, sizes and times of the files that it was made of
@@ -104,8 +104,9 @@ def _build(
         name_of = lambda path: path.relative_to(below if below in path.parents else source).as_posix()
         headers, left_out = one_unit(whose(headers, name_of, settings.patients))
         rejected += left_out
-        series, left_out = arrange(headers)
-        rejected += left_out
+        arranged = arrange(headers, settings.kernel)
+        series = arranged.series
+        rejected += arranged.rejected
         extra = json.dumps(wanted)
         names = {uid: inventory_of(source, [h.path for h in members], secret, extra + uid, True) for uid, members in series.items()}
         total = sum(map(len, series.values()))
@@ -114,6 +115,15 @@ def _build(
         for _, count in each(client, write_part, ((series[uid], settings, parts, names[uid]) for uid in missing)):
             done += count
             report(done, total)
+        for last, spare in arranged.spare.items():  # a series that cannot be decoded does not cost the others that show the same
+            for group, members in spare:
+                if is_finished(parts / f"{names[last]}.json", least=1):
+                    break
+                again = {header.listed for header in members}
+                rejected = [(path, why) for path, why in rejected if path not in again]
+                series[group], names[group] = members, inventory_of(source, [h.path for h in members], secret, extra + group, True)
+                write_part(members, settings, parts, names[group])
+                last = group
     synthetic = bool(headers) and all(header.synthetic for header in headers)
     if synthetic:
         rejected = [(path, why) for path, why in rejected if not (path.name in OWN and path.parent == source)]
@@ -151,6 +161,7 @@ def _build(
     write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
     pixels = _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size)
     studies = {header.study for members in series.values() for header in members}
+    more = [*notes_on_kinds(headers, settings.patients), *preferences(arranged.preferred)]
     description = {
         "settings": wanted,
         "window": list(settings.window),
@@ -165,7 +176,7 @@ def _build(
         "series": int(frame["series"].nunique()),
         "splits": {s: int((frame["split"] == s).sum()) for s in SPLITS},
         "rejected": dict(reasons.most_common()),
-        "notes": [*notes_on(frame, len(studies), shared_series(series), reasons), *notes_on_kinds(headers, settings.patients)],
+        "notes": [*notes_on(frame, len(studies), shared_series(series), reasons), *more],
         "inventory": inventory,
         "array": pixels,
         "fingerprint": hashlib.blake2b((pixels + ",".join(frame["split"])).encode(), digest_size=8).hexdigest(),  # of what is trained on

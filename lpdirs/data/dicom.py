@@ -1,6 +1,6 @@
 """DICOM files to upright axial slices in HU. Reads only; what cannot be used is named, with a reason from REASONS."""
 
-import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,8 +24,6 @@ from pydicom.uid import (
 from lpdirs.data.folder import check_kind
 from lpdirs.data.reasons import Unusable, unreadable
 from lpdirs.phantom import MANUFACTURER
-
-logging.getLogger("pydicom").setLevel(logging.ERROR)  # what it warns of is judged here, by what is read
 
 MAX_TILT = 20.0  # degrees from the axial plane, and in plane from the patient's axes
 MARKS = {  # tags that tell the stacks of one series apart, in the order in which they are asked
@@ -52,6 +50,7 @@ TAGS = [
         "PixelPaddingValue",
         "PixelPaddingRangeLimit",
         "BitsStored",
+        "HighBit",
         "PixelRepresentation",
     ),
     *("PatientName", "PatientBirthDate", "PatientSex", "AcquisitionTime", "SeriesDescription", *MARKS),
@@ -91,6 +90,10 @@ class Header:
         """The file, with the number of the frame: as it stands in lists."""
         return self.path if self.frame is None else self.path.with_name(f"{self.path.name}#{self.frame}")
 
+    def mark(self, tag: str) -> str:
+        """What a tag of MARKS says, "" where it is not there."""
+        return self.marks[list(MARKS).index(tag)] if self.marks else ""
+
     @property
     def group(self) -> str:
         """The series that the slice belongs to: patient, study and series, since anonymisers make single ones constant."""
@@ -129,12 +132,10 @@ def _read_header(path: Path) -> Header:
         raise Unusable("several frames")
     orientation = numbers(ds, "ImageOrientationPatient", 6, "no geometry")
     position = numbers(ds, "ImagePositionPatient", 3, "no geometry")
-    slope, intercept = numbers(ds, "RescaleSlope", 1, "no rescale")[0], numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
-    if slope == 0 or text("RescaleType").upper() not in ("", "HU", "US"):
-        raise Unusable("no rescale")
     turn(orientation)
-    where = {"orientation": orientation, "position": position, "spacing": spacing_of(ds), "slope": slope, "intercept": intercept}
-    return replace(header_of(path, ds), **where)
+    slope, intercept = rescale_of(ds)
+    header = header_of(path, ds)
+    return replace(header, orientation=orientation, position=position, spacing=spacing_of(ds), slope=slope, intercept=intercept)
 
 
 def header_of(path: Path, ds: pydicom.Dataset) -> Header:
@@ -206,6 +207,15 @@ def numbers(ds: Any, tag: str, n: int, reason: str) -> tuple[Any, ...]:
     if len(values) != n or not np.isfinite(values).all() or np.abs(values).max() > 1e6:
         raise Unusable(reason)
     return values
+
+
+def rescale_of(ds: Any) -> tuple[float, float]:
+    """Slope and intercept to HU; Unusable where there are none, or values are said to be something else (OD, mg/ml, effective Z)."""
+    slope, intercept = numbers(ds, "RescaleSlope", 1, "no rescale")[0], numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
+    said = re.sub(r"[^a-z/]", "", str(ds.get("RescaleType") or "").lower())
+    if slope == 0 or not re.fullmatch(r"|hu|h[ou]+n[sd]*fi?e?i?ld(units?)?", said):
+        raise Unusable("no rescale")
+    return slope, intercept
 
 
 def spacing_of(ds: Any) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydicom.filereader import read_partial
 
-from lpdirs.data.dicom import MARKS, PIXELS, Header, header_of, in_order, numbers, spacing_of, turn
+from lpdirs.data.dicom import MARKS, PIXELS, Header, header_of, in_order, numbers, rescale_of, spacing_of, turn
 from lpdirs.data.reasons import Unusable
 
 MOST = 10_000  # frames of a file
@@ -35,12 +35,11 @@ def _frame(header: Header, index: int, own: Any, shared: Any) -> Header:
 
     values, measures, content = group("PixelValueTransformationSequence"), group("PixelMeasuresSequence"), group("FrameContentSequence")
     kind, kernel = group("CTImageFrameTypeSequence"), group("CTReconstructionSequence")
-    if str(values.get("RescaleType") or "HU").upper() not in ("HU", "US"):
-        raise Unusable("no rescale")
     if "LOCALIZER" in str(kind.get("FrameType") or "").upper():
         raise Unusable("not axial")
     orientation = numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6, "no geometry")
     turn(orientation)
+    slope, intercept = rescale_of(values)
     told = dict(zip(MARKS, header.marks, strict=True)) | {
         "ImageType": str(kind.get("FrameType") or ""),
         "ConvolutionKernel": str(kernel.get("ConvolutionKernel") or ""),
@@ -55,7 +54,7 @@ def _frame(header: Header, index: int, own: Any, shared: Any) -> Header:
         orientation=orientation,
         position=numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3, "no geometry"),
         spacing=spacing_of(measures),
-        slope=numbers(values, "RescaleSlope", 1, "no rescale")[0],
-        intercept=numbers(values, "RescaleIntercept", 1, "no rescale")[0],
+        slope=slope,
+        intercept=intercept,
         marks=tuple(told.values()),
     )

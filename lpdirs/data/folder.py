@@ -1,8 +1,11 @@
 """All files below a folder, each once: those to look into, and those that are not, with the reason."""
 
 import hashlib
+import logging
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import filereader
@@ -76,17 +79,31 @@ def check_kind(path: Path) -> None:
         raise Unusable("cannot be read")
     if not path.is_file():
         raise Unusable("not a file")
+    with open(path, "rb") as file:
+        head = file.read(132)
+    if head[128:] == b"DICM":  # whatever its name says
+        return
     name = path.name.lower()
     if name.endswith(FORMATS):
         raise Unusable("another format")
-    if name.endswith(ARCHIVES):
+    if name.endswith(ARCHIVES) or head.startswith(b"PK\x03\x04"):
         raise Unusable("archive")
-    with open(path, "rb") as file:
-        head = file.read(132)
-    if head.startswith(b"PK\x03\x04"):
-        raise Unusable("archive")
-    if head[128:] != b"DICM" and head[:2] not in BARE:
+    if head[:2] not in BARE:
         raise Unusable("not DICOM")
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """While files are read pydicom says nothing, since what it warns of is judged by what is read, and inflates no file without limit."""
+    log, before = logging.getLogger("pydicom"), filereader.zlib
+    level = log.level
+    log.setLevel(logging.ERROR)
+    filereader.zlib = Inflate  # type: ignore
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        filereader.zlib = before
 
 
 class Inflate:
@@ -102,6 +119,3 @@ class Inflate:
         if stream.unconsumed_tail:
             raise ValueError("inflates beyond all measure")
         return inflated + stream.flush()
-
-
-filereader.zlib = Inflate  # type: ignore

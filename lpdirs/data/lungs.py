@@ -13,6 +13,7 @@ DENSE_HU = -600.0  # the median of a piece of lung is below, that of a wall's ri
 RIM_MM = 2.5  # half the thickness of what counts as a rim
 MIN_CM2 = 12.0  # of the slice on which a piece of lung is largest
 MIN_SHARE = 0.1  # of the largest piece's volume
+SPOT, OPEN_HU = 9, -955.0  # px, and the mean over so many below which the field of view ends at air, and not at lung
 SIZE = 128  # px, at which lungs are looked for, whatever the size of the data set
 
 
@@ -47,11 +48,14 @@ def _bodies(hu: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     margin = 4 * max(1, round(hu.shape[-1] / 96))
     around = ((0, 0), (margin, margin), (margin, margin))
     plain = ~beyond.any((1, 2))
-    hu, beyond = np.pad(hu, around, mode="edge"), np.pad(beyond, around, constant_values=True)
-    hu[plain] = np.where(beyond[plain], np.where(hu[plain] > GAS_HU, 0, -1000), hu[plain])
+    spot = lambda values: ndimage.uniform_filter(values.astype(np.float32), (0, SPOT, SPOT), mode="nearest")
+    around_it = spot(np.where(beyond, 0, hu)) / np.maximum(spot(~beyond), 1e-6)  # of lung, single pixels are as thin as air
+    hu, around_it = (np.pad(values, around, mode="edge") for values in (hu, around_it))
+    beyond = np.pad(beyond, around, constant_values=True)
+    hu[plain] = np.where(beyond[plain], np.where(around_it[plain] > OPEN_HU, 0, -1000), hu[plain])
     for i in np.flatnonzero(~plain & ~beyond.all((1, 2))):  # what is nearest
         rows, columns = ndimage.distance_transform_edt(beyond[i], return_distances=False, return_indices=True)
-        hu[i][beyond[i]] = np.where(hu[i][rows, columns][beyond[i]] > GAS_HU, 0, -1000)
+        hu[i][beyond[i]] = np.where(around_it[i][rows, columns][beyond[i]] > OPEN_HU, 0, -1000)
     inner = slice(margin, -margin)
     return body_masks(hu)[:, inner, inner] & ~beyond[:, inner, inner]
 

@@ -3,6 +3,7 @@
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.filereader import read_partial
@@ -11,7 +12,7 @@ from scipy import ndimage
 
 from lpdirs.data.decoder import decode
 from lpdirs.data.dicom import PIXELS, Header, in_order, turn
-from lpdirs.data.folder import LARGEST
+from lpdirs.data.folder import LARGEST, quiet_pydicom
 from lpdirs.data.reasons import Unusable, unreadable
 
 MOST = 2**31  # bytes of a file of several frames
@@ -28,7 +29,7 @@ def read_hu(header: Header) -> np.ndarray:
 def read_slice(header: Header, raw: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's. `raw`: what a volume holds."""
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), quiet_pydicom():
             if raw is None:
                 frame, changed = header.frame, header.path.stat().st_mtime_ns
                 raw = _pixels(header.path) if frame is None else _frames(header.path, changed)[frame]
@@ -125,5 +126,16 @@ def _pixels(path: Path, most: int = LARGEST) -> np.ndarray:
     if syntax in JPEG2000TransferSyntaxes:
         ds.pixel_array_options(decoding_plugin="pylibjpeg")
     elif syntax.is_encapsulated and syntax != RLELossless:
-        return decode(path)
-    return ds.pixel_array
+        return _in_place(ds, decode(path))
+    return _in_place(ds, ds.pixel_array)
+
+
+def _in_place(ds: Any, raw: np.ndarray) -> np.ndarray:
+    """Stored values where they lie in the upper bits (HighBit), or share them with an overlay; the others as they are."""
+    allocated, stored, high = (int(ds.get(tag) or 0) for tag in ("BitsAllocated", "BitsStored", "HighBit"))
+    beside = any(int(ds.get((group, 0x0102), None).value or 0) > 0 for group in range(0x6000, 0x601F, 2) if (group, 0x0102) in ds)
+    low = high + 1 - stored
+    if raw.dtype.kind not in "iu" or not 0 < stored < allocated or not (low > 0 or beside):
+        return raw
+    bits = raw.astype(np.int64) >> max(low, 0) & (1 << stored) - 1
+    return np.where(bits >> (stored - 1), bits - (1 << stored), bits) if raw.dtype.kind == "i" else bits

@@ -12,7 +12,7 @@ from pathlib import Path
 from lpdirs.data import volumes
 from lpdirs.data.dicom import Header, read_header
 from lpdirs.data.enhanced import frames_of
-from lpdirs.data.folder import list_files
+from lpdirs.data.folder import list_files, quiet_pydicom
 from lpdirs.data.private import private_folder, pseudonym, salt
 from lpdirs.data.reasons import Unusable, unreadable
 
@@ -24,11 +24,12 @@ FOLDERS = 3  # so many folders of pictures are taken for patients
 def read_headers(paths: list[Path]) -> tuple[list[Header], list[tuple[Path, str]]]:
     """Headers of the slices and pictures in the files, and the files that hold none with their reasons."""
     headers, rejected = [], []
-    for path in paths:
-        try:
-            headers += _headers_of(path)
-        except Unusable as reason:
-            rejected.append((path, str(reason)))
+    with quiet_pydicom():
+        for path in paths:
+            try:
+                headers += _headers_of(path)
+            except Unusable as reason:
+                rejected.append((path, str(reason)))
     return headers, rejected
 
 

@@ -15,7 +15,7 @@ from lpdirs.data.dicom import Header
 from lpdirs.data.lungs import SIZE, lung_fractions
 from lpdirs.data.pixels import read_slice
 from lpdirs.data.reasons import TRANSIENT, Unusable
-from lpdirs.data.volumes import raw_values, read_hu_of, read_values
+from lpdirs.data.volumes import raw_values, read_values
 
 NARROWEST = 50  # of a window: values are kept as whole numbers
 LARGEST = 8192  # px along a side of a frame before it is made smaller
@@ -34,6 +34,7 @@ class DataSettings(Settings):
         None, "side of the field around the frame's centre, mm; null: the whole frame, as in the paper", gt=10, le=2000
     )
 
+    kernel: str = setting("soft", "which of series that show the same: soft, sharp or a kernel's name", min_length=1, max_length=64)
     patients: Literal["auto", "file", "folder", "image"] = setting(
         "auto", "whose pictures and volumes are: file, folder, or each image its own; auto: of pictures folder, where there are several"
     )
@@ -125,7 +126,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
                 known = pixel_mm if header.kind == "volume" else None
                 rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": known, "lung": None, "fraction": None})
                 continue
-            hu, beyond = read_slice(header, read_hu_of(header) if header.kind == "volume" else None)
+            hu, beyond = read_slice(header, raw_values(header) if header.kind == "volume" else None)
             small, pixel_mm = resample(hu, header.upright_spacing, settings.size, settings.fov_mm)
             look = small if settings.size == SIZE else resample(hu, header.upright_spacing, SIZE, settings.fov_mm)[0]
             outside = resample(beyond.astype(np.float32), header.upright_spacing, SIZE, settings.fov_mm, beyond=1)[0] > 0
@@ -136,7 +137,8 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
         unseen.append(outside)
         pixels.append(np.clip(small, *settings.window).astype("<i2"))
         digest = hashlib.blake2b(hu.tobytes(), digest_size=16).hexdigest()
-        rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": pixel_mm})
+        marks = {"kernel": header.mark("ConvolutionKernel"), "thickness": header.mark("SliceThickness")}
+        rows.append({"index": index, "z_mm": header.z_mm, "digest": digest, "pixel_mm": pixel_mm, **marks})
     if looked:
         lung = lung_fractions(np.stack(looked).astype(np.float32), np.stack(unseen), rows[0]["pixel_mm"] * settings.size / SIZE)
         for row, share, fraction in zip(rows, lung, z_fractions(np.array([row["z_mm"] for row in rows]), lung), strict=True):
@@ -151,11 +153,11 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
     return name, len(headers)
 
 
-def is_finished(part: Path) -> bool:
-    """Whether the part of a series is there, and nothing in it failed for a reason that may be mended."""
+def is_finished(part: Path, least: int = 0) -> bool:
+    """Whether the part of a series is there with at least so many slices, and nothing in it failed for a reason that may be mended."""
     try:
         content = json.loads(part.read_text())
         whole = len(np.load(part.with_suffix(".npy"), mmap_mode="r")) == len(content["rows"])
-        return whole and all(reason not in TRANSIENT for _, reason in content["rejected"])
+        return whole and len(content["rows"]) >= least and all(reason not in TRANSIENT for _, reason in content["rejected"])
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return False

@@ -4,25 +4,38 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from lpdirs.data.dicom import MARKS, Header, turn
 
+ALIKE = 0.01  # difference of direction cosines, and of pixel spacing in mm, from which slices are of another geometry
 SAME_MM = 0.01  # positions that are closer are the same
 FEW = 0.1  # share of positions that may repeat in a series without its being several stacks
 SECONDS = 5.0  # between the acquisitions of two series from which they are not two reconstructions of one
 ALWAYS = ("ConvolutionKernel", "TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase")  # are one within a stack
+KERNELS = {"soft": 20, "standard": 30, "stnd": 30, "chst": 35, "detail": 45, "lung": 60, "bone": 70, "edge": 80, "sharp": 80}
 FOLDERS = 6  # so many folders of a series may be people's; more are how an archive stores files
 
 
-def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[Path, str]]]:
+class Arranged(NamedTuple):
+    """`series` to read, each from head to feet; `rejected` files with their reasons; `spare` series, {one that stays: those that show the
+    same, which take its place where it cannot be decoded}; and how often a `preferred` kernel stayed in place of another."""
+
+    series: dict[str, list[Header]]
+    rejected: list[tuple[Path, str]]
+    spare: dict[str, list[tuple[str, list[Header]]]]
+    preferred: Counter
+
+
+def arrange(headers: list[Header], kernel: str = "soft") -> Arranged:
     """One stack of each series, ordered from head to feet, patient by patient; and those left out, with the reason.
 
     A series is what patient, study and series UID say together. One that shows several people is refused. Of several stacks in
     one series the one with most slices is taken, of equal ones the first by its marks (`MARKS`), with those that lie wholly beyond
     it as series of their own; the others are named. Of the series of a study that show most of the same positions the longest stays,
-    a supine one before a prone one.
+    a supine one before a prone one; of equally long ones that of the `kernel`: soft, sharp, or a kernel's own name.
     """
     series: dict[str, list[Header]] = defaultdict(list)
     ordered: dict[str, list[Header]] = defaultdict(list)
@@ -40,9 +53,15 @@ def arrange(headers: list[Header]) -> tuple[dict[str, list[Header]], list[tuple[
             ordered[f"{group}\0{number}" if number else group] = kept
             doubled = doubled + repeated
         rejected += [(h.listed, "repeated position") for h in doubled] + [(h.listed, why) for h in others]
-    for group, why in _repeated({group: members for group, members in ordered.items() if members[0].kind != "picture"}):
-        rejected += [(header.listed, why) for header in ordered.pop(group)]
-    return dict(ordered), rejected
+    spare: dict[str, list[tuple[str, list[Header]]]] = defaultdict(list)
+    preferred: Counter = Counter()
+    for group, stays, why in _repeated({group: m for group, m in ordered.items() if m[0].kind != "picture"}, kernel):
+        own, other = ordered.pop(group), ordered[stays]
+        rejected += [(header.listed, why) for header in own]
+        spare[stays].append((group, own))
+        kernels = other[0].mark("ConvolutionKernel"), own[0].mark("ConvolutionKernel")
+        preferred[kernels] += kernels[0] != kernels[1]
+    return Arranged(dict(ordered), rejected, dict(spare), preferred)
 
 
 def _several_people(members: list[Header]) -> bool:
@@ -91,14 +110,29 @@ def _many(stack: list[Header]) -> bool:
 
 def _stacks(members: list[Header]) -> list[list[Header]]:
     """The stacks of a series: divided by geometry, kernel and phase, and by all else that tells apart what repeats or alternates."""
-    geometry = lambda h: (turn(h.orientation), h.shape, tuple(round(mm, 2) for mm in h.spacing), tuple(round(v, 2) for v in h.orientation))
-    stacks = _grouped(members, geometry)
+    stacks = _alike(members)
     for tag in (*ALWAYS, *(tag for tag in MARKS if tag not in ALWAYS)):
         place, divide = list(MARKS).index(tag), _grouped if tag in ALWAYS else _divided
         value: Callable[[Header], Hashable] = lambda h, i=place: h.marks[i] if h.marks else ""  # type: ignore[misc]
         stacks = [part for stack in stacks for part in divide(stack, value)]
     stacks = [part for stack in stacks for part in _by_folder(stack)]
     return [part for stack in stacks for part in _by_number(stack)]
+
+
+def _alike(members: list[Header]) -> list[list[Header]]:
+    """The slices of one geometry each: in all of a part orientation and spacing differ by less than ALIKE from those of its first slice."""
+    parts: list[list[Header]] = []
+    for header in members:
+        own = np.array([*header.orientation, *header.spacing])
+        for part in parts:
+            first = part[0]
+            same = (turn(first.orientation), first.shape) == (turn(header.orientation), header.shape)
+            if same and np.abs(own - [*first.orientation, *first.spacing]).max() < ALIKE:
+                part.append(header)
+                break
+        else:
+            parts.append([header])
+    return sorted(parts, key=lambda part: -_places(part))
 
 
 def _grouped(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:
@@ -132,8 +166,12 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
     for header in sorted(stack, key=lambda h: (h.number, h.path)):
         at[_place(header)].append(header)
     numbers = Counter(h.number for h in stack)
-    if len(numbers) < 3 or any(len({h.number for h in here}) < len(here) for here in at.values()):
+    if len(at) == len(stack) or len(numbers) < 3 or any(len({h.number for h in here}) < len(here) for here in at.values()):
         return [stack]
+    depth = max(map(len, at.values()))
+    even = depth > 1 and all(len(here) == depth for here in at.values())
+    if even and len(numbers) == len(stack) and all(here[-1].number - here[0].number == depth - 1 for here in at.values()):
+        return [list(part) for part in zip(*at.values(), strict=True)]  # numbered position by position
     if len(numbers) < len(stack):  # each begins to count anew: of each number the first from the head, the second, ...
         seen: Counter = Counter()
         parts: dict[int, list[Header]] = defaultdict(list)
@@ -146,8 +184,6 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
         return [stack]  # one, but for a slice or two that are numbered out of turn
     if len(runs) <= max(2, len(stack) / 4):
         return _joined(runs)
-    depth = max(map(len, at.values()))
-    even = depth > 1 and all(len(here) == depth for here in at.values())  # in turn at each position
     return [list(part) for part in zip(*at.values(), strict=True)] if even else [stack]
 
 
@@ -198,19 +234,33 @@ def _choose(stacks: list[list[Header]]) -> tuple[list[list[Header]], list[Header
     return taken, others, "another stack"
 
 
-def _repeated(series: dict[str, list[Header]]) -> list[tuple[str, str]]:
-    """Series of which most positions (to 1 mm) are shown by another that stays, each with the reason."""
-    shown: dict[tuple[str, str], list[tuple[set[int], list[Header]]]] = defaultdict(list)
+def _repeated(series: dict[str, list[Header]], kernel: str) -> list[tuple[str, str, str]]:
+    """Series of which most positions (to 1 mm) are shown by another that stays, each with that one and the reason."""
+    shown: dict[tuple[str, str], list[tuple[set[int], str]]] = defaultdict(list)
     repeated = []
-    prone = lambda headers: turn(headers[0].orientation)[1]
-    for group, headers in sorted(series.items(), key=lambda item: (prone(item[1]), -len(item[1]), item[0])):
+
+    def first(item: tuple[str, list[Header]]) -> tuple:
+        group, headers = item
+        name = headers[0].mark("ConvolutionKernel")
+        rank = sharpness(name) * (-1 if kernel == "sharp" else 1)
+        return turn(headers[0].orientation)[1], -len(headers), name.lower() != kernel.lower(), rank, name, group  # supine, long, kernel
+
+    for group, headers in sorted(series.items(), key=first):
         positions, study = {round(h.z_mm) for h in headers}, (headers[0].patient, headers[0].study)
-        same = next((other for places, other in shown[study] if len(positions & places) > len(positions) / 2), None)
-        if same is None:
-            shown[study].append((positions, headers))
+        stays = next((other for places, other in shown[study] if len(positions & places) > len(positions) / 2), None)
+        if stays is None:
+            shown[study].append((positions, group))
         else:
-            repeated.append((group, "another acquisition" if _another_time(headers, same) else "repeated series"))
+            repeated.append((group, stays, "another acquisition" if _another_time(headers, series[stays]) else "repeated series"))
     return repeated
+
+
+def sharpness(kernel: str) -> float:
+    """About how sharp a kernel is, from 0 to 100: the number in its name (B30f, FC51), or its place among usual names."""
+    number = re.search(r"\d+", kernel)
+    if number:
+        return min(float(number[0]), 100.0)
+    return next((value for name, value in KERNELS.items() if kernel.lower().startswith(name)), 50.0)
 
 
 def _another_time(headers: list[Header], others: list[Header]) -> bool:
@@ -220,3 +270,9 @@ def _another_time(headers: list[Header], others: list[Header]) -> bool:
     times = [min((h.time for h in s if h.time is not None), default=None) for s in (headers, others)]
     late = None not in times and abs(times[0] - times[1]) > SECONDS  # type: ignore[operator]
     return turn(a.orientation) != turn(b.orientation) or breath(a) != breath(b) or late
+
+
+def preferences(preferred: Counter) -> list[str]:
+    """Which kernels stayed in place of which, as a note; nothing where there was no choice."""
+    said = [f"{stays or 'none named'} before {other or 'none named'} ({n} series)" for (stays, other), n in preferred.most_common() if n]
+    return [f"of series that show the same positions, one kernel was taken: {', '.join(said)}; setting kernel"] if said else []

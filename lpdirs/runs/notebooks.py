@@ -21,7 +21,7 @@ from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
 from lpdirs.runs.own import files_beside, is_factory
-from lpdirs.runs.records import changed_files, digest_of_text, read_log, read_notebook
+from lpdirs.runs.records import changed_files, digest_of_text, files_in, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
 
@@ -184,15 +184,10 @@ def key(name: str, profile: str, folder: Path, given: Mapping[str, Any], seed: i
     return digest_of_text(content)
 
 
-def _read_by(name: str, folder: Path, generators: Sequence[str]) -> list:
-    """Digests of the files of earlier notebooks that a notebook reads; in a sweep data and generators are links to another run's."""
-    found = []
-    for part in READS[name]:
-        if part not in TRAINED or part in generators:
-            log = read_log((folder / part).resolve().parent)
-            files = [(path, was) for entry in log.values() for path, was in entry.get("files", {}).items() if path.split("/")[0] == part]
-            found.append(sorted((path, was) for path, was in files if not path.endswith("scores.json") and "/chance/" not in path))
-    return found
+def _read_by(name: str, folder: Path, generators: Sequence[str]) -> dict[str, str]:
+    """The files of earlier notebooks that a notebook reads, with their digests."""
+    parts = [part for part in READS[name] if part not in TRAINED or part in generators]
+    return {path: was for path, was in files_in(folder, parts, HUGE).items() if "/chance/" not in path and not path.endswith("scores.json")}
 
 
 def source_of(name: str) -> Path:

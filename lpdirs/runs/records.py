@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -100,19 +101,27 @@ def digest_of(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def files_in(folder: Path, parts: Iterable[str], largest: float = float("inf")) -> dict[str, str]:
+    """All files of some folders of a run that stay, {path in the run: digest}; of those above `largest` bytes size and time."""
+    found = {}
+    for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
+        inside = path.relative_to(folder).parts
+        passing = path.suffix in PASSING or any(part in ("dicom", "exports") or part.startswith(".") for part in inside)
+        if path.is_file() and not passing:
+            stat = path.stat()
+            found["/".join(inside)] = digest_of(path) if stat.st_size <= largest else f"{stat.st_size} {stat.st_mtime_ns}"
+    return found
+
+
 def files_of(folder: Path, notebook: str, parts: tuple[str, ...], log: dict, began: float = 0.0) -> dict[str, str]:
-    """All files of a stage's folders that stay, {path in the run: digest}.
+    """All files of a stage's folders that stay, {path in the run: digest}; tables of chance answer for themselves (`search.is_whole`).
 
     Where two notebooks write into one folder, files that the other one has claimed are left out, unless they are newer than `began`.
     """
     others = {path for name, entry in log.items() if name != notebook for path in entry.get("files", {})}
-    found = {}
-    for path in sorted(path for part in parts for path in (folder / part).rglob("*")):
-        name, inside = path.relative_to(folder).as_posix(), path.relative_to(folder).parts
-        passing = path.suffix in PASSING or "dicom" in inside or "exports" in inside or any(part.startswith(".") for part in inside)
-        if path.is_file() and not passing and (name not in others or path.stat().st_mtime >= began):
-            found[name] = digest_of(path)
-    return found
+    own = lambda name: name not in others or (folder / name).stat().st_mtime >= began
+    found = files_in(folder, parts)
+    return {name: digest for name, digest in found.items() if own(name) and "/chance/" not in name and not name.endswith("scores.json")}
 
 
 def changed_files(folder: Path, entry: dict, largest: float = float("inf")) -> list[str]:

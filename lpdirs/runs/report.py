@@ -43,8 +43,7 @@ def write_report(folder: Path) -> Path:
     report = folder / "report"
     report.mkdir(exist_ok=True)
     log, rows, pages = read_log(folder), [], dict[str, str]()
-    before = log.get(REPORT, {}).get("results", {})
-    whole = {name: digest for name, digest in log.get(REPORT, {}).get("files", {}).items()}
+    before, whole = (log.get(REPORT, {}).get(part, {}) for part in ("results", "files"))
     for name in [name for name in SINGLE if name in log]:
         path, page = folder / "notebooks" / f"{name}.ipynb", report / f"{name}.html"
         content = read_notebook(path)
@@ -76,8 +75,10 @@ def write_report(folder: Path) -> Path:
     write_atomic(report / "index.html", partial(_write, index))
     with alone(folder):
         log = read_log(folder)
-        log[REPORT] = {"files": files_of(folder, REPORT, ("report",), log), "results": pages}
-        write_atomic(folder / "run.json", partial(_write, json.dumps(log, indent=1)))
+        entry = {"files": files_of(folder, REPORT, ("report",), log), "results": pages}
+        log, before = log | {REPORT: entry}, log.get(REPORT)
+        if entry != before:
+            write_atomic(folder / "run.json", partial(_write, json.dumps(log, indent=1)))
     return report / "index.html"
 
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-FAULTS = """import resource, lpdirs.models, torch
+FAULTS = """import resource, torch
+from lpdirs.base.compute import keep_memory
+keep_memory()
 of = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for i in range(30):
     before = of() if i == 20 else before if i else 0  # by then all that is kept has been used once

@@ -22,8 +22,8 @@ from lpdirs.data.series import DataSettings
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.models.dcgan import GeneratorNetwork
-from lpdirs.models.generators import Generator
 from lpdirs.models.files import load_generator
+from lpdirs.models.generators import Generator
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
 from tests.benchmarks.bench import Apart, alternate, write

@@ -119,7 +119,7 @@ def test_a_file_without_preamble_is_read(tmp_path):
 def test_series_are_ordered_by_position_not_by_name(tmp_path):
     for name, number, t in (("c", 0, 0.1), ("a", 1, 0.5), ("b", 2, 0.3), ("d", 3, 0.3)):
         write(tmp_path / name, number=number, t=t)
-    series, rejected = arrange(read_headers(find_files(tmp_path))[0])
+    series, rejected, *_ = arrange(read_headers(find_files(tmp_path))[0])
     assert [[h.path.name for h in headers] for headers in series.values()] == [["c", "b", "a"]]
     assert [(path.name, why) for path, why in rejected] == [("d", "repeated position")]
 
@@ -136,7 +136,7 @@ def test_one_series_a_study_where_kernels_repeat(tmp_path):
     make("1.2.2", (0.1, 0.3, 0.5, 0.7, 0.9))
     make("1.2.3", (0.2, 0.4, 0.6))
     make("1.2.4", (0.1, 0.3), study="1.9")
-    series, rejected = arrange(read_headers(find_files(tmp_path))[0])
+    series, rejected, *_ = arrange(read_headers(find_files(tmp_path))[0])
     assert sorted(group.split("\0")[-1] for group in series) == ["1.2.2", "1.2.3", "1.2.4"]
     assert [why for _, why in rejected] == ["repeated series"] * 4
 

@@ -281,9 +281,9 @@ def with_nan():
         (lambda f: poke(nifti(f), 252, bytes(4)), "no geometry"),  # neither qform nor sform
         (lambda f: poke(nifti(f), 80, np.array([1.0], "<f4").tobytes()), "no geometry"),  # another spacing than its sform's
         (lambda f: poke(nifti(f), 280, np.array([np.nan], "<f4").tobytes()), "no geometry"),
-        (lambda f: nifti(f, image=with_nan()), "damaged pixels"),  # its reader would make soft tissue of NaN
+        (lambda f: nifti(f, image=with_nan()), "not finite"),
         (lambda f: nifti(f, image=sitk.GetImageFromArray(np.zeros((64, 64, 3), np.uint8), isVector=True)), "colour"),
-        (lambda f: nifti(f, "a.mha").rename(f / "a.nii"), "no geometry"),
+        (lambda f: nifti(f, "a.mha").rename(f / "a.nii"), "damaged pixels"),
         (lambda f: np.save(f / "a.npy", np.zeros((2, 40, 40), complex)), "no picture"),
     ],
 )
@@ -385,10 +385,10 @@ def test_volumes_of_one_folder_are_one_patient_where_that_is_said(tmp_path):
     assert built(tmp_path, SETTINGS.but(patients="file"), "files")[0]["patients"] == 6
 
 
-def test_without_simpleitk_volumes_are_named_and_the_next_build_reads_them(tmp_path, monkeypatch):
+def test_without_their_library_volumes_are_named_and_the_next_build_reads_them(tmp_path, monkeypatch):
     nifti(tmp_path / "in")
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "SimpleITK", None)
+        patch.setitem(sys.modules, "nibabel", None)
         assert rejected(tmp_path) == {"no reader": 1, "used": 0}
     volumes._read.cache_clear()
     assert rejected(tmp_path)["used"] == N

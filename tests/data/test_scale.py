@@ -178,7 +178,7 @@ def header(series: str, z: float, number: int) -> Header:
 @given(st.permutations([(s, z) for s in ("1.1", "1.2") for z in (0.0, 1.5, 3.0, 3.0, 7.0)]))
 def test_the_order_of_files_does_not_matter(order):
     headers = [header(s, z, int(z * 10)) for s, z in order]
-    series, rejected = arrange(headers)
+    series, rejected, *_ = arrange(headers)
     assert {group.split("\0")[-1]: [h.z_mm for h in members] for group, members in series.items()} == {
         u: [7.0, 3.0, 1.5, 0.0] for u in ("1.1", "1.2")
     }

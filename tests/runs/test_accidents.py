@@ -96,7 +96,7 @@ def test_a_killed_kernel_is_one_line_and_the_same_command_goes_on(prepared, tmp_
         kernel.kill()
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in out
-    assert out.strip().splitlines()[-1].startswith("error: 02_train_gan: its kernel was ended from outside")
+    assert out.strip().splitlines()[-1].startswith("error: 02_train_gan: its kernel ended without a word")
 
 
 def test_a_second_run_in_the_same_folder_says_who_is_there(tmp_path, capsys):

@@ -15,7 +15,7 @@ def searches(one: np.ndarray, other: np.ndarray) -> pd.DataFrame:
         for name, values in (("one", one), ("other", other))
         for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(rows).assign(generator="gan", training=0)
+    return pd.DataFrame(rows).assign(generator="gan", training=0, title=lambda t: t["configuration"])
 
 
 def p_of(difference: np.ndarray) -> float:
@@ -49,6 +49,11 @@ def test_tables_of_a_folder_are_read_as_one_and_medians_have_the_order_that_is_a
 
 
 def test_the_paper_s_method_is_that_of_the_smallest_k_and_a_larger_k_meets_random_sets_of_its_own():
-    pairs = comparison.pairs_to_test(["lenet-unit-100", "motion", "random-100", "lenet-unit-32", "random"])
-    assert ("lenet-unit-32", "random") in pairs and ("motion", "lenet-unit-32") in pairs and ("lenet-unit-100", "random-100") in pairs
-    assert ("lenet-unit-100", "random") not in pairs
+    base = {"basis": "", "reconstructor": "", "start": ""}
+    of = lambda name, method, k, **known: base | {"configuration": name, "method": method, "K": k} | known
+    paper = {"basis": "unit", "reconstructor": "lenet"}
+    rows = [of("many", "reconstructor", 100, **paper), of("motion", "motion", 32), of("random-many", "random", 100)]
+    rows += [of("few", "reconstructor", 32, **paper), of("by chance", "random", 32)]
+    pairs = comparison.pairs_to_test(pd.DataFrame(rows))
+    assert ("few", "by chance") in pairs and ("motion", "few") in pairs and ("many", "random-many") in pairs
+    assert ("many", "by chance") not in pairs

@@ -1,12 +1,15 @@
 """A user's own generator in a run: made by a function in a file, searched, scored, opened; and what is said where that cannot be."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import lpdirs as lp
 from lpdirs.base.errors import UserError
+from lpdirs.discovery.directions import DirectionsInfo
 from lpdirs.runs.comparison import collect
 from lpdirs.runs.grid import Grid
 from lpdirs.runs.models import measures_of, open_models
@@ -90,14 +93,32 @@ def test_one_call_makes_a_run_of_ones_own_generator_with_its_report(run, factory
 
 
 def test_it_is_opened_shown_and_scored_with_its_own_measures(run):
-    stage = open_run(run)
+    stage = open_run(run, trust=True)
     (generator, directions), *others = open_models(stage).values()
-    assert not others and directions.info.generator == "kidney" and generator.channels == 3
+    assert not others and directions.info.generator == "kidney" and generator.info.channels == 3
     assert measures_of(stage, generator).factors == ("red", "bright")
-    explorer = lp.explore(run)
+    explorer = lp.explore(run, trust=True)
     assert isinstance(explorer, Explorer) and "red" in explorer.readout.value and explorer.image_values().shape == (16, 16, 3)
-    (scores,) = score_run(run, 3, 0)
+    (scores,) = score_run(run, 3, 0, trust=True)
     assert json.loads(scores.read_text())["generator"] == "kidney" and "red_r" in json.loads(scores.read_text())
+
+
+def test_what_a_run_names_is_not_executed_unless_it_is_trusted(tmp_path, capsys, monkeypatch):
+    """A stranger's run: functions that its own/, run.json and directions name are left alone, whoever opens it."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "shared"
+    (run / "own").mkdir(parents=True)
+    (tmp_path / "make.py").write_text("open('PWNED', 'w').close()\ndef make(): raise ValueError('no generator')\n")
+    lp.Directions(torch.eye(4), DirectionsInfo(generator="x")).save(run / "directions" / "x-motion" / "directions.safetensors")
+    for factory in ("make.py:make", "os:getpid"):
+        (run / "own" / "x.json").write_text(json.dumps({"factory": factory, "fingerprint": "0"}))
+        entry = {"profile": "smoke", "seed": 0, "settings": {"measures": "make.py:make", "generators": ["make.py:make"]}}
+        (run / "run.json").write_text(json.dumps({"04_discover_directions": entry}))
+        for opened in (lambda: lp.load(run), lambda: lp.explore(str(run)), lambda: verify(run)):
+            with contextlib.suppress(UserError):
+                opened()
+            assert not (tmp_path / "PWNED").exists()
+        assert "was not run: trust=True opens it" in capsys.readouterr().out
 
 
 def test_it_is_done_again_when_its_file_changes_and_never_opened_with_other_weights(run, factory, home):
@@ -110,10 +131,10 @@ def test_it_is_done_again_when_its_file_changes_and_never_opened_with_other_weig
     try:
         assert not is_done("04_discover_directions", "smoke", run, given)
         with pytest.raises(UserError, match="makes another kidney than the one that the run mine knows"):
-            open_models(open_run(run))
+            open_models(open_run(run, trust=True))
     finally:
         (home / "my_gan.py").write_text(FACTORY.format(seed=0))
-    assert open_models(open_run(run))
+    assert open_models(open_run(run, trust=True))
 
 
 def test_other_measures_are_one_setting(home, factory, tmp_path):
@@ -156,7 +177,7 @@ def test_a_sweep_takes_it_beside_no_training(home, factory, tmp_path):
     assert [job.notebook for job in grid.jobs()] == ["04_discover_directions"] * 2
     folder = sweep(grid, tmp_path, workers=1, report=lambda line: None)
     table = collect(folder)
-    assert list(table["generator"]) == ["kidney"] * 2 and table["red_r"].notna().all()
+    assert list(table["generator"]) == ["my_gan.make"] * 2 and table["red_r"].notna().all()
     assert not any(line.broken for line in verify(folder))
 
 

@@ -118,7 +118,7 @@ def test_a_run_ends_with_the_report(tiny_run):
     index = outputs / "tiny" / "report" / "index.html"
     assert first.stdout.strip().endswith(f"report: {index}")
     assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
-    assert set(read_log(outputs / "tiny")) == set(SINGLE)
+    assert set(read_log(outputs / "tiny")) == {*SINGLE, "report"}
     assert first.stderr.count("Executing: 100%") >= len(SINGLE)
 
 
@@ -202,5 +202,9 @@ def test_notebook_04_takes_any_method(tiny_run):
         where = {"kernel_name": "python3", "cwd": str(source.parent), "progress_bar": False}
         papermill.execute_notebook(str(source), str(outputs / "04.ipynb"), given, **where)
         found = Directions.load(outputs / "tiny" / "directions" / f"vae-{label}" / "directions.safetensors")
-        assert found.info.method == label and found.info.settings["freeze"] == (method != "reconstructor")
+        assert (
+            found.info.method == method
+            and found.id.label == f"vae-{label}"
+            and found.info.settings["freeze"] == (method != "reconstructor")
+        )
         assert len(found.info.words) == len(found) == 6 and found.info.cotrained_accuracy is not None

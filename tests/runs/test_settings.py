@@ -15,87 +15,28 @@ from lpdirs.runs.settings import PLACES, help_of, resolve
 from lpdirs.runs.stage import start
 from tests.conftest import ROOT
 
-# for each setting values that make no sense, each with what the line must say
-BAD = {
-    "data_dir": [(5, "must be text"), ("", "must not be empty")],
-    "cohort": [(True, "must not be true"), ("nobody", "unknown cohort 'nobody': choose one of phantom_demo, phantom_smoke")],
-    "workers": [(0, "at least 1"), (1.5, "a whole number"), ("many", "a whole number")],
-    "scheduler": [("", "must not be empty")],
-    "size": [(48, "must be 32, 64, 128 or 256, not 48"), (512, "128 or 256"), ("big", "128 or 256")],
-    "window_low": [(1000, "window_low must be less than window_high, not 1000 and 1000"), ("air", "a number"), (float("nan"), "a finite")],
-    "window_high": [(-2000, "window_low must be less than window_high"), (1e9, "at most 32767")],
-    "min_lung": [(1.5, "less than 1"), (-0.1, "at least 0")],
-    "fov_mm": [(0, "greater than 10"), ("wide", "a number")],
-    "gan_diffaugment": [("perhaps", "must be true or false"), (3, "must be true or false")],
-    "latent_dim": [(0, "at least 1"), (2.5, "a whole number"), (True, "must not be true")],
-    "gan_width": [(0, "at least 1"), (-4, "at least 1")],
-    "gan_batch": [(1, "at least 2"), ("x", "a whole number")],
-    "gan_steps": [(0, "at least 1"), (-5, "at least 1"), (2.5, "a whole number")],
-    "gan_epochs": [(0, "greater than 0"), (-1, "greater than 0")],
-    "gan_lr": [
-        (0, "greater than 0"),
-        (-1e-4, "greater than 0"),
-        ("fast", "a number"),
-        (float("inf"), "finite"),
-        (True, "must not be true"),
-    ],
-    "gan_noise": [(-0.1, "at least 0")],
-    "gan_noise_steps": [(-1, "at least 0")],
-    "gan_spectral_norm": [("maybe", "true or false")],
-    "gan_ema": [(1.0, "less than 1"), (-0.5, "at least 0")],
-    "gan_r1": [(-1, "at least 0")],
-    "gan_halving": [(-5, "at least 0"), (0.5, "a whole number")],
-    "vae_halving": [(-5, "at least 0")],
-    "augment": [("maybe", "true or false"), (3, "true or false")],
-    "precision": [("fp8", "must be 'fp32' or 'bf16', not 'fp8'"), (16, "must be 'fp32' or 'bf16'")],
-    "compile": [("on", "must be 'off' or 'default'"), (True, "must not be true")],
-    "vae_width": [(2, "at least 4")],
-    "vae_batch": [(0, "at least 2")],
-    "vae_steps": [(0, "at least 1")],
-    "vae_epochs": [(-2, "greater than 0")],
-    "vae_lr": [(0, "greater than 0"), ("2e", "a number")],
-    "vae_loss": [("l2", "must be 'paper' or 'calibrated', not 'l2'")],
-    "vae_kl_weight": [(-1, "at least 0")],
-    "generators": [([], "at least 1 values"), (["gan", "gam"], "must be 'gan', 'vae' or FILE.py:FUNCTION"), (5, "must be text")],
-    "measures": [("", "must not be empty"), (5, "must be text")],
-    "patients": [("everyone", "must be 'auto', 'file', 'folder' or 'image'")],
-    "start_sd": [(0, "greater than 0"), ("much", "must be")],
-    "method": [
-        ("guess", "must be 'reconstructor', 'random'"),
-        ("pca-encoded", "needs an encoder, which a GAN has not"),
-    ],
-    "start": [("reconstructor", "must be 'random'"), ("guess", "must be 'random'")],
-    "n_directions": [(0, "at least 2"), (1, "at least 2"), (-3, "at least 2"), ("all", "a whole number")],
-    "basis": [("free", "must be 'unit' or 'orthonormal'")],
-    "reconstructor": [("vgg", "must be 'lenet', 'resnet18' or 'resnet18-224'")],
-    "direction_batch": [(1, "at least 2")],
-    "shifts_per_z": [(0, "at least 1"), (1.5, "a whole number")],
-    "direction_steps": [(0, "at least 1")],
-    "lr_directions": [(-1, "at least 0"), ("x", "a number")],
-    "lr_reconstructor": [(0, "greater than 0")],
-    "shift_scale": [(0, "greater than 0"), (0.1, "min_shift must be less than shift_scale, not 0.5 and 0.1")],
-    "min_shift": [(7, "min_shift must be less than shift_scale, not 7 and 6"), (-1, "at least 0")],
-    "shift_weight": [(-0.1, "at least 0")],
-    "strip_reach": [(0, "greater than 0"), (-4, "greater than 0")],
-    "strip_columns": [(4, "must be odd"), (1, "at least 3")],
-    "inversion_steps": [(0, "at least 1")],
-    "gif_frames": [(1, "at least 2")],
-    "response_samples": [(0, "at least 2"), (1, "at least 2")],
-    "response_shifts": [
-        ([0, 1], "at least 3 values"),
-        ([1, 1, 1], "different values"),
-        (["a", 0, 1], "a number"),
-        (3, "at least 3 values"),
-    ],
-    "score_steps": [(0, "at least 1")],
-    "score_seeds": [([], "at least 1 values"), ([0, 0], "different values"), ([0.5], "a whole number")],
-    "device": [("gpu", "must be auto, cpu, cuda, cuda:1 or mps, not 'gpu'"), ("cuda:x", "must be auto"), ("cuda:7", "there is none here")],
-}
-CASES = [(name, value, message) for name, cases in BAD.items() for value, message in cases]
-
-
-def test_every_setting_has_values_that_are_refused():
-    assert list(BAD) and set(BAD) == set(PLACES)
+# of each kind of mistake one, with what the line must say
+CASES = [
+    ("data_dir", "", "must not be empty"),
+    ("cohort", "nobody", "unknown cohort 'nobody': choose one of phantom_demo, phantom_smoke"),
+    ("size", 48, "must be 32, 64, 128 or 256, not 48"),
+    ("window_low", 1000, "window_low must be less than window_high, not 1000 and 1000"),
+    ("min_lung", 1.5, "less than 1"),
+    ("latent_dim", 2.5, "a whole number"),
+    ("latent_dim", True, "must not be true"),
+    ("gan_lr", float("inf"), "finite"),
+    ("gan_spectral_norm", "maybe", "true or false"),
+    ("generators", ["gan", "gam"], "must be 'gan', 'vae' or FILE.py:FUNCTION"),
+    ("method", "guess", "must be one of reconstructor, "),
+    ("method", "pca-encoded", "needs an encoder, which a GAN has not"),
+    ("start", "reconstructor", "must be one of random, "),
+    ("strip_columns", 4, "must be odd"),
+    ("response_shifts", [1, 1, 1], "different values"),
+    ("response_shifts", [-1e308, 0, 1], "at least -1000"),
+    ("response_samples", 10**12, "at most 1000000"),
+    ("direction_steps", 10**20, "at most 1"),
+    ("device", "cuda:7", "there is none here"),
+]
 
 
 @pytest.mark.parametrize(("name", "value", "message"), CASES, ids=[f"{name}={value}" for name, value, _ in CASES])
@@ -119,7 +60,6 @@ def test_a_value_that_makes_no_sense_is_one_line_before_any_work(name, value, me
         ({"n_directions": 100, "start": "jacobian"}, "n_directions must be at most latent_dim = 32 with start jacobian"),
         ({"gan_stepz": 3}, "unknown setting gan_stepz: did you mean gan_steps"),
         ({"xyzzy": 3}, "unknown setting xyzzy: settings are profile, run, outputs, seed, data_dir"),
-        ({"response_steps": [0, 1, 2]}, "setting response_steps is now called response_shifts"),
     ],
 )
 def test_settings_that_do_not_go_together(given, message):

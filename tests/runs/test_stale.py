@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
@@ -54,7 +57,7 @@ def stamp(name, folder, given=None, seed=0):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
     log = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
     part = NOTEBOOKS[name]
-    log[name] = {"files": files_of(folder, name, part, {})}
+    log[name] = {"files": files_of(folder, name, (part,), {})}
     (folder / "run.json").write_text(json.dumps(log))
     notebook.metadata["lpdirs_key"] = key(name, "smoke", folder, given or {}, seed)
     nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
@@ -196,8 +199,8 @@ def test_a_generator_s_fingerprint_knows_its_further_inputs_and_range():
         def forward(self, z, c):
             return self.inner(z) * c
 
-    prints = {lp.as_generator(Conditional(), 4, c=torch.full((1, 1, 1, 1), c)).info.fingerprint for c in (0.5, 1.0)}
-    prints |= {lp.as_generator(Conditional(), 4, value_range=(0, 1), c=torch.ones(1, 1, 1, 1)).info.fingerprint}
+    prints = {lp.as_generator(Conditional(), 4, inputs={"c": torch.full((1, 1, 1, 1), c)}).info.fingerprint for c in (0.5, 1.0)}
+    prints |= {lp.as_generator(Conditional(), 4, value_range=(0, 1), inputs={"c": torch.ones(1, 1, 1, 1)}).info.fingerprint}
     assert len(prints) == 3
 
 
@@ -250,14 +253,21 @@ def run(tmp_path_factory):
 
 
 def found(run, seed=0):
-    generator = load_generator(run / "vae" / "vae.safetensors")
-    return generator, discover(generator, "random", 4, seed=seed)
+    """A generator of the run, and directions of it, with what was measured along them beside their file."""
+    generator, path = load_generator(run / "vae" / "vae.safetensors"), run / "directions" / "vae-mine" / "directions.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directions = discover(generator, "random", 4, seed=seed)
+    measures = thorax(generator.info.window, generator.info.pixel_mm)
+    table = respond(generator, directions, measures, (-1, 0, 1), 4).table()
+    table.to_csv(path.with_name("responses.csv"), index=False)
+    placed = {"r_chance": 0.5, "selectivity_chance": 0.3, "selectivity_corrected": 1.0}
+    pd.DataFrame(placed, index=pd.Index(measures.factors, name="factor")).to_csv(path.with_name("chance.csv"))
+    return generator, directions
 
 
 def test_what_discover_saves_is_all_that_the_rest_needs(run, capsys):
     """open_models, verify and score take the file as it is; one such file once broke them with a KeyError."""
     path = run / "directions" / "vae-mine" / "directions.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     generator, directions = found(run)
     directions.save(path)
     assert directions.info.generator == "vae" and directions.info.generator_fingerprint == generator.info.fingerprint
@@ -270,7 +280,6 @@ def test_what_discover_saves_is_all_that_the_rest_needs(run, capsys):
 
 def test_scores_are_those_of_the_directions_that_lie_there(run):
     path = run / "directions" / "vae-mine" / "directions.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     found(run, 0)[1].save(path)
     first = json.loads(score_run(run, 2, 0)[0].read_text())
     generator, replaced = found(run, 1)
@@ -284,15 +293,12 @@ def test_scores_are_those_of_the_directions_that_lie_there(run):
 
 def test_scores_follow_the_responses_that_lie_beside(run):
     path = run / "directions" / "vae-mine" / "directions.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     generator, directions = found(run)
     directions.save(path)
     measures = thorax(generator.info.window, generator.info.pixel_mm)
-    respond(generator, directions, measures, (-1, 0, 1), 4).table().to_csv(path.with_name("responses.csv"), index=False)
     first = json.loads(score_run(run, 2, 0)[0].read_text())
     respond(generator, directions, measures, (-4, 0, 4), 8).table().to_csv(path.with_name("responses.csv"), index=False)
     assert json.loads(score_run(run, 2, 0)[0].read_text())["selectivity"] != first["selectivity"]
-    path.with_name("responses.csv").unlink()
 
 
 def test_directions_of_a_generator_that_the_run_has_not_are_left_out_with_a_line(run, capsys):
@@ -324,36 +330,24 @@ def test_directions_of_another_training_are_refused(run, tmp_path):
     assert [line for line in verify(other) if line.broken and "belongs to another vae" in line.text]
 
 
-def test_files_of_the_first_formats_still_open(tmp_path):
-    """Directions, weights and a run as version 0.1 wrote them, as they come with the project or were kept for this test."""
-    kept = ROOT / "tests" / "old" / "directions_1.safetensors"
-    directions = Directions.load(kept)
-    assert directions.info.method == "unit32-lenet" and directions.info.generator == "vae" and directions.info.names
-    assert 0 < directions.info.cotrained_accuracy < 1 and directions.info.settings["n_directions"] == len(directions) == 32
-    assert directions.title(next(iter(directions.info.names))).endswith(")")
-    directions.save(tmp_path / "d.safetensors")
-    assert Directions.load(tmp_path / "d.safetensors").info == directions.info
-    generator = load_generator(ROOT / "tests" / "old" / "generator_1.safetensors")
-    assert generator.latent_dim == 4 and generator.info.window == (-1000, 1000)
-    table = respond(generator, Directions(torch.eye(4)[:1]), thorax((-1000.0, 1000.0), 12.0), (-1, 0, 1), 2).table()
-    assert len(table) == 6
-
-
-def test_a_run_of_the_first_version_opens_verifies_explores_and_is_scored(tmp_path):
+def test_a_run_of_an_earlier_version_is_converted_by_the_example(tmp_path):
+    """As version 0.1 wrote it: it then opens, is whole, and is explored."""
     run = tmp_path / "run_1"
     shutil.copytree(ROOT / "tests" / "old" / "run_1", run)
+    with pytest.raises(UserError, match="convert it with examples/convert.py"):
+        lp.load(run)
+    subprocess.run([sys.executable, ROOT / "examples" / "convert.py", run], check=True, capture_output=True, timeout=120)
     (model,) = lp.load(run).values()
-    assert len(model[1]) == 3 and model[1].info.generator == "vae"
+    assert len(model[1]) == 3 and model[1].info.generator == "vae" and model[1].id.label == "vae-unit3-lenet"
     assert not [str(line) for line in verify(run) if line.broken]
     explorer = lp.explore(run)
     assert "rotation" in explorer.readout.value and "length" in explorer.readout.value
-    assert json.loads(score_run(run, 2, 0)[0].read_text())["directions"] == "unit3-lenet"
 
 
 def test_a_newer_or_unknown_format_is_a_line(tmp_path, monkeypatch):
     directions = Directions(random(3, 8))
     for written, message in (
-        ("lpdirs.directions/4", "is of a newer lpdirs .*: update lpdirs to open it"),
+        ("lpdirs.directions/9", "holds no directions .format 'lpdirs.directions/9'"),
         ("something/1", "holds no directions"),
     ):
         with monkeypatch.context() as patch:
