@@ -36,6 +36,8 @@ WHERE = {  # public name: its module
     "Rules": "lpdirs.scores.naming",
     "name": "lpdirs.scores.naming",
     "score": "lpdirs.scores.score",
+    "steer": "lpdirs.scores.steering",
+    "fit_steering": "lpdirs.scores.steering",
     "invert": "lpdirs.scores.inversion",
     "edit": "lpdirs.scores.inversion",
     "strips": "lpdirs.show.plots",
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
     from lpdirs.scores.naming import name as name
     from lpdirs.scores.response import respond as respond
     from lpdirs.scores.score import score as score
+    from lpdirs.scores.steering import fit_steering as fit_steering
+    from lpdirs.scores.steering import steer as steer
     from lpdirs.show.plots import gif as gif
     from lpdirs.show.plots import strips as strips
     from lpdirs.show.share import share as share

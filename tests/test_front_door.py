@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 
 def test_its_names_are_few_and_listed():
-    assert len(lp.__all__) <= 24 and set(lp.__all__) <= set(dir(lp)) and (ROOT / "lpdirs" / "py.typed").exists()
+    assert len(lp.__all__) <= 26 and set(lp.__all__) <= set(dir(lp)) and (ROOT / "lpdirs" / "py.typed").exists()
     with pytest.raises(AttributeError, match="no attribute 'guess'"):
         _ = lp.guess
 

@@ -36,6 +36,7 @@ HINTS = {  # what gives an object that a call takes
     "Directions": "directions, as lp.discover(generator) gives",
     "Measures": "measures: lp.Measures(function, units), or lp.thorax(window, pixel_mm) for chest CT",
     "Display": "a display, such as lp.Display(window=(0, 1))",
+    "Steering": "what lp.fit_steering(generator) gives",
     "Responses": "what lp.respond(generator, directions) gives",
     "Rules": "rules, such as lp.Rules()",
     "DiscoverySettings": "settings, lp.DiscoverySettings(...)",

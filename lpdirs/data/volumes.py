@@ -115,7 +115,7 @@ def _nifti(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
         image = nibabel.load(path)
     except nibabel.filebasedimages.ImageFileError as error:
         raise Unusable("damaged pixels") from error
-    shape, first = image.shape, int(image.header.get("vox_offset", 352))
+    shape, first = image.shape, int(image.dataobj.offset)
     if 0 <= first < 352:
         raise Unusable("damaged pixels")  # its values would begin in its header
     if image.get_data_dtype().fields is not None:

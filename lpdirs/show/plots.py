@@ -22,6 +22,7 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display, ct
 from lpdirs.measures.measures import factor_words
 from lpdirs.models.generators import Generator
+from lpdirs.scores.steering import Steered
 from lpdirs.show.marking import MARK, NOTICE
 
 SIDE = 0.95  # inches of an image in a strip
@@ -94,7 +95,7 @@ def strip(
 @checked
 def strips(
     generator: InstanceOf[Generator],
-    directions: InstanceOf[Directions],
+    directions: InstanceOf[Directions] | InstanceOf[Steered],
     shifts: Numbers = (-4.5, -3, -1.5, 0, 1.5, 3, 4.5),
     k: int | Sequence[int] | None = None,
     display: InstanceOf[Display] | None = None,
@@ -104,8 +105,10 @@ def strips(
 ) -> Figure:
     """A row for each direction in `k` (default: the first 16, best ones first), all from one image: that of `z` (d,), else a typical one.
 
-    Shifts are in units of z. UserError for a k that is not there.
+    Of steered paths (`lp.steer`) a row an image, from its start to its end. Shifts are in units of z. UserError for a k that is not there.
     """
+    if isinstance(directions, Steered):
+        return _steered_strips(generator, directions, display or generator.display, title)
     directions.check(generator)
     shown = directions.in_order()[:16] if k is None else [k] if isinstance(k, int) else list(k)
     if not shown or not all(i in range(len(directions)) for i in shown) or not shifts:
@@ -113,6 +116,14 @@ def strips(
     how, start = display or generator.display, generator.typical(seed) if z is None else torch.as_tensor(z).float().reshape(-1)
     rows = np.stack([strip(generator, directions, start, i, shifts, how) for i in shown])
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)
+
+
+def _steered_strips(generator: Generator, steered: Steered, display: Display, title: str, columns: int = 7) -> Figure:
+    """The images of steered paths, from start to end in steps of as many rounds each."""
+    at = np.linspace(np.zeros(len(steered.rounds)), steered.rounds, columns).round().astype(int)  # (columns, N)
+    z = torch.stack([steered.z[torch.from_numpy(rounds), torch.arange(len(rounds))] for rounds in at], 1)  # (N, columns, d)
+    rows = np.stack([display.pictures(generator.images(path)) for path in z])
+    return film_strips(rows, ["start", *[""] * (columns - 2), "end"], list(steered.why), title, display)
 
 
 @checked
