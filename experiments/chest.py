@@ -19,9 +19,24 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import ks_2samp
-from torch import nn
 
 import lpdirs as lp
+from experiments.chest_figures import (
+    MOVED,
+    OUT,
+    REFINED,
+    SHIFT,
+    K,
+    edited,
+    front,
+    generator_of,
+    inverted,
+    learning,
+    results,
+    samples,
+    volume,
+)
+from experiments.release import copy_slices
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset, to_hu
 from lpdirs.discovery.curved import LatentPath, fit_path
@@ -30,6 +45,7 @@ from lpdirs.measures.anatomy import measure
 from lpdirs.measures.display import ct
 from lpdirs.measures.measures import Measures
 from lpdirs.measures.zposition import fit_z, known_z
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.files import load_generator, load_model
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
@@ -37,12 +53,11 @@ from lpdirs.runs.records import digest_of
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.inversion import edit, invert, invert_by_encoder
+from lpdirs.scores.naming import Rules
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from experiments.chest_figures import MOVED, OUT, REFINED, SHIFT, K, edited, front, inverted, learning, results, samples, volume
 from tests.measures.mirror import mirror_axis
-from experiments.release import copy_slices
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
@@ -79,7 +94,7 @@ class Judge:
         away = {f"KS {f}": ks_2samp(found[f].dropna(), self.known[f].dropna()).statistic for f in found}
         return {"KID": distance, "KID_error": error} | away | {f"lost {f}": found[f].isna().mean() for f in found}
 
-    def samples(self, generator: nn.Module, n: int = 500) -> dict:
+    def samples(self, generator: lp.Generator, n: int = 500) -> dict:
         x = generator.images(generator.draw(n, 7))
         near = neighbours(x, self.every, self.real, self.window)
         return self.slices(x) | {"copied": near.copied, "ratio": near.ratio}
@@ -115,9 +130,9 @@ def over_training(trainings: Path, judge: Judge) -> pd.DataFrame:
     for path in sorted(trainings.glob("*.pt")):
         kept = torch.load(path, map_location="cpu", weights_only=False)
         made = {name: kept["settings"][name] for name in ("latent_dim", "size", "width")}
-        model = (Generator if kept["kind"] == "gan" else VAE)(**made)
+        model = (GeneratorNetwork if kept["kind"] == "gan" else VAE)(**made)
         model.load_state_dict(kept["weights"])
-        generator = (model if kept["kind"] == "gan" else model.decoder).eval()
+        generator = generator_of(model, made["latent_dim"])
         settings = {name: kept["settings"].get(name) for name in ("kl_weight", "seed")}
         rows.append({"kind": kept["kind"], "steps": kept["steps"], "seconds": kept["seconds"]} | settings | judge.samples(generator))
     return pd.DataFrame(rows).sort_values(["kind", "kl_weight", "seed", "steps"])
@@ -128,9 +143,9 @@ def put_back(train: Slices, test: Slices) -> pd.DataFrame:
     rows, vae, gan = [], load_model(OUT / FILES["vae"])[0], load_generator(OUT / FILES["gan"])
     for split, slices in (("training", train), ("held out", test)):
         x = slices.tensor(np.linspace(0, len(slices) - 1, 250).astype(int))
-        found = {"encoder": invert_by_encoder(vae, x, slices.window)}
+        found = {"encoder": invert_by_encoder(vae, generator_of(vae), x, slices.window)}
         if slices is test:
-            found["refined"] = invert_by_encoder(vae, x, slices.window, REFINED)
+            found["refined"] = invert_by_encoder(vae, generator_of(vae), x, slices.window, REFINED)
         found["optimisation"] = invert(gan, x[::25], slices.window, 150, 2)
         for how, each in found.items():
             rows += [{"split": split, "how": how, "error": e, "ssim": s} for e, s in zip(each.error, each.ssim, strict=True)]
@@ -164,7 +179,7 @@ def kept(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     rows, vae = [], load_model(OUT / FILES["vae"])[0]
     for split, slices, steps in (("training", train, 0), ("held out", test, 0), ("held out, refined", test, REFINED)):
         x = slices.tensor(np.linspace(0, len(slices) - 1, min(500, len(slices))).astype(int))
-        real, drawn = measures(x), measures(invert_by_encoder(vae, x, slices.window, steps).reconstruction)
+        real, drawn = measures(x), measures(invert_by_encoder(vae, generator_of(vae), x, slices.window, steps).reconstruction)
         for factor in real:
             one, other = (frame[factor][real[factor].notna() & drawn[factor].notna()] for frame in (real, drawn))
             mean = (one - one.mean()).abs().mean()
@@ -173,7 +188,7 @@ def kept(train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def chance(name: str, generator: nn.Module, measures: Measures) -> Chance:
+def chance(name: str, generator: lp.Generator, measures: Measures) -> Chance:
     path = OUT / "directions" / "chance" / f"{name}-{K}.csv"
     if not path.exists():
         began = time.time()
@@ -183,7 +198,7 @@ def chance(name: str, generator: nn.Module, measures: Measures) -> Chance:
     return open_chance(path, K)
 
 
-def searched(name: str, generator: nn.Module, models: Path | None) -> dict[str, Directions]:
+def searched(name: str, generator: lp.Generator, models: Path | None) -> dict[str, Directions]:
     """All sets of K = 32: those computed now, those found in `models`/directions, and those that are here already."""
     for method in COMPUTED:
         path = OUT / "directions" / f"{name}-{method}{K}" / "directions.safetensors"
@@ -201,20 +216,16 @@ def searched(name: str, generator: nn.Module, models: Path | None) -> dict[str, 
     return {path.parent.name.removeprefix(f"{name}-"): Directions.load(path) for path in found}
 
 
-def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measures: Measures) -> pd.DataFrame:
+def placed(name: str, sets: dict[str, Directions], generator: lp.Generator, measures: Measures) -> pd.DataFrame:
     """Each set's best direction of each factor against chance, and how many earn a name."""
     band, parts = chance(name, generator, measures), []
-    rules = band.rules()
+    rules = Rules().beyond(band)
     for label, directions in sets.items():
         folder = OUT / "directions" / f"{name}-{label}"
         if not (folder / "responses.csv").exists():
             answers = respond(generator, directions, measures, band.shifts, band.samples)
             table = answers.table()
-            best = best_directions(table).dropna(subset=["direction"])
-            named = lp.name(generator, directions, answers, measures, rules)
-            named.with_info(best_for={int(row.direction): str(factor) for factor, row in best.iterrows()}).save(
-                folder / "directions.safetensors"
-            )
+            lp.name(generator, directions, answers, measures, chance=band).save(folder / "directions.safetensors")
             table.to_csv(folder / "responses.csv", index=False, float_format="%.5g")
         table, directions = pd.read_csv(folder / "responses.csv"), Directions.load(folder / "directions.safetensors")
         where = once(
@@ -229,7 +240,7 @@ def placed(name: str, sets: dict[str, Directions], generator: nn.Module, measure
     return pd.concat(parts).assign(model=name, selectivity_needed=rules.selectivity)
 
 
-def measured_again(generator: nn.Module, directions: Directions, best: pd.Series, measures: Measures) -> pd.DataFrame:
+def measured_again(generator: lp.Generator, directions: Directions, best: pd.Series, measures: Measures) -> pd.DataFrame:
     """Each factor's best direction from SAMPLES other starting slices than those on which it was chosen, with intervals: a row a factor."""
     chosen = best.dropna().astype(int)
     columns = sorted(set(chosen))
@@ -246,7 +257,7 @@ def path_of(vae: VAE, train: Slices) -> LatentPath:
 
 def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataFrame:
     """Slices 10 to 60 mm away, predicted by the VAE from one slice of a held-out patient, in HU."""
-    pairs = third.pairs_of(test, (10, 20, 40, 60), starts=4)
+    generator, pairs = generator_of(vae), third.pairs_of(test, (10, 20, 40, 60), starts=4)
     latent = lambda rows: encode(vae, test.tensor(rows))[0]
     inside, level = encode(vae, train.tensor())[0], known_z(train.table)
     curved = path_of(vae, train)
@@ -254,26 +265,25 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     turned = torch.randn(inside.shape[1], generator=torch.Generator().manual_seed(0))
     turned *= torch.linalg.norm(torch.from_numpy(straight.weight[1] - straight.weight[0])) / turned.norm()
     start, end = (lambda p: p["start"].to_numpy(int)), (lambda p: p["end"].to_numpy(int))
-    along = lambda path: lambda p: vae.decoder.images(path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
+    along = lambda path: lambda p: generator.images(path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
     far = lambda p: torch.from_numpy((p["z_end"] - p["z_start"]).to_numpy()).float()[:, None]
     methods = {
         "unchanged slice": lambda p: test.tensor(start(p)),
-        "its reconstruction": lambda p: vae.decoder.images(latent(start(p))),
+        "its reconstruction": lambda p: generator.images(latent(start(p))),
         "curved path": along(curved),
         "straight line": along(straight),
-        "random direction": lambda p: vae.decoder.images(latent(start(p)) + far(p) * turned),
+        "random direction": lambda p: generator.images(latent(start(p)) + far(p) * turned),
         "mean slice of the level": lambda p: third.mean_slices(train, p["z_end"].to_numpy()),
-        "reconstruction of the truth (floor)": lambda p: vae.decoder.images(latent(end(p))),
+        "reconstruction of the truth (floor)": lambda p: generator.images(latent(end(p))),
     }
     return third.predictions(test, pairs, methods, measures)
 
 
-def page(models: dict[str, tuple[nn.Module, dict[str, Directions]]], measures: Measures) -> None:
+def page(models: dict[str, tuple[lp.Generator, dict[str, Directions]]], measures: Measures) -> None:
     """The page with sliders: of each model the directions of `motion` and the paper's, the best for each factor first, as many as fit."""
     shown = {}
     for name, (generator, sets) in models.items():
-        generator.measures = measures
-        shown |= {f"{name}-{label}": (generator, sets[label]) for label in (f"motion{K}", f"unit{K}-lenet")}
+        shown |= {f"{name}-{label}": (generator.but(measures=measures), sets[label]) for label in (f"motion{K}", f"unit{K}-lenet")}
     with mock.patch("lpdirs.show.share.LARGEST", PAGE):
         lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
 
@@ -300,7 +310,7 @@ def record(trainings: Path | None, about: dict) -> None:
         results = {"steps": kept["steps"], "weights": "kept in half precision"}
         more = {"settings": kept["settings"], "seed": kept["settings"]["seed"], "seconds": round(kept["seconds"], 1), "provenance": gpu}
         log[notebook] = entry(f"{kind}/*", results=results, **more)
-    log["04_discover_directions"] = entry("directions/**/*", seed=0, results={"by": "tests/chest.py; searches.csv has the paper's"})
+    log["04_discover_directions"] = entry("directions/**/*", seed=0, results={"by": "experiments/chest.py; searches.csv has the paper's"})
     (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
 
 

@@ -12,15 +12,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 import lpdirs as lp
-
-# WORDS from lpdirs.base.words import FACTORS as WORDS
-# WORDS from lpdirs.base.words import MODELS
+from experiments import FACTORS, MODELS
 from lpdirs.data.store import Slices, to_hu
 from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import factor_words
 from lpdirs.measures.thorax import UNITS
 from lpdirs.measures.zposition import known_z
 from lpdirs.models.files import load_model
+from lpdirs.models.generators import Generator
 from lpdirs.models.training import encode
 from lpdirs.models.vae import VAE
 from lpdirs.scores.chance import open_chance
@@ -49,6 +49,11 @@ def save_greys(fig: Figure, path: Path, dpi: int = 144, notice: str = NOTICE) ->
     grey.save(path, pnginfo=info, dpi=size, optimize=True)
 
 
+def generator_of(model: nn.Module, latent_dim: int = 32) -> lp.Generator:
+    """The generator of a network of the project that was trained just now: itself, or a VAE's decoder."""
+    return Generator((model.decoder if isinstance(model, VAE) else model).eval(), latent_dim)
+
+
 def collections() -> pd.Series:
     """Which collection each patient of the sample is from."""
     return pd.read_csv(ROOT / "data_manifests" / "chest_ct" / "patients.csv", dtype=str).set_index("patient")["collection"]
@@ -63,10 +68,11 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
     pixel = float(table["pixel_mm"].to_numpy()[rows][0])
     latents, middle = encode(vae, x)[0], int(np.abs(z - np.median(z)).argmin())
     walked = path.move(latents[middle].expand(len(z), -1), np.full(len(z), z[middle]), z)
+    generator = generator_of(vae)
     stacks = {
         f"a patient of {collections()[patient]}": x,
-        "each slice drawn again by the VAE": vae.decoder.images(latents),
-        "predicted from the one slice at the line": vae.decoder.images(walked),
+        "each slice drawn again by the VAE": generator.images(latents),
+        "predicted from the one slice at the line": generator.images(walked),
     }
     real = to_hu(x[:, 0].numpy(), test.window)
     off = {k: np.sqrt(np.mean((to_hu(v[:, 0].numpy(), test.window) - real) ** 2)) for k, v in stacks.items()}
@@ -88,14 +94,14 @@ def volume(vae: VAE, path: LatentPath, test: Slices) -> None:
     save_figure(fig, OUT / "third_dimension.png", dpi=144, notice=BESIDE)
 
 
-def inverted(name: str, generator: nn.Module, test: Slices, rows: Sequence[int] | np.ndarray) -> Inversion:
+def inverted(name: str, generator: lp.Generator, test: Slices, rows: Sequence[int] | np.ndarray) -> Inversion:
     """Slices put into latent space: by the VAE's encoder, whose z is refined, and in the GAN by optimisation of z."""
     if name == "vae":
-        return invert_by_encoder(load_model(OUT / "vae" / "vae.safetensors")[0], test.tensor(rows), test.window, REFINED)
+        return invert_by_encoder(load_model(OUT / "vae" / "vae.safetensors")[0], generator, test.tensor(rows), test.window, REFINED)
     return invert(generator, test.tensor(rows), test.window, 150, 2)
 
 
-def edited(name: str, generator: nn.Module, test: Slices, directions: Directions, table: pd.DataFrame, measures: lp.Measures) -> None:
+def edited(name: str, generator: lp.Generator, test: Slices, directions: Directions, table: pd.DataFrame, measures: lp.Measures) -> None:
     """Slices of held-out patients: drawn again, and moved along the best direction of each factor, with what that changes on each slice."""
     of = test.table["patient"].map(collections())
     rows = [int(part.index[len(part) // 2]) for _, part in test.table.groupby(of)][:4]
@@ -108,7 +114,7 @@ def edited(name: str, generator: nn.Module, test: Slices, directions: Directions
             UNITS[factor].replace(" of the lungs' extent", " of lungs").replace("of the lungs' extent", "of lungs"),
         )
         shift = SHIFT if slope > 0 else -SHIFT
-        title = f"{WORDS[factor]}\nshift {shift:+g}: on samples\n{abs(slope) * SHIFT:+.2g} {unit}"
+        title = f"{factor_words(factor)}\nshift {shift:+g}: on samples\n{abs(slope) * SHIFT:+.2g} {unit}"
         columns[title] = edit(generator, directions, put, int(best["direction"][factor]), shift)
         change = measures(columns[title])[factor] - before[factor]
         said[title] = [f"{value:+.2g} {unit}" if np.isfinite(value) else "not measurable" for value in change]
@@ -148,7 +154,9 @@ def with_interval(row: pd.Series, score: str, prefix: str = "again_") -> str:
     return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
-def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display, test: Slices) -> None:
+def samples(
+    name: str, generator: lp.Generator, sets: dict[str, Directions], table: pd.DataFrame, display: lp.Display, test: Slices
+) -> None:
     """Unselected samples beside as many slices of held-out patients, and the paper's best direction for each factor."""
     words, (low, high) = MODELS[name], display.grey
     both = {
@@ -163,11 +171,11 @@ def samples(name: str, generator: nn.Module, sets: dict[str, Directions], table:
     fig.colorbar(image, ax=axes, label="HU", shrink=0.9, pad=0.01, aspect=30)
     save_greys(fig, OUT / f"samples_{name}.png", 100, BESIDE)
     rows = table[table["set"] == f"unit{K}-lenet"].set_index("factor")
-    factors = [factor for factor in WORDS if factor in rows.index and np.isfinite(rows["again_r"][factor])]
+    factors = [factor for factor in FACTORS if factor in rows.index and np.isfinite(rows["again_r"][factor])]
     shifts, start = (-4, -2, 0, 2, 4), generator.typical()
     pictures = [strip(generator, sets[f"unit{K}-lenet"], start, int(rows["direction"][f]), shifts) for f in factors]
     titles = [
-        f"{WORDS[f]}\n{rows['again_slope'][f]:+.2g} {UNITS[f]} per unit of shift\n|r| {with_interval(rows.loc[f], 'r')}\n"
+        f"{factor_words(f)}\n{rows['again_slope'][f]:+.2g} {UNITS[f]} per unit of shift\n|r| {with_interval(rows.loc[f], 'r')}\n"
         f"selectivity {with_interval(rows.loc[f], 'selectivity')}\nchance {rows['selectivity_chance'][f]:.2f}"
         for f in factors
     ]
@@ -196,7 +204,7 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
             below = axes[i, 6 * block + 2]
             below.text(0.5, -0.03, f"{moves}\n{pure}", transform=below.transAxes, ha="center", va="top", fontsize=8)
             if block == 0:
-                axes[i, 0].text(-0.08, 0.5, WORDS[factor], transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
+                axes[i, 0].text(-0.08, 0.5, factor_words(factor), transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
         axes[0, 6 * block + 2].text(0.5, 1.22, MODELS[name], transform=axes[0, 6 * block + 2].transAxes, ha="center", fontsize=12)
     for ax in axes.flat:
         ax.axis("off")
@@ -237,7 +245,7 @@ def results(table: pd.DataFrame) -> None:
         f"jacobian{K}": ("Jacobian", "C2", "s"),
         f"sefa{K}": ("SeFa", "C1", "^"),
     }
-    factors = list(WORDS)
+    factors = list(FACTORS)
     fig, axes = plt.subplots(1, 2, figsize=(10, 4.1), sharey=True, layout="constrained")
     for ax, (name, words) in zip(axes, MODELS.items(), strict=True):
         band = open_chance(OUT / "directions" / "chance" / f"{name}-{K}.csv", K).best()["selectivity"]
@@ -248,15 +256,16 @@ def results(table: pd.DataFrame) -> None:
         for label, (text, colour, marker) in shown.items():
             rows = table[(table["model"] == name) & (table["set"] == label)].set_index("factor")["selectivity"].reindex(factors)
             ax.plot(rows, y, marker, color=colour, label=text, ms=7)
-        ax.set(title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[WORDS[f] for f in factors])
+        ax.set(
+            title=words, xlabel="selectivity of the best direction", xlim=(0, 1), yticks=y, yticklabels=[factor_words(f) for f in factors]
+        )
     axes[0].invert_yaxis()  # shared by both
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend([handles[-1], *handles[:-1]], [labels[-1], *labels[:-1]], frameon=False, fontsize=9, loc="outside lower center", ncols=6)
     beyond = table[table["set"].isin(shown) & (table["selectivity_corrected"] <= 0.05)]
-    found = [
-        f"{WORDS[factor]} in the {MODELS[name]} ({', '.join(text for label, (text, *_) in shown.items() if label in set(part['set']))})"
-        for (name, factor), part in beyond.groupby(["model", "factor"], sort=False)
-    ]
+    methods = {key: ", ".join(text for label, (text, *_) in shown.items() if label in set(part["set"]))
+               for key, part in beyond.groupby(["model", "factor"], sort=False)}  # fmt: skip
+    found = [f"{factor_words(factor)} in the {MODELS[name]} ({those})" for (name, factor), those in methods.items()]
     fig.suptitle(f"Purer than chance after correction for seven factors: {' and '.join(found) or 'none'}", fontsize=11)
     fig.savefig(OUT / "results.png", dpi=144)
     plt.close(fig)

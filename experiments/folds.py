@@ -3,7 +3,7 @@
 python -m experiments.folds DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
 
 Five VAEs of the demo profile are trained, each on all patients but a fifth of those with whole series, whose slices are then predicted as
-in tests/chest.py. Writes outputs/reference/chest/folds.csv, a row a patient, distance and method, and folds.png: of random subsets of
+in experiments/chest.py. Writes outputs/reference/chest/folds.csv, a row a patient, distance and method, and folds.png: of random subsets of
 the patients, how many decide each comparison. About 15 minutes on two cores.
 """
 
@@ -16,6 +16,8 @@ import pandas as pd
 from scipy import stats
 
 import lpdirs as lp
+from experiments.chest import walks
+from experiments.chest_figures import OUT
 from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset
@@ -24,8 +26,6 @@ from lpdirs.models.training import VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.intervals import holm
 from lpdirs.show.plots import set_style
-from experiments.chest import walks
-from experiments.chest_figures import OUT
 
 FOLDS, WHOLE = 5, 20  # slices of a series that is a whole one, at least
 ONE = "curved path"

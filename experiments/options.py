@@ -1,6 +1,6 @@
 """What each option of training does to the models: short runs of the demo profile, judged on the validation patients.
 
-python -m experiments.options DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings, which are resumed
+python -m experiments.options DATA FOLDER      DATA is the demo's data set (outputs/demo/data), FOLDER keeps the trainings (resumed)
 
 One option is changed at a time; the profile itself is trained with three seeds, which says how much of a difference is chance, and judged
 on its way. Writes outputs/reference/chest/options_64.csv, a row a model that was judged; a row that is there is not made again. About an
@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 import lpdirs as lp
+from experiments.chest import Judge
+from experiments.chest_figures import OUT, generator_of
 from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
@@ -21,8 +23,6 @@ from lpdirs.measures.zposition import fit_z
 from lpdirs.models.training import GANTraining, VAETraining, identity
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.inversion import invert_by_encoder
-from experiments.chest import Judge
-from experiments.chest_figures import OUT
 
 TARGET = OUT / "options_64.csv"
 STEPS = {"gan": (500, 1000, 2000), "vae": (300, 600, 1200)}  # at the last all are judged, and the profile itself at all of them
@@ -75,9 +75,9 @@ def main(data: Path, folder: Path) -> None:
                         training, steps, folder / f"{kind}-{list(options).index(option)}-{seed}", identity(settings, about["fingerprint"])
                     )
                     model = training.average if kind == "gan" else copy.deepcopy(training.vae).eval()
-                    row = which | judge.samples(model if kind == "gan" else model.decoder)
+                    row = which | judge.samples(model if kind == "gan" else generator_of(model, settings.latent_dim))
                     if kind == "vae":
-                        put = invert_by_encoder(model, held_out.tensor(), held_out.window)
+                        put = invert_by_encoder(model, generator_of(model, settings.latent_dim), held_out.tensor(), held_out.window)
                         row |= {"error": put.error.mean(), "ssim": put.ssim.mean()}
                     rows.append(row)
                     pd.DataFrame(rows).to_csv(TARGET, index=False, float_format="%.5g")

@@ -5,11 +5,11 @@ import re
 
 import pandas as pd
 
-from lpdirs.runs.comparison import collect, sorted_by, tested
 from experiments.bench_tables import compared, growth, shares, sharing, waits, workers
 from experiments.chest_figures import with_interval
-from tests.conftest import ROOT
 from experiments.folds import decisions, mean_errors
+from lpdirs.runs.comparison import collect, sorted_by, tested
+from tests.conftest import ROOT
 
 REFERENCE = ROOT / "outputs" / "reference"
 ANALYSIS, CHEST = REFERENCE / "phantom" / "analysis", REFERENCE / "chest"

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments import FACTORS, MODELS
+from experiments.chest_figures import save_greys, with_interval
 from lpdirs.base.errors import MissingInput
-
-# WORDS from lpdirs.base.words import FACTORS, MODELS
 from lpdirs.discovery.directions import Directions
+from lpdirs.measures.measures import factor_words
 from lpdirs.measures.thorax import UNITS
 from lpdirs.models.files import load_generator
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.records import files_of, read_log
 from lpdirs.scores.response import best_directions
 from lpdirs.show.plots import film_strips, set_style, shift_heads, strip
-from experiments.chest_figures import save_greys, with_interval
 from tests.notebooks.refresh import ROOT
 
 LARGEST = 20_000_000  # bytes of a file
@@ -65,7 +65,7 @@ def draw_best(run: Path, to: Path | None = None) -> None:
             unit = f"of {extent}" if factor == "z_position" else UNITS[factor]
             p = chance.loc[factor, "selectivity_corrected"]
             labels.append(
-                f"{FACTORS[factor]}\n{row['slope']:+.2g} {unit} per unit of shift\n|r| {with_interval(row, 'r', '')}\n"
+                f"{factor_words(factor)}\n{row['slope']:+.2g} {unit} per unit of shift\n|r| {with_interval(row, 'r', '')}\n"
                 f"selectivity {with_interval(row, 'selectivity', '')}\n"
                 f"against chance: p {p:.2f}, corrected"
             )
@@ -91,7 +91,7 @@ def _copy_run(run: Path, to: Path) -> None:
         pd.read_csv(path).to_csv(to / "directions" / "chance" / path.name, index=False, float_format="%.5g")
     copy_slices(run / "data", to / "data", SLICES, RUNS[run.name])
     log = read_log(run)
-    log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", "data", {})
+    log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", ("data",), {})
     for entry in log.values():
         entry["files"] = {path: value for path, value in entry.get("files", {}).items() if (to / path).exists()}
     (to / "run.json").write_text(json.dumps(log, indent=1))

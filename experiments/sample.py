@@ -1,4 +1,4 @@
-"""Makes data_manifests/chest_ct, the embedded sample of real chest CT: python -m experiments.sample FOLDER, where FOLDER holds the collections.
+"""Makes data_manifests/chest_ct, the embedded sample of real chest CT: python -m experiments.sample FOLDER, which holds the collections.
 
 FOLDER is the reduced copy of public collections that the project was given (128 px, HU kept, new headers with public ids). What is
 taken: slices whose body is at least 12 percent lung (`lpdirs.data.lungs`), of series finer than 2 mm every second one.

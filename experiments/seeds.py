@@ -16,24 +16,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 import lpdirs as lp
+from experiments import MODELS
+from experiments.chest_figures import save_greys
 from lpdirs.base.files import read_json
-
-# WORDS from lpdirs.base.words import configuration_words, factor_words, model_words
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import DiscoverySettings
+from lpdirs.discovery.registry import title_of
+from lpdirs.measures.measures import factor_words
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.search import KNOWN
 from lpdirs.scores.chance import Chance, open_chance, random_sets
-from lpdirs.scores.naming import image_changes, name_directions
+from lpdirs.scores.naming import Rules, image_changes, name_directions
 from lpdirs.scores.response import best_directions, cross_fitted
 from lpdirs.show.plots import film_strips, shift_heads, strip
-from experiments.chest_figures import save_greys
 
 K, MANY, SAMPLES, SEEDS = 32, 100, 48, 10
 MAIN = {"lenet-unit-32": SEEDS, "motion": SEEDS, "jacobian": 1, "pca": 1, "oracle-alone": 1, "oracle": 1}
@@ -58,7 +58,7 @@ def k_of(configuration: str) -> int:
     return MANY if configuration.endswith(f"-{MANY}") else K
 
 
-def found(generator: nn.Module, configuration: str, measures: lp.Measures, seed: int) -> lp.Directions:
+def found(generator: lp.Generator, configuration: str, measures: lp.Measures, seed: int) -> lp.Directions:
     """The directions of a configuration of a grid."""
     if "-unit-" in configuration or "-orthonormal-" in configuration:
         reconstructor, basis, _ = configuration.split("-")
@@ -68,11 +68,12 @@ def found(generator: nn.Module, configuration: str, measures: lp.Measures, seed:
     return discover(generator, configuration, K, seed=seed, known=known)
 
 
-def scored(generator: nn.Module, directions: lp.Directions, measures: lp.Measures, band: Chance) -> dict[str, float]:
+def scored(generator: lp.Generator, directions: lp.Directions, measures: lp.Measures, band: Chance) -> dict[str, float]:
     """How pure and how straight the best directions are, against chance, and what is named."""
     table = band.measure(generator, directions, measures)
     placed, level = band.place(generator, directions, measures, table=table), best_directions(table)["r_level"].abs()
-    names = name_directions(table, directions, image_changes(generator, directions), measures.units, band.rules())
+    rules = Rules().beyond(band)
+    names = name_directions(directions, table, image_changes(generator, directions), measures.units, (table, placed), rules)
     row = {"selectivity": placed["selectivity"].mean(), "r": placed["r"].mean()}
     row["factors_named"] = names.loc[names["kind"] == "named", "factor"].nunique()
     row["beyond_chance"] = int((placed["selectivity_corrected"] <= 0.05).sum())
@@ -102,9 +103,9 @@ def strips(target: Path, run: Path, model: str, factor: str = "rotation") -> Non
     for row in rows.sort_values(f"{factor}_selectivity", ascending=False).to_dict("records"):
         directions = lp.Directions.load(target / "directions" / f"{model}-{training}-{row['configuration']}.safetensors")
         pictures.append(strip(generator, directions, generator.typical(), int(row[f"{factor}_direction"]), shifts))
-        labels.append(f"{configuration_words(row['configuration'])}: {row[f'{factor}_selectivity']:.2f}")
+        labels.append(f"{row['title']}: {row[f'{factor}_selectivity']:.2f}")
     of = {"seeds_demo": " of real CT", "seeds_phantom": " of the synthetic thorax"}.get(target.name, "")
-    title = f"{model_words(model)}{of}: {factor_words(factor)} by each method's best direction, with its selectivity"
+    title = f"{MODELS[model]}{of}: {factor_words(factor)} by each method's best direction, with its selectivity"
     path = target / f"strips_{model}.png"
     save_greys(film_strips(np.stack(pictures), shift_heads(shifts), labels, title), path)
 
@@ -156,7 +157,10 @@ def main() -> None:
                     directions.save(given.target / "directions" / f"{model}-{training}-{name}.safetensors")
                 which, band = which | {"K": k_of(name)}, bands[k_of(name)]
                 row = scored(generator, directions, measures, band)
-                rows.append(which | {"configuration": name, "seed": seed, "seconds": seconds} | row)
+                info = directions.info
+                of = {"title": title_of(info.method, info.basis, info.reconstructor, info.start)}
+                of |= {key: getattr(info, key) for key in ("method", "basis", "reconstructor", "start")}
+                rows.append(which | of | {"configuration": name, "seed": seed, "seconds": seconds} | row)
                 pd.DataFrame(rows).to_csv(path, index=False, float_format="%.5g")
                 print(*which.values(), name, seed, seconds, {k: round(float(row[k]), 2) for k in list(row)[:4]}, flush=True)
 

@@ -87,6 +87,7 @@ class AnalysisSettings(Settings):
     response_shifts: tuple[Annotated[float, Field(ge=-1000, le=1000)], ...] = setting(
         (-4, -2, 0, 2, 4), "shifts at which factors are measured", min_length=3, max_length=1000
     )
+    steering_samples: int = setting(4000, "random slices from which steering learns how factors go with z", ge=20, le=10**7)
     score_steps: int = setting(300, "of a fresh reconstructor", ge=1, le=10**8)
     score_seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = setting((0, 1, 2), "of fresh reconstructors", min_length=1)
 

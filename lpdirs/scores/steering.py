@@ -19,7 +19,7 @@ from pydantic import InstanceOf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lpdirs.base.checked import Count, Positive, Seed, checked
+from lpdirs.base.checked import Count, Numbers, Positive, Seed, Whole, checked
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
@@ -27,6 +27,7 @@ from lpdirs.base.progress import Progress
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import read_header
 from lpdirs.models.generators import Generator
+from lpdirs.scores.response import Responses
 
 HIDDEN, EPOCHS, BATCH = 256, 150, 256  # of the network z -> factors, and of its training
 DAMPING = 2e-2  # of the pseudoinverse, relative to the mean square of the Jacobian's rows
@@ -49,6 +50,11 @@ class Steering:
     spread: np.ndarray
     r2: dict[str, float]
     generator: str
+
+    @property
+    def can_move(self) -> tuple[str, ...]:
+        """The factors that vary in samples, so that they can be steered."""
+        return tuple(name for name, spread in zip(self.factors, self.spread, strict=True) if spread > 0)
 
     def jacobian(self, z: Tensor) -> Tensor:
         """How each factor, in SDs, goes with each coordinate of z (B, d): (B, F, d)."""
@@ -240,13 +246,45 @@ def steer(
     return Steered(torch.stack(path), np.stack(factors) * scale, names, scale, asked * scale, tuple(ended), best)
 
 
+@checked
+def respond_steered(
+    generator: InstanceOf[Generator],
+    steering: InstanceOf[Steering],
+    measures: InstanceOf[Measures] | None = None,
+    *,
+    amounts: Numbers = (-1.5, -0.75, 0, 0.75, 1.5),
+    samples: Whole = 16,
+    seed: Seed = 0,
+    rounds: Count = 12,
+) -> Responses:
+    """What `respond` measures of directions, of steering: its k is the factor that was to change, the others held, its shifts `amounts` in SDs.
+
+    From `samples` random images that no path was learned on; each path is measured where it is nearest to what was asked. So its table
+    has the same selectivity and r, and a factor that cannot be measured at a start is missing there.
+    """
+    measures = measures or generator.measures
+    rng = torch.Generator().manual_seed(seed + 1_000_003)
+    z, n = generator.draw(samples, rng), np.arange(samples)
+    values = np.full((len(steering.factors), len(amounts), samples, len(steering.factors)), np.nan)
+    bar = Progress("steering")
+    for k, name in enumerate(steering.factors):
+        if name not in steering.can_move:
+            continue
+        for i, amount in enumerate(amounts):
+            found = steer(generator, z, {name: amount}, measures, unit="sd", steering=steering, rounds=rounds if amount else 1)
+            values[k, i] = found.factors[found.rounds if amount else 0, n]
+            bar(k * len(amounts) + i + 1, values.shape[0] * len(amounts))
+    spread = pd.Series(steering.spread, list(steering.factors))
+    return Responses(values, np.asarray(amounts, float), spread, measures.levels, None, measures.units, measures, generator.info.fingerprint)
+
+
 def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, float], hold: Any) -> None:
     if steering.generator and generator.info.fingerprint and steering.generator != generator.info.fingerprint:
         raise UserError(f"this steering was fitted on another generator (fingerprint {steering.generator}): fit it again")
     wrong = [name for name in (*changes, *(hold if isinstance(hold, tuple) else ())) if name not in steering.factors]
     if wrong or not changes or not set(steering.factors) <= set(measures.factors):
         raise UserError(f"steer changes and holds {', '.join(steering.factors)}, not {', '.join(map(str, wrong)) or 'nothing'}")
-    still = [name for name in changes if not steering.spread[steering.factors.index(name)] > 0]
+    still = [name for name in changes if name not in steering.can_move]
     if still:
         raise UserError(f"{', '.join(still)} cannot be measured, or does not vary, in samples of this generator")
 

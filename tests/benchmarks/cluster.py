@@ -34,7 +34,9 @@ def twelve_by_ten() -> Grid:
     of = lambda kind, basis, k: {"reconstructor": kind, "basis": basis, "n_directions": k}
     kinds = [(kind, basis, k) for kind in ("lenet", "resnet18") for basis in ("unit", "orthonormal") for k in (16, 24, 32)]
     configurations = {f"{kind}-{basis}-{k}": of(kind, basis, k) for kind, basis, k in kinds}
-    return Grid("simulated", profile="phantom", configurations=configurations, generators=["gan"], seeds=list(range(10)), train="once")
+    return Grid(
+        name="simulated", profile="phantom", configurations=configurations, generators=("gan",), seeds=tuple(range(10)), train="once"
+    )
 
 
 def measured(folder: Path) -> dict[int, float]:

@@ -13,18 +13,20 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import ct
 from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.generators import Generator
 from lpdirs.models.vae import Decoder
 from lpdirs.show.explorer import Explorer
 from tests.benchmarks.bench import write
 from tests.browser import has_browser, jupyter_lab, page, run_all
 
 
-def latency(generator, pixel_mm: float, moves: int = 30) -> dict:
+def latency(module: GeneratorNetwork | Decoder, pixel_mm: float, moves: int = 30) -> dict:
     """Milliseconds, measurements and all three pictures included; outside a running kernel each change is drawn at once."""
     for _ in range(3):
-        generator(torch.randn(8, generator.latent_dim))
+        module(torch.randn(8, module.latent_dim))
+    generator = Generator(module.eval(), module.latent_dim)
     explorer = Explorer(
-        {"g": (generator.eval(), Directions(random(8, generator.latent_dim)))},
+        {"g": (generator, Directions(random(8, generator.latent_dim)))},
         lp.thorax((-1000.0, 1000.0), pixel_mm),
         ct((-1000.0, 1000.0)),
     )
@@ -46,7 +48,7 @@ from lpdirs.models.vae import Decoder
 decoder = Decoder(64, 32, 8)
 for _ in range(3):
     decoder(torch.randn(8, 32))
-lp.explore({"vae": (decoder.eval(), Directions(random(8, 32)))}, lp.thorax((-1000.0, 1000.0), 6.56))"""
+lp.explore({"vae": (lp.as_generator(decoder.eval(), latent_dim=32), Directions(random(8, 32)))}, lp.thorax((-1000.0, 1000.0), 6.56))"""
 PRESS = """async () => {
   const image = document.querySelectorAll('.jp-OutputArea img.widget-image')[1];
   const handle = document.querySelector('.widget-slider .noUi-handle');

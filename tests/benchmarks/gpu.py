@@ -51,7 +51,7 @@ def measured(make: Callable[[], object], seconds: float) -> dict:
 
 def figures(seconds: float) -> dict:
     chest, slices = resolve("chest", {}), noise(128)
-    generator = lively_generator().cuda()
+    generator = lively_generator().to("cuda")
     tasks = {
         "gan, width 128, batch 128": lambda **how: GANTraining(slices, PAPER.gan.but(**how), "cuda"),
         "vae, width 64, batch 128": lambda **how: VAETraining(slices, PAPER.vae.but(**how), "cuda"),

@@ -37,7 +37,7 @@ from lpdirs.runs.comparison import collect, pairs_to_test, tested
 from lpdirs.runs.grid import Grid
 from lpdirs.runs.sweep import sweep
 from lpdirs.scores.chance import random_sets
-from lpdirs.scores.naming import image_changes, name_directions
+from lpdirs.scores.naming import Rules, image_changes, name_directions
 from tests.benchmarks.bench import write
 
 METHODS = ("pca", "sefa", "jacobian", "local-basis", "ica", "sparse", "motion", "hessian", "latentclr", "disco")
@@ -85,13 +85,15 @@ def responses(k: int, samples: int = SAMPLES, size: int = 64) -> float:
 
 def names(k: int) -> float:
     """Names and duplicates, without what is measured before them."""
-    generator, directions = generator_of(512), Directions(random(k, 512))
-    table = lp.respond(generator, directions, measures(), (-2, 0, 2), 2).table(resamples=20)
-    return seconds(lambda: name_directions(table, directions, image_changes(generator, directions), measures().units))
+    generator, directions, of = generator_of(512), Directions(random(k, 512)), measures()
+    band = random_sets(generator, of, k, shifts=(-2, 0, 2), samples=2)
+    table = band.measure(generator, directions, of)
+    judged = table, band.place(generator, directions, of, table=table)
+    return seconds(lambda: name_directions(directions, table, image_changes(generator, directions), of.units, judged, Rules()))
 
 
 def chance(k: int) -> float:
-    return seconds(lambda: random_sets(generator_of(512), measures(), k, samples=4).rules())
+    return seconds(lambda: Rules().beyond(random_sets(generator_of(512), measures(), k, samples=4)))
 
 
 def training_steps(size: int, model: str, folder: str) -> float:
@@ -141,10 +143,10 @@ def lay_out_sweeps(folder: Path, counts: tuple[int, ...]) -> None:
     grid = Grid.read(workspace() / "notebooks" / "profiles" / "grid_smoke.yaml", {"direction_steps": 5})
     known = {"generators": ["gan"], "train": "once", "profile": grid.profile, "threads": 1, "settings": dict(grid.settings)}
     configurations = {"lenet-unit-6": {"n_directions": 6}, "random": {"n_directions": 6, "method": "random"}}
-    one = Grid("one", configurations=configurations, seeds=[0], **known)
+    one = Grid(name="one", configurations=configurations, seeds=[0], **known)
     sweep(one, folder, 1, report=lambda text: None)
     for n in counts:
-        grid = Grid(f"sweep{n}", configurations=configurations, seeds=list(range(n // 2)), **known)
+        grid = Grid(name=f"sweep{n}", configurations=configurations, seeds=list(range(n // 2)), **known)
         grid.lay_out(folder / grid.name)
         for name in configurations:
             for seed in grid.seeds:

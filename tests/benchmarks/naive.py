@@ -5,20 +5,20 @@ waits for the device four times a step. The random numbers and the start are tho
 """
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from lpdirs.base.checkpoints import stream
-from lpdirs.discovery.directions import DirectionMatrix
-from lpdirs.discovery.objective import DiscoverySettings, draw_shifts
+from lpdirs.discovery.objective import DirectionMatrix, DiscoverySettings, draw_shifts
 from lpdirs.discovery.reconstructor import make_reconstructor
 from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
+from lpdirs.models.generators import Generator
 from lpdirs.models.vae import VAE, kl_per_dimension
 
 
 class NaiveDiscovery:
-    def __init__(self, generator: nn.Module, settings: DiscoverySettings):
-        self.settings, self.generator = settings, generator.eval().requires_grad_(True)
+    def __init__(self, generator: Generator, settings: DiscoverySettings):
+        self.settings, self.generator = settings, generator
+        generator.module.requires_grad_(True)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.matrix = DirectionMatrix(settings.n_directions, generator.latent_dim, settings.basis)
@@ -28,7 +28,7 @@ class NaiveDiscovery:
 
     def step(self, index: int) -> dict[str, float]:
         s, rng = self.settings, stream(self.settings.seed, 4, index)
-        for module in (self.generator, self.matrix, self.reconstructor):
+        for module in (self.generator.module, self.matrix, self.reconstructor):
             module.zero_grad()
         k, eps = draw_shifts(s.batch, s, rng)
         z = torch.randn(s.batch, self.generator.latent_dim, generator=rng)

@@ -7,7 +7,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from lpdirs.base.places import workspace
@@ -50,12 +49,12 @@ def timed(side: Callable, *given) -> tuple[float, float]:
 
 def main() -> None:
     grid = Grid.read(workspace() / "notebooks" / "profiles" / "grid_smoke.yaml", {"direction_steps": STEPS})
-    grid = replace(grid, generators=["gan"], seeds=SEEDS, train="once", configurations={"lenet-unit-6": {}})
+    grid = grid.but(generators=["gan"], seeds=SEEDS, train="once", configurations={"lenet-unit-6": {}})
     sides = {"by hand": (by_hand,), "1 worker": (swept, 1), "2 workers": (swept, 2)}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / grid.name
-        swept(replace(grid, configurations={}), folder, 1)  # data and generator, for all alike
+        swept(grid.but(configurations={}), folder, 1)  # data and generator, for all alike
         for name in ORDER:
             for job in grid.jobs():
                 if job.notebook == DISCOVER:

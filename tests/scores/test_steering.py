@@ -8,7 +8,8 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.errors import UserError
-from lpdirs.scores.steering import Steering, fit_steering, steer
+from lpdirs.scores.response import best_directions
+from lpdirs.scores.steering import Steering, fit_steering, respond_steered, steer
 
 D = 8
 
@@ -131,3 +132,12 @@ def test_a_steered_path_is_a_strip(fitted):
     generator, steering = fitted
     fig = lp.strips(generator, steer(generator, generator.draw(2, 0), {"a": 1.0}, steering=steering))
     assert len(fig.axes) == 2 * 7 + 1
+
+
+def test_steering_is_measured_as_directions_are(fitted):
+    generator, steering = fitted
+    table = respond_steered(generator, steering, samples=8).table()
+    own = table[table["direction"] == table["factor"].map("abcd".index)].set_index("factor")
+    straight = best_directions(lp.respond(generator, lp.discover(generator, "random", 8), samples=8).table())
+    assert (own["selectivity"] > 0.7).all() and (own["selectivity"] > straight["selectivity"]).all()
+    assert (own["r"] > 0.9).all() and ((own["effect"] - 1).abs() < 0.3).all()
