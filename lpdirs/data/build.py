@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,12 @@ def _build(
     proven = {header.path for header in headers if synthetic or header.patient in public}
     open_names = bool(headers) and len(proven) == len(headers)
     key: dict[str, str] = {}
+    own_salt = cache(salt)  # made at the first need: synthetic data has nothing to hide
 
     def shown(identifier: str, prefix: str, known: bool) -> str:
         if known:
             return identifier
-        name = pseudonym(identifier, salt(), prefix)  # made at the first need: synthetic data has nothing to hide
+        name = pseudonym(identifier, own_salt(), prefix)
         key[name] = identifier
         return name
 

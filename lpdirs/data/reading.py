@@ -133,7 +133,7 @@ def unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path
         return
     below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
     shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
-    below.mkdir()
+    below.mkdir(mode=0o700)
     try:
         inner, rejected = unpack(archives, source, below)
         yield [path for path in files if path not in set(archives)] + inner, below, rejected

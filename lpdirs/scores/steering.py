@@ -257,7 +257,8 @@ def respond_steered(
     seed: Seed = 0,
     rounds: Count = 12,
 ) -> Responses:
-    """What `respond` measures of directions, of steering: its k is the factor that was to change, the others held, its shifts `amounts` in SDs.
+    """What `respond` measures of directions, of steering: k is the factor that was to change while the others held, shifts are `amounts`
+    in SDs.
 
     From `samples` random images that no path was learned on; each path is measured where it is nearest to what was asked. So its table
     has the same selectivity and r, and a factor that cannot be measured at a start is missing there.
@@ -275,7 +276,9 @@ def respond_steered(
             values[k, i] = found.factors[found.rounds if amount else 0, n]
             bar(k * len(amounts) + i + 1, values.shape[0] * len(amounts))
     spread = pd.Series(steering.spread, list(steering.factors))
-    return Responses(values, np.asarray(amounts, float), spread, measures.levels, None, measures.units, measures, generator.info.fingerprint)
+    return Responses(
+        values, np.asarray(amounts, float), spread, measures.levels, None, measures.units, measures, generator.info.fingerprint
+    )
 
 
 def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, float], hold: Any) -> None:

@@ -61,10 +61,10 @@ class Explorer(widgets.VBox):
         self.search = widgets.Text(placeholder="search all directions", layout={"width": "17em"})
         self.new = button(f"New {noun}", lambda: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))
         self.reset, self.undo = button("Reset", lambda: self.set_shifts({})), button("Undo", self._undo)
-        self.images = {name: widgets.Image(format="png", layout=SIDE) for name in ("before", "after", "change")}
-        self.image = self.images["after"]
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
+        self.images = {name: widgets.Image(format="png", layout=SIDE, tooltip=f"{noun}, {text}") for name, text in captions.items()}
+        self.image = self.images["after"]
         views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
         self.status, self.readout, self.message, self.nothing = widgets.Label(), widgets.HTML(), widgets.Label(), widgets.Label()
         self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
