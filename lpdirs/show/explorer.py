@@ -18,6 +18,7 @@ from lpdirs.show.marking import NOTICE
 from lpdirs.show.scene import Models, Scene, title_of, to_png
 
 SHOWN = 8  # sliders before a search
+FURTHEST_SD = 2.0  # SDs of a factor at the ends of its slider
 DELAY = 0.004  # seconds in which further changes replace this one
 SIDE = {"width": "clamp(240px, 24vw, 400px)", "height": "clamp(240px, 24vw, 400px)", "flex": "0 0 auto"}
 WRAP = {"flex_flow": "row wrap"}
@@ -44,6 +45,7 @@ class Explorer(widgets.VBox):
         self.scene, self.furthest, self.folder = Scene(models, measures, display, seed=seed), furthest, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}
         self.rows: dict[int, widgets.HBox] = {}
+        self.factors: dict[str, widgets.FloatSlider] = {}
         self._past: list[dict] = []
         self._pending: asyncio.TimerHandle | None = None
         self._held = False
@@ -68,6 +70,8 @@ class Explorer(widgets.VBox):
         views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
         self.status, self.readout, self.message, self.nothing = widgets.Label(), widgets.HTML(), widgets.Label(), widgets.Label()
         self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
+        self.learn = button("Steer one factor", self.steer, "11em")
+        self.steering = widgets.VBox(layout={"width": "34em"})
         self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
         self.play = widgets.Play(min=0, max=60, interval=80, description="play")
         self.play.observe(self._played, "value")
@@ -77,7 +81,7 @@ class Explorer(widgets.VBox):
         self.preset.observe(self._moved, "value")
         self.search.observe(lambda _: self._fill(), "value")
         top = widgets.HBox([self.model, self.seed, self.preset, self.new, self.reset, self.undo], layout=WRAP)
-        middle = widgets.HBox([widgets.VBox([self.search, self.panel]), self.readout], layout=WRAP)
+        middle = widgets.HBox([widgets.VBox([self.search, self.panel, self.learn, self.steering]), self.readout], layout=WRAP)
         bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.message], layout=WRAP)
         super().__init__([top, widgets.HBox(views, layout=WRAP), self.status, middle, bottom])
 
@@ -89,7 +93,9 @@ class Explorer(widgets.VBox):
         self.words = {k: scene.directions.words(k) for k in self.order}
         for row in self.rows.values():
             _close(row)
-        self.sliders, self.rows = {}, {}
+        for slider in self.factors.values():
+            _close(slider)
+        self.sliders, self.rows, self.factors, self.steering.children, scene.changes = {}, {}, {}, (), {}
         self.played.options = [(self.titles[k], k) for k in self.order]
         self.played.value = self.order[0]
         self._fill()
@@ -106,6 +112,26 @@ class Explorer(widgets.VBox):
             curve = self.scene.directions.info.curves.get(k)
             self.sliders[k], self.rows[k] = slider, widgets.HBox([slider, widgets.HTML(sparkline(curve, self.words[k]))])
         return self.sliders[k]
+
+    def steer(self) -> None:
+        """Sliders that change one factor, in its unit, while the others hold; it is learned first how factors go with z."""
+        self.message.value = "learning how the factors go with z: a minute at most"
+        try:
+            known = self.scene.steering
+        except UserError as error:
+            self.message.value = f"nothing can be steered: {error}"
+            return
+        for name, spread in zip(known.factors, known.spread, strict=True):
+            if name in known.can_move and name not in self.factors:
+                words = f"{factor_words(name)}, {self.scene.measuring.units[name]}".rstrip(", ")
+                most = float(f"{FURTHEST_SD * spread:.2g}")
+                self.factors[name] = widgets.FloatSlider(
+                    0.0, min=-most, max=most, step=most / 30, description=words, readout_format="+.3g",
+                    continuous_update=False, style={"description_width": "14em"}, layout={"width": "30em"},
+                )  # fmt: skip
+                self.factors[name].observe(self._moved, "value")
+        self.steering.children = tuple(self.factors.values())
+        self.message.value = ""
 
     def _fill(self) -> None:
         """Sliders of what the search finds, by name, number or words; without one, the first SHOWN and those that are not at 0."""
@@ -127,6 +153,8 @@ class Explorer(widgets.VBox):
         self._held = True
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
+        for slider in self.factors.values():
+            slider.value = 0.0
         self._held = False
         self._fill()
         self._moved()
@@ -139,6 +167,7 @@ class Explorer(widgets.VBox):
     def _take(self) -> None:
         self.scene.seed, self.scene.preset = self.seed.value, self.preset.value
         self.scene.shifts = {k: slider.value for k, slider in self.sliders.items() if slider.value}
+        self.scene.changes = {name: slider.value for name, slider in self.factors.items() if abs(slider.value) > slider.step / 2}
 
     def _remember(self) -> None:
         state = self.scene.state()
@@ -159,6 +188,10 @@ class Explorer(widgets.VBox):
         shifts = {int(k): shift for k, shift in state["shifts"].items()}
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
+        if changes := state.get("changes", {}):
+            self.steer()
+        for name, slider in self.factors.items():
+            slider.value = changes.get(name, 0.0)
         self._held = False
         self._fill()
         self._draw()
@@ -191,8 +224,18 @@ class Explorer(widgets.VBox):
         colours = colormaps["RdBu_r"](change / (2 * self.scene.display.difference) + 0.5, bytes=True)
         self.images["change"].value = to_png(colours[..., :3])
         moved = [f"{self.titles[k]} {shift:+.1f}" for k, shift in sorted(self.scene.shifts.items())]
-        self.status.value = "shift: " + (", ".join(moved) or "none") + " (synthetic, not for diagnosis)"
+        self.status.value = "shift: " + (", ".join(moved) or "none") + self._ended() + " (synthetic, not for diagnosis)"
         self.readout.value = self._table(both)
+
+    def _ended(self) -> str:
+        """What was steered, and why its path ended; "" where nothing was."""
+        scene = self.scene
+        if not scene.changes:
+            return ""
+        asked = ", ".join(
+            f"{factor_words(name)} {change:+.3g} {scene.measuring.units[name]}".rstrip() for name, change in scene.changes.items()
+        )
+        return f"; steered: {asked} ({scene.steered().why[0]})"
 
     def _table(self, both: Tensor) -> str:
         units = self.scene.measuring.units
@@ -234,7 +277,7 @@ class Explorer(widgets.VBox):
         if hasattr(self, "nothing"):  # else what was given was refused, and nothing is open
             if self._pending is not None:
                 self._pending.cancel()
-            for part in (*self.rows.values(), self.nothing, *self.children, self.layout):
+            for part in (*self.rows.values(), *self.factors.values(), self.nothing, *self.children, self.layout):
                 _close(part)
         super().close()
 

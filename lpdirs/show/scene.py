@@ -18,10 +18,12 @@ from lpdirs.discovery.directions import Directions
 from lpdirs.measures.display import Display
 from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import Generator
+from lpdirs.scores.steering import Steered, Steering, fit_steering, steer
 from lpdirs.show.marking import NOTICE, mark
 
 LEAST_SIDE = 256  # px of exported pictures
-FORMAT = "lpdirs.scene/2"
+FORMAT = "lpdirs.scene/3"
+LEARNED = 2000  # random images from which it is learned how factors go with z: half a minute to a minute at 128 px
 Models = dict[str, tuple[Generator, Directions]]
 
 
@@ -45,7 +47,8 @@ def title_of(label: str, directions: Directions) -> str:
 
 @dataclass
 class Scene:
-    """One view: `models` maps labels to (generator, directions), `label` chooses, `seed` draws z, `shifts` move it.
+    """One view: `models` maps labels to (generator, directions), `label` chooses, `seed` draws z, `shifts` move it, and from there
+    `changes` of factors, in their units, steer it while the others hold.
 
     Without `measures` nothing is measured; without `how` the display is that of the generator.
     """
@@ -57,7 +60,10 @@ class Scene:
     seed: int = 0
     shifts: dict[int, float] = field(default_factory=dict)
     preset: str = "full"
+    changes: dict[str, float] = field(default_factory=dict)
+    learned: dict[str, Steering] = field(default_factory=dict)  # by label
     _drawn: tuple = (None, None)
+    _steered: tuple = (None, None)
 
     def __post_init__(self) -> None:
         check_models(self.models)
@@ -87,11 +93,30 @@ class Scene:
 
     def z(self, moved: bool = True) -> Tensor:
         """The latent vector (1, d), with or without the shifts."""
+        if not moved:
+            return self.generator.draw(1, self.seed)
+        return self.steered().end if self.changes else self._shifted()
+
+    def _shifted(self) -> Tensor:
         z = self.generator.draw(1, self.seed)
-        if moved:
-            for k, shift in sorted(self.shifts.items()):
-                z = self.directions.shift(z, k, shift)
+        for k, shift in sorted(self.shifts.items()):
+            z = self.directions.shift(z, k, shift)
         return z
+
+    @property
+    def steering(self) -> Steering:
+        """How the chosen model's factors go with z, learned at the first need."""
+        if self.label not in self.learned:
+            self.learned[self.label] = fit_steering(self.generator, self.measuring, LEARNED)
+        return self.learned[self.label]
+
+    def steered(self) -> Steered:
+        """The path from the shifted z by which `changes` are reached; computed once for a view."""
+        z = self._shifted()
+        view = self.label, tuple(z[0].tolist()), tuple(sorted(self.changes.items()))
+        if self._steered[0] != view:
+            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=self.steering)
+        return self._steered[1]
 
     def values(self, images: Tensor) -> np.ndarray:
         """Images as values in the display's unit, (N, S, S), of colour (N, S, S, 3)."""
@@ -115,7 +140,8 @@ class Scene:
     def state(self) -> dict:
         """What is needed to see the same again, with the same models."""
         shifts = {str(k): round(float(shift), 6) for k, shift in sorted(self.shifts.items()) if shift}
-        return {"format": FORMAT, "model": self.label, "seed": self.seed, "shifts": shifts, "preset": self.preset}
+        changes = {name: round(float(change), 6) for name, change in sorted(self.changes.items()) if change}
+        return {"format": FORMAT, "model": self.label, "seed": self.seed, "shifts": shifts, "changes": changes, "preset": self.preset}
 
     def restore(self, state: dict) -> None:
         """Go to a `state`; UserError where it is another kind of file or belongs to other models."""
@@ -127,8 +153,13 @@ class Scene:
         largest = len(self.models[state["model"]][1])
         if any(not 0 <= k < largest for k in shifts):
             raise UserError(f"the state moves direction {max(shifts)}, and {state['model']} has {largest}")
+        changes = {str(name): float(change) for name, change in state.get("changes", {}).items()}
+        there = (self.measures or self.models[state["model"]][0].measures).factors
+        if unknown := sorted(set(changes) - set(there)):
+            raise UserError(f"the state changes {', '.join(unknown)}, and here {', '.join(there)} are measured")
         preset = state["preset"] if state["preset"] in (self.how or self.models[state["model"]][0].display).greys else "full"
         self.label, self.seed, self.shifts, self.preset = state["model"], int(state["seed"]), shifts, preset
+        self.changes = changes
 
     def grey(self, values: np.ndarray) -> np.ndarray:
         """Values as 8-bit grey, in the chosen preset."""

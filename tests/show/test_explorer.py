@@ -1,11 +1,14 @@
 import asyncio
 import io
+import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageSequence
 
+import lpdirs as lp
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions, DirectionsInfo
@@ -18,6 +21,7 @@ from lpdirs.show.explorer import SHOWN, Explorer
 from lpdirs.show.marking import NOTICE, save_figure
 from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, shift_heads
 from lpdirs.show.scene import FORMAT
+from tests.scores.test_steering import MEASURES, Mixed
 from tests.toys import lively
 
 CT = ct((-1000.0, 1000.0))
@@ -247,3 +251,34 @@ def test_a_cell_that_is_run_again_closes_what_it_had_opened(monkeypatch):
     opened.close()
     make().close()
     assert len(_instances) == before
+
+
+def test_a_factor_is_steered_while_the_others_hold(tmp_path):
+    generator = lp.as_generator(Mixed(), 8, measures=MEASURES)
+    models = {"mine": (generator, Directions(random(4, 8)))}
+    explorer = Explorer(models, folder=tmp_path)
+    before = explorer.image_values()
+    explorer.learn.click()
+    explorer.factors["a"].value = 1.0
+    went = {name: after - first for name, (first, after) in explorer.scene.read(explorer.scene.both()).items()}
+    assert went["a"] == pytest.approx(1.0, abs=0.2) and all(abs(went[name]) < 0.3 for name in "bcd")
+    assert "steered: a +1" in explorer.status.value and "reached" in explorer.status.value
+    after = explorer.image_values()
+    saved = explorer.export("json")
+    explorer.reset.click()
+    assert np.array_equal(explorer.image_values(), before) and explorer.factors["a"].value == 0
+    explorer.undo.click()
+    assert np.array_equal(explorer.image_values(), after)
+    other = Explorer(models, folder=tmp_path)
+    other.show(json.loads(saved.read_text()))
+    assert np.array_equal(other.image_values(), after)
+    strange = json.loads(saved.read_text()) | {"changes": {"q": 1.0}}
+    with pytest.raises(UserError, match="changes q, and here a, b, c, d are measured"):
+        other.show(strange)
+
+
+def test_where_nothing_varies_steering_says_so(explorer):
+    nothing = lp.Measures(lambda x: pd.DataFrame({"a": np.zeros(len(x))}), {"a": "mm"})
+    still = Explorer({label: (pair[0].but(measures=nothing), pair[1]) for label, pair in explorer.scene.models.items()})
+    still.learn.click()
+    assert still.message.value.startswith("nothing can be steered: no factor varies") and not still.factors
