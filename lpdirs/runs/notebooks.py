@@ -105,6 +105,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
         reason = why_not_written(target.parent, error)
         raise NotebookFailed(f"{name}: {target} cannot be written: {reason}" if reason else f"{name}: {error}") from None
     except (DeadKernelError, RuntimeError) as error:
+        may_go_on()  # Ctrl-C ends a kernel that is only starting
         if isinstance(error, RuntimeError) and not str(error).startswith("Kernel died"):
             raise
         raise NotebookFailed(

@@ -99,6 +99,17 @@ def test_a_killed_kernel_is_one_line_and_the_same_command_goes_on(prepared, tmp_
     assert out.strip().splitlines()[-1].startswith("error: 02_train_gan: its kernel ended without a word")
 
 
+def test_ctrl_c_while_a_kernel_starts_is_no_lack_of_memory(tmp_path, monkeypatch, capsys):
+    def starting(*args, **given):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("papermill.execute_notebook", starting)
+    assert main(["run", "--profile", "smoke", "--outputs", str(tmp_path)]) == 130
+    said = capsys.readouterr()
+    assert "interrupted: what was done is kept" in said.out + said.err and "memory" not in said.out + said.err
+
+
 def test_a_second_run_in_the_same_folder_says_who_is_there(tmp_path, capsys):
     (tmp_path / "smoke").mkdir()
     with only_one(tmp_path / "smoke"):
