@@ -234,6 +234,7 @@ def test_slices_are_read_from_a_folder_of_dicom(dicom_folder, tmp_path):
 EXAMPLES = {  # what is made smaller for the test, and what each prints
     "own_generator": ({}, "ink (5)"),
     "trained_run": ({"samples=16": "samples=4"}, "body thickness, selectivity 0.43 (chance 0.32)"),
+    "steer": ({"samples=2000": "samples=400", "draw(4,": "draw(1,"}, "thickness, asked"),
     "against_chance": ({"k=8": "k=3", "samples=16": "samples=4", "samples=64": "samples=8"}, "a name takes a selectivity of"),
 }
 

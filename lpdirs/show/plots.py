@@ -123,7 +123,12 @@ def _steered_strips(generator: Generator, steered: Steered, display: Display, ti
     at = np.linspace(np.zeros(len(steered.rounds)), steered.rounds, columns).round().astype(int)  # (columns, N)
     z = torch.stack([steered.z[torch.from_numpy(rounds), torch.arange(len(rounds))] for rounds in at], 1)  # (N, columns, d)
     rows = np.stack([display.pictures(generator.images(path)) for path in z])
-    return film_strips(rows, ["start", *[""] * (columns - 2), "end"], list(steered.why), title, display)
+    table, labels = steered.table(), []
+    for _, row in table.iterrows():
+        factors = [name.removesuffix(", asked") for name in table if name.endswith(", asked")]
+        said = [f"{factor_words(f)} {row[f'{f}, reached']:+.3g} of {row[f'{f}, asked']:+.3g}" for f in factors]
+        labels.append("\n".join([*said, f"others {row['others, SDs']:.2f} SD"]))
+    return film_strips(rows, ["start", *[""] * (columns - 2), "end"], labels, title, display)
 
 
 @checked
