@@ -1,7 +1,6 @@
 """python -m lpdirs."""
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -48,8 +47,6 @@ def main(words: list[str] | None = None) -> int:
     check.add_argument("folder", type=Path, help="a run's folder, or a sweep's")
     args = parser.parse_args(words)
     listen_to_interrupts()
-    # torch's threads otherwise spin for long while they wait, which on a shared machine takes the core that the other thread needs
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         return {"run": _run, "fetch": _fetch, "sweep": _sweep, "settings": _settings, "verify": _verify}[args.command](args) or 0
     except UserError as error:
