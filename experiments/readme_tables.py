@@ -102,6 +102,32 @@ def chest_edits() -> list[str]:
     return lines
 
 
+def chest_steering() -> list[str]:
+    """A line each factor: selectivity steered and along `motion`'s best direction, and how much was reached of what was asked."""
+    table = pd.read_csv(CHEST / "steering.csv").set_index(["model", "factor"])
+    heads = "steered | motion | chance | reached | on slices |"
+    lines = [f"| factor | GAN: {heads} VAE: {heads}", "|---" * 11 + "|"]
+    for factor, words in ALL.items():
+        cells = []
+        for model in MODELS:
+            row = table.loc[(model, factor)]
+            cells.append(f"{row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]")
+            cells += [f"{row[name]:.2f}" for name in ("motion", "chance")] + [f"{row[name]:.0%}" for name in ("reached", "measured")]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    means = [table.loc[model][["selectivity", "motion", "chance", "reached", "measured"]].mean() for model in MODELS]
+    cells = [f"{m['selectivity']:.2f} | {m['motion']:.2f} | {m['chance']:.2f} | {m['reached']:.0%} | {m['measured']:.0%}" for m in means]
+    return [*lines, f"| mean | {' | '.join(cells)} |"]
+
+
+def chest_turned() -> list[str]:
+    """A line each model and way: how far the outline turns, and the axis about which the slice mirrors best."""
+    lines = ["| model | way | outline turns, degrees | axis of mirroring turns, degrees | slices |", "|---|---|---|---|---|"]
+    for row in pd.read_csv(CHEST / "steering_rotation.csv").itertuples():
+        turns = f"{row.outline:+.1f} ± {1.96 * row.outline_error:.1f} | {row.axis:+.1f} ± {1.96 * row.axis_error:.1f}"
+        lines.append(f"| {row.model.upper()} | {row.way} | {turns} | {row.slices} |")
+    return lines
+
+
 def chest_sets() -> list[str]:
     """A line each method: mean selectivity (of the set, and measured again) and |r| over the seven factors, and names earned."""
     table = pd.read_csv(CHEST / "against_chance.csv")
@@ -413,7 +439,8 @@ TABLES = {
         growth, sharing, workers,
     ],
     "outputs/reference/chest/README.md": [  # in the order of the page
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_away,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned, chest_sets,
+        chest_searches, chest_quality, chest_away,
         chest_options, chest_short, chest_short_steps, chest_inversion, chest_kept, chest_edits, chest_third, folds, folds_tested,
         folds_anatomy,
     ],

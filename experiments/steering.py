@@ -18,6 +18,7 @@ from lpdirs.scores.response import best_directions
 from lpdirs.scores.steering import Steering, fit_steering, respond_steered
 from lpdirs.show.plots import film_strips, set_style
 from tests.measures.mirror import mirror_axis
+from tests.notebooks.refresh import ROOT
 
 SAMPLES, STARTS = 4000, 32  # that are learned from, and from which every factor is steered
 AMOUNTS = (-1.5, -0.75, 0.0, 0.75, 1.5)  # SDs
@@ -59,11 +60,15 @@ def by_mirror(name: str, generator: lp.Generator, steering: Steering) -> pd.Data
 
 
 def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.DataFrame) -> None:
-    """A row each factor, from the typical slice, with what steering reaches on average."""
-    start, rows, labels = generator.typical(), [], []
+    """A row each factor, with what steering reaches on average: from the slice nearest to the mean of those on which all that is shown
+    in the row can be measured; that is one with free sides for width and x-position, which the frame cuts on many."""
+    z, rows, labels = generator.draw(512, 2), [], []
+    images, known = generator.images(z), generator.measures.of(generator, z)
+    away = (images - images.mean(0)).square().flatten(1).mean(1)
     for factor, row in table.set_index("factor").loc[list(FACTORS)].iterrows():
-        to = lambda amount, factor=factor: lp.steer(generator, start, {factor: amount}, unit="sd", steering=steering).end
-        rows.append(generator.display.pictures(generator.images(torch.cat([to(amount) if amount else start[None] for amount in SHOWN]))))
+        start = z[torch.where(torch.from_numpy(known[factor].notna().to_numpy()), away, torch.inf).argmin()]
+        way = lambda amount, z=start, factor=factor: lp.steer(generator, z, {factor: amount}, unit="sd", steering=steering).end
+        rows.append(generator.display.pictures(generator.images(torch.cat([way(amount) if amount else start[None] for amount in SHOWN]))))
         pure = f"selectivity {row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]"
         labels.append(
             f"{factor_words(str(factor))}\n{pure}\nbest straight: {max(row['motion'], row['paper']):.2f}, chance {row['chance']:.2f}"
@@ -78,9 +83,15 @@ def main() -> None:
     done = {name: pd.read_csv(path) if path.exists() else pd.DataFrame({"model": []}) for name, path in tables.items()}
     for label, (generator, _) in lp.load(OUT).items():
         name = label.partition("-")[0]
-        if name in set(done["steering_rotation"]["model"]):
+        if name in set(done["steering_rotation"]["model"]) and (OUT / f"steering_{name}.png").exists():
             continue
-        steering = fit_steering(generator, samples=SAMPLES)
+        kept = ROOT / "build" / f"steering_{name}.safetensors"
+        if not kept.exists():
+            fit_steering(generator, samples=SAMPLES).save(kept)
+        steering = Steering.load(kept)
+        if name in set(done["steering_rotation"]["model"]):
+            figure(name, generator, steering, done["steering"].query("model == @name"))
+            continue
         found = purity(name, generator, steering)
         figure(name, generator, steering, found)
         for key, rows in (("steering", found), ("steering_rotation", by_mirror(name, generator, steering))):
