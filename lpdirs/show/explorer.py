@@ -65,7 +65,7 @@ class Explorer(widgets.VBox):
         self.reset, self.undo = button("Reset", lambda: self.set_shifts({})), button("Undo", self._undo)
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
-        self.images = {name: widgets.Image(format="png", layout=SIDE, tooltip=f"{noun}, {text}") for name, text in captions.items()}
+        self.images = {name: widgets.Image(format="png", layout=SIDE) for name in captions}
         self.image = self.images["after"]
         views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
         self.status, self.readout, self.message, self.nothing = widgets.Label(), widgets.HTML(), widgets.Label(), widgets.Label()
