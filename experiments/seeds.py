@@ -24,7 +24,6 @@ from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import DiscoverySettings
-from lpdirs.discovery.registry import title_of
 from lpdirs.measures.measures import factor_words
 from lpdirs.measures.zposition import fit_z
 from lpdirs.models.files import load_generator
@@ -146,7 +145,7 @@ def main() -> None:
                 if not kept.exists():
                     random_sets(generator, measures, k, samples=SAMPLES).save(kept)
                 bands[k] = open_chance(kept, k)
-                which = {"generator": model, "training": training, "K": k}
+                which = {"generator": model, "training": training, "K": k, "title": f"random, K = {k}", "method": "random"}
                 if (label, 0) not in done:
                     rows += [which | {"configuration": label, "seed": seed} | row for seed, row in enumerate(by_chance(bands[k]))]
             for name, seed in wanted:
@@ -155,10 +154,10 @@ def main() -> None:
                 seconds = round(time.time() - began, 1)
                 if seed == 0:
                     directions.save(given.target / "directions" / f"{model}-{training}-{name}.safetensors")
-                which, band = which | {"K": k_of(name)}, bands[k_of(name)]
+                which, band = {"generator": model, "training": training, "K": k_of(name)}, bands[k_of(name)]
                 row = scored(generator, directions, measures, band)
                 info = directions.info
-                of = {"title": title_of(info.method, info.basis, info.reconstructor, info.start)}
+                of = {"title": directions.id.search}
                 of |= {key: getattr(info, key) for key in ("method", "basis", "reconstructor", "start")}
                 rows.append(which | of | {"configuration": name, "seed": seed, "seconds": seconds} | row)
                 pd.DataFrame(rows).to_csv(path, index=False, float_format="%.5g")

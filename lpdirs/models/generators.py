@@ -136,13 +136,6 @@ class Generator:
         rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
         return self.prior.draw(n, self.latent_dim, rng) / self.unit
 
-    def z_of(self, codes: Any) -> Tensor:
-        """z (N, d) of latent codes as the module takes them (N, ...), a tensor or an array: in the prior's unit."""
-        codes = torch.as_tensor(codes, dtype=torch.float32).cpu()
-        if codes.ndim < 2 or codes[0].numel() != self.latent_dim:
-            raise UserError(f"codes must be (N, ...) with {self.latent_dim} numbers each, not {tuple(codes.shape)}")
-        return codes.flatten(1) / self.unit
-
     def typicality(self, z: Tensor) -> np.ndarray:
         """For z (N, d) the share of the prior that lies further out, (N,): 0.5 is average, 0.001 is where hardly any sample is."""
         return self.prior.typicality(z * self.unit)

@@ -2,5 +2,5 @@
 
 import os
 
-# torch's threads, started with it, otherwise spin while they wait: beside other work a training was seen to take fifty times as long
+# torch's threads, started with it, otherwise spin while they wait: beside other work a step of training took 1.7 s in place of 0.15
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -24,6 +24,7 @@ SAMPLE = "chest_ct"  # the real chest CT in data_manifests
 TRAINED = ("gan", "vae")  # the generators that a run trains
 COMMON = ("profile", "run", "outputs", "seed")  # parameters that all notebooks have
 LARGEST_YAML = 2**18  # characters
+OTHERS = sorted(set(METHODS) - {"reconstructor"})  # registered in an order that depends on what was imported first
 
 
 class SourceSettings(Settings):
@@ -39,7 +40,7 @@ class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
 
     generators: tuple[str, ...] = setting(("gan", "vae"), "gan, vae, and functions that make your own: file.py:make", min_length=1)
-    method: str = setting("reconstructor", f"reconstructor (the paper's), {', '.join(list(METHODS)[1:])}; or your own, FILE.py:FUNCTION")
+    method: str = setting("reconstructor", f"reconstructor (the paper's), {', '.join(OTHERS)}; or your own, FILE.py:FUNCTION")
     start: str = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
     measures: str | None = setting(
         None, "thorax, moments, or a function that makes your own: file.py:make; null: each generator's own, else by the data", min_length=1
@@ -48,7 +49,7 @@ class ChoiceSettings(Settings):
     @field_validator("method", "start")
     @classmethod
     def _registered(cls, value: str, info: Any) -> str:
-        known = [name for name in METHODS if info.field_name == "method" or name != "reconstructor"]
+        known = ["reconstructor", *OTHERS] if info.field_name == "method" else OTHERS
         if value in known or is_own(value):
             return value
         raise ValueError(f"must be one of {', '.join(known)}, or FILE.py:FUNCTION of your own, not {value!r}")

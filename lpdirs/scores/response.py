@@ -177,6 +177,15 @@ def _quiet() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
 
 
+def spread_of(generator: Generator, measures: Measures, unshifted: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """SDs of factors over unshifted samples, 0 where one hardly varies, by less than a tenth of what a pixel's move does to it; and which
+    are the same in all. UserError for measures that depend on their batch."""
+    some = generator.images(generator.draw(8, 0))
+    measures.check_apart(some)
+    same = unshifted.std() <= STILL * unshifted.abs().max()
+    return unshifted.std().where(~same & (unshifted.std() > PIXEL * measures.of_a_pixel(some)), 0.0), same
+
+
 @checked
 def respond(
     generator: InstanceOf[Generator],
@@ -197,10 +206,7 @@ def respond(
     directions.check(generator)
     rng = torch.Generator().manual_seed(seed)
     unshifted = measures.of(generator, generator.draw(max(256, samples), rng))
-    some = generator.images(generator.draw(8, 0))
-    measures.check_apart(some)
-    same = unshifted.std() <= STILL * unshifted.abs().max()
-    spread = unshifted.std().where(~same & (unshifted.std() > PIXEL * measures.of_a_pixel(some)), 0.0)
+    spread, same = spread_of(generator, measures, unshifted)
     z = generator.draw(samples, rng)
     values = np.empty((len(directions), len(shifts), samples, len(measures.factors)))
     bar = Progress("measuring along directions")

@@ -27,8 +27,9 @@ from lpdirs.base.progress import Progress
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import read_header
 from lpdirs.models.generators import Generator
-from lpdirs.scores.response import Responses
+from lpdirs.scores.response import Responses, spread_of
 
+LEAST = 20  # samples on which a factor must have been measured
 HIDDEN, EPOCHS, BATCH = 256, 150, 256  # of the network z -> factors, and of its training
 DAMPING = 2e-2  # of the pseudoinverse, relative to the mean square of the Jacobian's rows
 LONGEST = 1.2  # of a step, in units of z
@@ -145,13 +146,17 @@ def fit_steering(
     z, parts = generator.draw(samples, seed), []
     bar = Progress("measuring samples")
     for i, part in enumerate(z.split(BATCH)):
-        parts.append(measures.of(generator, part).to_numpy(float))
+        parts.append(measures.of(generator, part))
         bar(min((i + 1) * BATCH, samples), samples)
-    y = np.concatenate(parts)
-    known = np.isfinite(y).sum(0) >= 20
-    mean, spread = (np.where(known, f(np.where(known, y, 0.0), axis=0), np.nan) for f in (np.nanmean, np.nanstd))
+    table = pd.concat(parts, ignore_index=True).astype(float)
+    y, known = table.to_numpy(), table.notna().sum() >= LEAST
+    mean = table.mean().where(known).to_numpy(copy=True)
+    spread = spread_of(generator, measures, table)[0].where(known).to_numpy(copy=True)
     if not (spread > 0).any():
-        raise UserError("no factor varies in these samples: nothing can be steered")
+        raise UserError(
+            f"nothing can be steered: no factor varies, or could be measured on {LEAST} of these {samples} samples; give more samples, or "
+            f"other measures"
+        )
     target = (y - mean) / np.where(spread > 0, spread, np.nan)
     measured, wanted = torch.tensor(np.isfinite(target)).float(), torch.tensor(np.nan_to_num(target)).float()
     train = max(1, int(samples * 0.9))
@@ -226,7 +231,8 @@ def steer(
         step = _step(jacobian, missing, middle - z) * torch.from_numpy(going).float()[:, None]
         step = step * (longest / step.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
         z = z + step
-        before, now = now, np.where(going[:, None], read(z), now)
+        before, now = now, now.copy()
+        now[going] = read(z[torch.from_numpy(going)])
         jacobian = _updated(steering.jacobian(z), step, now - before)
         path.append(z)
         factors.append(now)

@@ -119,7 +119,7 @@ class Explorer(widgets.VBox):
         try:
             known = self.scene.steering
         except UserError as error:
-            self.message.value = f"nothing can be steered: {error}"
+            self.message.value = str(error)
             return
         for name, spread in zip(known.factors, known.spread, strict=True):
             if name in known.can_move and name not in self.factors:

@@ -61,7 +61,7 @@ class Scene:
     shifts: dict[int, float] = field(default_factory=dict)
     preset: str = "full"
     changes: dict[str, float] = field(default_factory=dict)
-    learned: dict[str, Steering] = field(default_factory=dict)  # by label
+    learned: dict[Generator, Steering] = field(default_factory=dict)  # sets of directions share a generator
     _drawn: tuple = (None, None)
     _steered: tuple = (None, None)
 
@@ -106,9 +106,9 @@ class Scene:
     @property
     def steering(self) -> Steering:
         """How the chosen model's factors go with z, learned at the first need."""
-        if self.label not in self.learned:
-            self.learned[self.label] = fit_steering(self.generator, self.measuring, LEARNED)
-        return self.learned[self.label]
+        if self.generator not in self.learned:
+            self.learned[self.generator] = fit_steering(self.generator, self.measuring, LEARNED)
+        return self.learned[self.generator]
 
     def steered(self) -> Steered:
         """The path from the shifted z by which `changes` are reached; computed once for a view."""

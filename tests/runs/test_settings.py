@@ -29,7 +29,7 @@ CASES = [
     ("generators", ["gan", "gam"], "must be 'gan', 'vae' or FILE.py:FUNCTION"),
     ("method", "guess", "must be one of reconstructor, "),
     ("method", "pca-encoded", "needs an encoder, which a GAN has not"),
-    ("start", "reconstructor", "must be one of random, "),
+    ("start", "reconstructor", "must be one of coordinate, "),
     ("strip_columns", 4, "must be odd"),
     ("response_shifts", [1, 1, 1], "different values"),
     ("response_shifts", [-1e308, 0, 1], "at least -1000"),

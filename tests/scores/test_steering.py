@@ -141,3 +141,15 @@ def test_steering_is_measured_as_directions_are(fitted):
     straight = best_directions(lp.respond(generator, lp.discover(generator, "random", 8), samples=8).table())
     assert (own["selectivity"] > 0.7).all() and (own["selectivity"] > straight["selectivity"]).all()
     assert (own["r"] > 0.9).all() and ((own["effect"] - 1).abs() < 0.3).all()
+
+
+def test_what_hardly_varies_is_not_steered(fitted):
+    """A factor that goes less than a tenth of what a pixel's move does to it counts as still, here as along directions."""
+    generator, _ = fitted
+    faint = lp.Measures(lambda x: bands(x).assign(d=lambda t: 1 + 1e-9 * t["d"]), dict.fromkeys("abcd", "mm"))
+    steering = fit_steering(generator, faint, samples=300)
+    assert steering.can_move == ("a", "b", "c")
+    with pytest.raises(UserError, match="d cannot be measured, or does not vary"):
+        steer(generator, generator.draw(1, 0), {"d": 1.0}, faint, steering=steering)
+    with pytest.raises(UserError, match="give more samples, or other measures"):
+        fit_steering(generator, faint, samples=10)
