@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 PRECISIONS = ("fp32", "bf16")
+PRECISION_HELP = "auto (bf16 where the machine computes it natively, else fp32), fp32 or bf16"
 COMPILE = ("off", "default")
 
 # whoever reaches a Dask port runs code as the user: nothing of a local cluster listens to other machines
@@ -63,6 +64,25 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name for name in visible.split(",") if name] if visible is not None else []
     return (names or [str(i) for i in range(torch.cuda.device_count())]) if torch.cuda.is_available() else []
+
+
+def precision_for(device: "str | torch.device", wanted: str) -> tuple[str, str]:
+    """The number format to train in, of PRECISIONS, and why, in words. "auto" takes bf16 where the device computes it natively.
+
+    A processor with AVX512-BF16 or AMX does, and GPUs since Ampere; others only imitate it, which is slower than fp32.
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted, "as asked for"
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native, what = torch.cuda.is_bf16_supported(including_emulation=False), torch.cuda.get_device_name(device)
+    else:
+        tests = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}  # torch says it nowhere else
+        found = [name for name, test in tests.items() if kind == "cpu" and getattr(torch.cpu, test, bool)()]
+        native, what = bool(found), f"this processor, with {found[0]}," if found else "this processor"
+    return ("bf16", f"{what} computes it natively") if native else ("fp32", f"{what} does not compute bf16 natively")
 
 
 def autocast(device: "str | torch.device", precision: str) -> "torch.autocast":

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from lpdirs.base.checkpoints import NOT_MATHEMATICS, Task, stream, train
 from lpdirs.base.code import fingerprint_of_code
-from lpdirs.base.compute import autocast, compiled
+from lpdirs.base.compute import PRECISION_HELP, autocast, compiled, precision_for
 from lpdirs.base.errors import UserError
 from lpdirs.base.progress import Progress
 from lpdirs.base.settings import Settings, setting
@@ -46,7 +46,7 @@ class DiscoverySettings(Settings):
         gt=0, le=10**6,
     )  # fmt: skip
     freeze: bool = Field(False, description="A stays as it starts: only R is trained, to see how well given directions can be told apart")
-    precision: Literal["fp32", "bf16"] = setting("fp32", "fp32, or bf16 by autocast (for GPUs)")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", PRECISION_HELP)
     compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
     seed: int = Field(0, ge=0)
 
@@ -140,6 +140,7 @@ class Discovery(Task):
     def __init__(self, generator: Generator, settings: DiscoverySettings, start: Directions | None = None):
         s, device = settings, generator.device
         self.settings, self.device, self.original = settings, device, generator
+        self.precision, self.why = precision_for(device, s.precision)
         self.generator = faster(generator, s.compile)
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
@@ -168,7 +169,7 @@ class Discovery(Task):
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings
-        with autocast(self.device, s.precision):
+        with autocast(self.device, self.precision):
             plain, shifted, k, shift = self.pairs(s.batch, stream(s.seed, 4, index), s.shifts_per_z)
             logits, guess = self._reconstruct(plain, shifted)
         loss_k, loss_eps = F.cross_entropy(logits.float(), k), (guess.float() - shift).abs().mean()
@@ -194,7 +195,7 @@ class Discovery(Task):
     def identity(self) -> dict:
         """What a checkpoint is of: all settings but how long it goes on, the generator, the start and the code that searches."""
         code = fingerprint_of_code("import lpdirs.discovery.objective, lpdirs.base.checkpoints", without=NOT_MATHEMATICS)
-        about = {"begun_at": self._begun_at, "generator": self.original.info.fingerprint, "code": code}
+        about = {"precision": self.precision, "begun_at": self._begun_at, "generator": self.original.info.fingerprint, "code": code}
         return self.settings.by_flat_name("steps") | about
 
     def directions(self, **known: object) -> Directions:
@@ -202,7 +203,7 @@ class Discovery(Task):
         s, generator = self.settings, self.original
         info: dict[str, object] = {"method": "reconstructor", "basis": s.basis, "reconstructor": s.reconstructor, "seed": s.seed}
         info |= {"generator": generator.info.name, "generator_fingerprint": generator.info.fingerprint, "prior": generator.prior.name}
-        info |= {"shift_scale": s.shift_scale, "settings": s.model_dump()}
+        info |= {"shift_scale": s.shift_scale, "settings": s.model_dump() | {"precision": self.precision}}
         found = self.matrix.directions(DirectionsInfo(**(info | known)))
         return found if self._curves is None else replace(found, bends=self._curves.bends)
 

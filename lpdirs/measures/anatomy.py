@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage
 
-from lpdirs.data.body import body_masks, dilate, erode, lung_mask
+from lpdirs.data.body import body_masks, dilate, erode
+from lpdirs.measures.tissue import tissue
 
 # name: (what it is, unit)
 MEASURES = {
@@ -28,7 +28,11 @@ MEASURES = {
     "lung_area": ("area of air-filled tissue in the body", "cm2"),
     "left_lung_area": ("the same, on the patient's left of the midline", "cm2"),
     "right_lung_area": ("the same, on the patient's right", "cm2"),
+    "lung_share": ("share of the body's area that is air-filled tissue", "%"),
     "lung_density": ("mean HU of air-filled tissue, without its rim", "HU"),
+    "mediastinum": ("area of what lies between the lungs: heart, vessels and spine", "cm2"),
+    "contrast": ("HU of blood: the 80th percentile between the lungs, in front of the spine", "HU"),
+    "skin_fat": ("mean thickness of the fat under the skin", "mm"),
     "fat_area": ("area from -200 to -40 HU", "cm2"),
     "muscle_area": ("area from -20 to 150 HU: muscle, and organs like it", "cm2"),
     "bone_area": ("area above 180 HU: bone, and blood with contrast agent", "cm2"),
@@ -43,9 +47,7 @@ MAX_CUT_ROLL = 0.25  # share of a side of the frame that the body may take for i
 MIN_LONG = 0.05  # (l1 - l2) / (l1 + l2) of the body's second moments, from which its axis says where it is turned to: a disc has none
 MIN_MIRROR = 0.94  # share of the body that lies on it again when it is mirrored at its midline: a body with one breast has another axis
 SECOND = 0.3  # area of a second piece over the first's, from which nobody can say which is the body
-COUCH_HU = -880.0
 PART = 128  # slices that are measured at once
-GRAIN = np.array([[[1, -2, 1], [-2, 4, -2], [1, -2, 1]]]) / 6.0  # Immerkaer 1996: 0 on planes, SD 1 on white noise of SD 1
 
 
 def measure(hu: np.ndarray, pixel_mm: float, names: Sequence[str] = tuple(MEASURES)) -> pd.DataFrame:
@@ -121,7 +123,8 @@ def _of_bodies(hu: np.ndarray, body: np.ndarray, pixel: float, names: set[str]) 
         "breast": (2 * ahead - _sum(w)) * pixel**2 / (2 * extent),
     }
     if names - set(measured):
-        measured |= _of_tissue(hu, body, inner, near, u > _col(u0), cy, axis, pixel)
+        others = tissue(hu, body, inner, near, u > _col(u0), cy, axis, pixel)
+        measured |= {name: others[name]() for name in names - set(measured)}
     closed = filled >= MIN_FILLED  # else the chest wall is open, so that a lung is missing from the mask
     return {name: np.where(closed & known.get(name, True), values, np.nan) for name, values in measured.items()}
 
@@ -136,56 +139,6 @@ def _mirrored(
     column, row = (np.clip(np.rint(place / pixel + size / 2 - 0.5), 0, size - 1).astype(np.intp) for place in (x, y))
     again = body[np.arange(len(body))[:, None, None], row, column]
     return (again & seen).sum((1, 2)) / np.maximum(seen.sum((1, 2)), 1)
-
-
-def _of_tissue(
-    hu: np.ndarray,
-    body: np.ndarray,
-    inner: np.ndarray,
-    near: np.ndarray,
-    left: np.ndarray,
-    cy: np.ndarray,
-    axis: np.ndarray,
-    pixel: float,
-) -> dict[str, np.ndarray]:
-    """What the body is made of, what it lies on, and how the slice was taken."""
-    lungs, cm2 = lung_mask(hu, body), (pixel / 10) ** 2
-    between = lambda low, high: _sum(body & (hu > low) & (hu < high)) * cm2
-    of_left, whole = _sum(lungs & left) * cm2, _sum(lungs) * cm2
-    return {
-        "body_area": _sum(np.where(inner, np.float32(1), np.clip((hu + 1000) / 900, 0, 1) * near)) * cm2,
-        "lung_area": whole,
-        "left_lung_area": of_left,
-        "right_lung_area": whole - of_left,
-        "lung_density": _mean(hu, erode(lungs)),
-        "fat_area": between(-200, -40),
-        "muscle_area": between(-20, 150),
-        "bone_area": between(180, np.inf),
-        "couch_height": _couch(hu, near, cy, axis),
-        "noise": _noise(hu, inner),
-        "sharpness": _mean(np.hypot(*np.gradient(hu, axis=(1, 2))), near & ~inner) / pixel,
-    }
-
-
-def _couch(hu: np.ndarray, near: np.ndarray, cy: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Median over the columns of where something begins below the body's centre that is not the body, mm; NaN if in few columns."""
-    something = (hu > COUCH_HU) & ~dilate(near) & (axis[:, None] > _col(cy))
-    columns = something.any(1)
-    top = np.where(columns, axis[something.argmax(1)], np.nan)
-    enough = columns.mean(1) >= 0.15
-    top[~enough] = 0
-    return np.where(enough, np.nanmedian(top, 1), np.nan)
-
-
-def _noise(hu: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    grain = np.abs(ndimage.convolve(hu, GRAIN.astype(np.float32), mode="nearest"))
-    inner = erode(inner)
-    return np.array([1.4826 * np.median(g[m]) if m.any() else np.nan for g, m in zip(grain, inner, strict=True)])
-
-
-def _mean(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    count = _sum(mask)
-    return np.where(count > 0, _sum(values * mask) / np.maximum(count, 1), np.nan)
 
 
 def _sum(values: np.ndarray) -> np.ndarray:

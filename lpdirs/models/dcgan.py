@@ -28,12 +28,12 @@ class GeneratorNetwork(nn.Module):
         layers = _up(latent_dim, width << (n - 1), stride=1, padding=0)  # (B, ., 4, 4)
         for i in range(n - 1, 0, -1):
             layers += _up(width << i, width << (i - 1))
-        layers += [nn.ConvTranspose2d(width, 1, 4, 2, 1, bias=False), nn.Tanh()]
+        layers += [nn.ConvTranspose2d(width, 1, 4, 2, 1, bias=False)]
         self.layers = nn.Sequential(*layers)
         self.apply(init_weights)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z[:, :, None, None])
+        return torch.tanh(self.layers(z[:, :, None, None]).float())  # in fp32 whatever the layers compute in
 
 
 class Discriminator(nn.Module):

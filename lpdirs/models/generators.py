@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -118,14 +119,22 @@ class Generator:
                 rows.append(one(row))
             return torch.stack(rows)
 
+    @cached_property
+    def quick(self) -> "Generator":
+        """The same, that draws the same images in less time: a third for the project's VAE at 128 px, 0.7 for its GAN."""
+        from lpdirs.models.frozen import faster
+
+        return faster(self)
+
     @torch.no_grad()
-    def images(self, z: Any, batch: int = 128) -> Tensor:
+    def images(self, z: Any, batch: int | None = None) -> Tensor:
         """Images (N, C, S, S) in [-1, 1] for z (N, d), float32, on the CPU; UserError for z of another width, or where one gives values
-        that are not finite."""
+        that are not finite. `batch` at once: by default 16 on a CPU, whose caches hold no more, and 128 elsewhere."""
         z = torch.as_tensor(z, dtype=torch.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(f"z must be (N, {self.latent_dim}) for {self.info.name}, not {tuple(z.shape)}")
-        x = torch.cat([self(part).float().cpu() for part in z.split(batch)])
+        batch = batch or (16 if self.device.type == "cpu" else 128)
+        x = torch.cat([self.quick(part).float().cpu() for part in z.split(batch)])
         bad = int((~x.flatten(1).isfinite().all(1)).sum())
         if bad:
             raise UserError(f"the generator's images are not finite for {bad} of {len(z)} z: it cannot draw from every z that it is given")

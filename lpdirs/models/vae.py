@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(widths[-1], 1, 3, 1, 1)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.tanh(self.out(self.stages(z[:, :, None, None])))
+        return torch.tanh(self.out(self.stages(z[:, :, None, None])).float())  # in fp32 whatever the stages compute in
 
 
 class VAE(nn.Module):

@@ -150,7 +150,8 @@ def data_of(stage: Stage) -> dict | None:
 def measures_of(stage: Stage, generator: Generator) -> Measures:
     """What a generator's images are measured with: as the settings say, else its own measures, else by its data.
 
-    Those of chest slices in HU are the thorax's, with z where the data set lets it be learned; those of any other images `moments`.
+    Those of chest slices in HU are the thorax's (its shape, or as "tissue" what it is made of), with z where the data set lets it be
+    learned; those of any other images `moments`.
     """
     chosen = stage.settings.choice.measures
     if chosen is not None and is_factory(chosen):
@@ -165,13 +166,14 @@ def measures_of(stage: Stage, generator: Generator) -> Measures:
         return generator.measures
     if data is None or window is None:
         raise UserError(f"{generator.info.name} says nothing of HU: give it measures=lp.thorax(window, pixel_mm) in as_generator")
-    return _of_chest(stage.folder, data["fingerprint"], tuple(data["window"]), data["pixel_mm"], stage.seed)
+    group = "tissue" if chosen == "tissue" else "shape"
+    return _of_chest(stage.folder, data["fingerprint"], tuple(data["window"]), data["pixel_mm"], stage.seed, group)
 
 
 @lru_cache(maxsize=4)
-def _of_chest(folder: Path, _: str, window: tuple[float, float], pixel_mm: float, seed: int) -> Measures:
+def _of_chest(folder: Path, _: str, window: tuple[float, float], pixel_mm: float, seed: int, group: str) -> Measures:
     train, test = (open_dataset(folder / "data", split) for split in ("train", "test"))
-    return thorax(window, pixel_mm, fit_z(train, test, seed=seed))
+    return thorax(window, pixel_mm, fit_z(train, test, seed=seed), group)
 
 
 def walk_of(stage: Stage, generator: Generator) -> Walk:

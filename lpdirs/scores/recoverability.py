@@ -59,7 +59,8 @@ def recoverability(
     confusion = np.zeros((k_all, k_all))
     seen: dict[int, list[float]] = {max(1, steps * i // POINTS): [] for i in range(1, POINTS + 1)}
     for number, seed in enumerate(seeds):
-        search = Discovery(generator, settings.but(n_directions=k_all, basis="unit", freeze=True, seed=1000 + seed), directions)
+        own = settings.but(n_directions=k_all, basis="unit", freeze=True, seed=1000 + seed, precision="fp32")  # it is a measure
+        search = Discovery(generator, own, directions)
         for index in range(steps):
             search.step(index)
             if index + 1 in seen:

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image, ImageSequence
 from scipy import ndimage
 
+import lpdirs as lp
+from lpdirs.base.errors import UserError
 from lpdirs.data.body import body_masks, dilate
 from lpdirs.data.store import open_dataset, to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
@@ -204,3 +206,42 @@ def test_the_roll_is_that_of_the_axis_of_mirror_symmetry_on_the_phantom():
     hu = np.concatenate([render(one, 0.5, 128) for one in patients])
     axis, roll = mirror_axis(hu), measure(hu, FOV_MM / 128, ("rotation",))["rotation"]
     assert np.abs(axis - [-8, -3, 0, 4, 9]).max() < 1.5 and np.abs(roll - axis).max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "true", "least", "t"),
+    [
+        ("skin_fat", "fat", 0.97, 0.5),
+        ("contrast", "contrast", 0.95, 0.5),
+        ("mediastinum", "heart", 0.75, 0.65),
+        ("lung_density", "respiration", -0.9, 0.5),
+    ],
+)
+def test_what_the_body_is_made_of_agrees_with_the_truth(name, true, least, t):
+    patients = sample_patients(40, seed=3)
+    read = measure(np.concatenate([render(p, np.array([t]), 128) for p in patients]), FOV_MM / 128, (name,))[name]
+    r = np.corrcoef(read, [getattr(p, true) for p in patients])[0, 1]
+    assert r * np.sign(least) > abs(least)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "by"),
+    [
+        ("lung_share", {"lung": 1.12}, 0.5),
+        ("mediastinum", {"heart": 1.18}, 20.0),
+        ("contrast", {"contrast": 150.0}, 60.0),
+        ("skin_fat", {"fat": 22.0}, 8.0),
+    ],
+)
+def test_more_of_a_tissue_reads_as_more_and_a_turn_as_no_more(name, more, by):
+    plain = replace(sample_patients(1, 2)[0], lung=0.9, heart=0.9, contrast=45.0, fat=12.0, rotation=0.0)
+    read = lambda p: measure(render(p, np.array([0.6]), 128), FOV_MM / 128, (name,))[name][0]
+    assert read(replace(plain, **more)) - read(plain) > by
+    assert abs(read(replace(plain, rotation=10.0)) - read(plain)) < by
+
+
+def test_groups_of_factors_are_chosen_by_name():
+    shape, made_of, everything = (lp.thorax((-1000, 400), PIXEL, factors=group).factors for group in ("shape", "tissue", "all"))
+    assert everything == shape + made_of and "lung_density" in made_of and "rotation" in shape
+    with pytest.raises(UserError, match="factors of the thorax must be shape, tissue, all, not 'fat'"):
+        lp.thorax((-1000, 400), PIXEL, factors="fat")

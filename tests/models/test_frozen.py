@@ -122,7 +122,7 @@ def test_bf16_is_near_and_finite(precision):
         search = Discovery(lively(GeneratorNetwork(32, 6, 8)), DiscoverySettings(n_directions=4, batch=8, precision=p))
         losses[p] = [search.step(i)["loss"] for i in range(3)]
     assert np.allclose(losses["fp32"], losses[precision], rtol=0.1) and losses["fp32"] != losses[precision]
-    with pytest.raises(UserError, match="precision must be 'fp32' or 'bf16', not 'fp8'"):
+    with pytest.raises(UserError, match="precision must be 'auto', 'fp32' or 'bf16', not 'fp8'"):
         DiscoverySettings(precision="fp8")
     with pytest.raises(UserError, match="compile must be 'off' or 'default'"):
         DiscoverySettings(compile="on")
@@ -136,7 +136,7 @@ from lpdirs.models.dcgan import GeneratorNetwork
 torch.manual_seed(0)
 generator = lp.Generator(GeneratorNetwork(32, 6, 8).eval(), 6)
 for mode in ("off", "default"):
-    paper = {"lr_directions": 1e-4, "lr_reconstructor": 1e-4}
+    paper = {"lr_directions": 1e-4, "lr_reconstructor": 1e-4, "precision": "fp32"}
     search = Discovery(generator, DiscoverySettings(n_directions=4, batch=8, compile=mode, **paper))
     print(*(search.step(i)["loss"] for i in range(3)))
 """
