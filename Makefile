@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-# make fuzz   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
-.PHONY: fuzz bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
+# make page   make fuzz   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
+.PHONY: page fuzz bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
 
 setup: $(VENV)/.installed
 
@@ -85,6 +85,10 @@ reference: setup
 # what comes with the project, in outputs/reference: after `make notebooks` and `make run PROFILE=phantom`
 release: setup
 	$(BIN)/python -m experiments.release
+
+# the page in which the shipped models draw, outputs/reference/live.html
+page: setup
+	$(BIN)/python -m experiments.page
 
 # the pages of the package, from its docstrings, in build/api
 api: setup

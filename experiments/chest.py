@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -67,7 +66,6 @@ KEPT = (".safetensors", ".csv", ".npy", ".json")
 COMPUTED = ("motion", "jacobian", "pca", "sefa", "ica", "random")
 SAMPLES = 64
 OTHERS = 1  # seed of the starting slices that a chosen direction is measured on again
-PAGE = 5_500_000  # bytes of the page with sliders
 
 
 def once(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -279,15 +277,6 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     return third.predictions(test, pairs, methods, measures)
 
 
-def page(models: dict[str, tuple[lp.Generator, dict[str, Directions]]], measures: Measures) -> None:
-    """The page with sliders: of each model the directions of `motion` and the paper's, the best for each factor first, as many as fit."""
-    shown = {}
-    for name, (generator, sets) in models.items():
-        shown |= {f"{name}-{label}": (generator.but(measures=measures), sets[label]) for label in (f"motion{K}", f"unit{K}-lenet")}
-    with mock.patch("lpdirs.show.share.LARGEST", PAGE):
-        lp.share(shown, OUT / "explore.html", frames=9, slices=3, note="Models of real chest CT, outputs/reference/chest.")
-
-
 def record(trainings: Path | None, about: dict) -> None:
     """run.json of the folder, which `python -m lpdirs verify` reads: how the shipped models were trained, and the digests of all files."""
     gpu = {"gpu": "NVIDIA H200", "machine": "several trainings side by side on one GPU"}
@@ -357,7 +346,6 @@ def main(data: Path, models: Path | None = None) -> None:
         parts[name] = generator, sets, tables[-1]
         pd.concat(tables).to_csv(OUT / "against_chance.csv", index=False, float_format="%.6g")
     front(parts, display)
-    page({name: (generator, sets) for name, (generator, sets, _) in parts.items()}, measures)
     for name, (generator, sets, table) in parts.items():
         edited(name, generator, test, sets[f"motion{K}"], table, measures)
     once(OUT / "edits.csv", lambda: edits(test, measures, parts))

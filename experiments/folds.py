@@ -22,7 +22,7 @@ from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset
 from lpdirs.measures.zposition import fit_z
-from lpdirs.models.training import VAETraining, identity
+from lpdirs.models.training import VAETraining
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.intervals import holm
 from lpdirs.show.plots import set_style
@@ -48,7 +48,7 @@ def predicted(data: Path, folder: Path) -> pd.DataFrame:
         away = slices.table["patient"].isin(patients)
         inside, held_out = part(~away), part(away)
         training = VAETraining(inside, settings)
-        train(training, settings.steps, folder / f"fold{i}", identity(settings, f"fold {i} of {about['fingerprint']}"))
+        train(training, settings.steps, folder / f"fold{i}", training.identity(f"fold {i} of {about['fingerprint']}"))
         measures = lp.thorax(slices.window, about["pixel_mm"], fit_z(inside, held_out))
         found = walks(training.vae.eval(), inside, held_out, measures)
         tables.append(found.groupby(["patient", "gap", "method"], sort=False).mean().reset_index().assign(fold=i))

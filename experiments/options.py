@@ -20,7 +20,7 @@ from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
 from lpdirs.measures.zposition import fit_z
-from lpdirs.models.training import GANTraining, VAETraining, identity
+from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.inversion import invert_by_encoder
 
@@ -71,9 +71,7 @@ def main(data: Path, folder: Path) -> None:
                     which = {"model": kind, "option": option, "seed": seed, "steps": steps}
                     if tuple(which.values()) in done:
                         continue
-                    train(
-                        training, steps, folder / f"{kind}-{list(options).index(option)}-{seed}", identity(settings, about["fingerprint"])
-                    )
+                    train(training, steps, folder / f"{kind}-{list(options).index(option)}-{seed}", training.identity(about["fingerprint"]))
                     model = training.average if kind == "gan" else copy.deepcopy(training.vae).eval()
                     row = which | judge.samples(model if kind == "gan" else generator_of(model, settings.latent_dim))
                     if kind == "vae":

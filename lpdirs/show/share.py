@@ -1,8 +1,9 @@
-"""One HTML file that needs no server and no network: choose a model, a direction and a slice, and drag."""
+"""One HTML file that needs no server and no network: the generators draw in it, or where they cannot, it holds strips of what they drew."""
 
 import base64
 import io
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from lpdirs.base.files import write_atomic
 from lpdirs.measures.display import Display
 from lpdirs.measures.measures import factor_words
 from lpdirs.models.generators import Generator
+from lpdirs.scores.steering import Steering
+from lpdirs.show.live import live_page
 from lpdirs.show.scene import check_models, title_of
 
 WIDEST = 16383  # px of a WebP picture
-LARGEST, ROOM = 10_000_000, 50_000  # bytes of a page, and of what stands around its pictures
+LARGEST, ROOM = 10_000_000, 50_000  # bytes of a page of strips, and of what stands around its pictures
+LARGEST_LIVE = 25_000_000  # bytes of a page in which generators draw
 
 
 @checked
@@ -34,13 +38,16 @@ def share(
     frames: Count = 13,
     slices: Count = 5,
     note: str = "",
+    live: bool | None = None,
+    steering: Mapping[str, InstanceOf[Steering]] | None = None,
 ) -> Path:
-    """Write the page to `path` from pre-rendered strips of all directions, named ones first; returns `path`.
+    """Write the page to `path`; returns `path`. All models are shown as `display` says, by default as the first one's is.
 
-    From `slices` starting images, up to a shift of `furthest`, with the factors that a generator's measures read along the way; `frames`
-    is odd, so that the unshifted image is among them. All models are
-    shown as `display` says, by default as the first one's is. The page takes as many directions as fit into 10 MB, the first ones of
-    each model, and says how many it left out; UserError where not one fits.
+    The generators themselves draw in it: any mixture of all directions up to shifts of `furthest`, from random images, and with `steering`
+    (a label to what `fit_steering` gave) one factor at a time. That takes pip install 'lpdirs[live]' and at most 25 MB. Where it cannot be,
+    a line says why and the page holds pre-rendered strips, as with live=False: from `slices` starting images, of `frames` (an odd number),
+    with the factors that are read along the way, of as many directions as fit into 10 MB, the first ones of each model. With live=True it
+    is a UserError that it cannot be; so it is where not one strip fits.
     """
     if frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
@@ -48,8 +55,18 @@ def share(
     if next((part for part in Path(path).parents if part.exists()), Path()).is_file():
         raise UserError(f"{path} cannot be written: a folder of its path is a file")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    path, shifts = Path(path), np.linspace(-furthest, furthest, frames).round(3)
-    how = display or next(iter(models.values()))[0].display
+    path, how = Path(path), display or next(iter(models.values()))[0].display
+    if live is not False:
+        try:
+            page = live_page(models, how, steering or {}, furthest, note)
+            if len(page) > LARGEST_LIVE:
+                raise UserError(f"it would have {len(page) / 1e6:.0f} MB, and {LARGEST_LIVE / 1e6:.0f} are the most: share fewer models")
+            return _written(path, page)
+        except UserError as error:
+            if live:
+                raise
+            print(f"The page holds strips, and no generator that draws: {error}")
+    shifts = np.linspace(-furthest, furthest, frames).round(3)
     starts = {label: [generator.typical(), *generator.draw(slices - 1, 1)] for label, (generator, _) in models.items()}
     content: dict[str, dict] = {
         label: {
@@ -91,6 +108,10 @@ def share(
     data = about | {"size": size, "shifts": shifts.tolist(), "models": list(content.values())}
     template = resources.files("lpdirs.show").joinpath("share.html").read_text(encoding="utf-8")
     page = template.replace("__DATA__", json.dumps(data).replace("<", "\\u003c"))
+    return _written(path, page)
+
+
+def _written(path: Path, page: str) -> Path:
     write_atomic(path, lambda partial: partial.write_text(page, encoding="utf-8"))
     return path
 

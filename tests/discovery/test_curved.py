@@ -64,7 +64,7 @@ def test_straight_and_curved_directions_live_in_one_file(arc, tmp_path):
     assert torch.equal(again.shift(z, k, eps), moved) and again.with_info(seed=3).bends.keys() == {1}
     assert read_header(tmp_path / "d.safetensors")["format"] == FORMAT, "an older lpdirs refuses it, and draws no straight line"
     assert torch.equal(both.shift(z, 0, 1.0), z + both.matrix[0])
-    page = lp.share({"mine": (generator, both)}, tmp_path / "page.html", frames=3, slices=1)
+    page = lp.share({"mine": (generator, both)}, tmp_path / "page.html", frames=3, slices=1, live=False)
     assert page.stat().st_size > 1000 and len(lp.respond(generator, both, samples=4, shifts=(-1, 0, 1)).values) == 2
 
 

@@ -37,7 +37,7 @@ def shared(tmp_path_factory):
             Directions(torch.eye(6)[3:], DirectionsInfo(generator="vae", method="sefa")),
         ),
     }
-    path = share(models, tmp_path_factory.mktemp("page") / "explore.html", ct(WINDOW), frames=5, slices=2, note="run tests")
+    path = share(models, tmp_path_factory.mktemp("page") / "explore.html", ct(WINDOW), frames=5, slices=2, note="run tests", live=False)
     return models, path
 
 
@@ -60,10 +60,10 @@ def test_the_page_holds_what_the_models_draw(shared):
 def test_no_middle_or_too_large_is_refused(shared, tmp_path, monkeypatch):
     models, _ = shared
     with pytest.raises(UserError, match="frames must be odd"):
-        share(models, tmp_path / "x.html", ct(WINDOW), frames=4)
+        share(models, tmp_path / "x.html", ct(WINDOW), frames=4, live=False)
     monkeypatch.setattr("lpdirs.show.share.LARGEST", 51_000)
     with pytest.raises(UserError, match="share fewer slices, frames or models"):
-        share(models, tmp_path / "x.html", ct(WINDOW), frames=3)
+        share(models, tmp_path / "x.html", ct(WINDOW), frames=3, live=False)
     assert not (tmp_path / "x.html").exists()
 
 
@@ -126,7 +126,7 @@ def test_a_page_takes_what_fits_and_says_what_it_left_out(shared, tmp_path, monk
     models, path = shared
     whole = path.stat().st_size
     monkeypatch.setattr("lpdirs.show.share.LARGEST", int(whole * 0.7) + 50_000)
-    small = share(models, tmp_path / "x.html", ct(WINDOW), frames=5, slices=2, note="run tests")
+    small = share(models, tmp_path / "x.html", ct(WINDOW), frames=5, slices=2, note="run tests", live=False)
     data = json.loads(re.search(r'(?s)<script type="application/json" id="data">(.*?)</script>', small.read_text())[1])
     shown = [[d["name"] for d in model["directions"]] for model in data["models"]]
     assert shown[0][0] == "rotation (2)" and 0 < len(shown[0]) + len(shown[1]) < 7
