@@ -75,8 +75,24 @@ def test_files_that_it_links_to_are_there(page):
     assert not missing, missing
 
 
-def test_the_front_page_is_read_in_a_minute():
-    assert len(README.splitlines()) <= 130
+def test_the_front_page_is_two_screens():
+    prose = re.sub(r"(?s)```.*?```|^(    |[|#!]).*?$", "", README, flags=re.MULTILINE)
+    sentences = re.split(r"(?<=[.:?;])\**\s+|\n\n+|\n- ", re.sub(r"\]\([^)]*\)", "]", prose))
+    assert len(README.splitlines()) <= 110 and len(README.split()) <= 1300
+    assert not [sentence for sentence in sentences if len(sentence.split()) > 30]
+
+
+def test_the_first_findings_are_those_of_the_tables():
+    chest = METHODS.parent / "chest"
+    against, steered = pd.read_csv(chest / "against_chance.csv"), pd.read_csv(chest / "steering.csv")
+    mean = lambda name, score: against[against["set"] == name].groupby("model")[score].mean()
+    both = lambda values: f"{values['gan']:.2f} (GAN) and {values['vae']:.2f} (VAE)"
+    plain = lambda values: f"{values['gan']:.2f} and {values['vae']:.2f}"
+    of = steered.groupby("model")[["selectivity", "chance"]].mean()
+    assert f"is {both(mean('unit32-lenet', 'selectivity'))}; among random ones it is {plain(of['chance'])}" in README
+    assert f"in `motion` {plain(mean('motion32', 'selectivity'))}" in README and f"one factor is {plain(of['selectivity'])} of" in README
+    r = mean("random32", "r").abs(), mean("unit32-lenet", "r").abs()
+    assert f"is {both(r[0])} on average, that of the paper's directions {plain(r[1])}" in README
 
 
 def test_the_front_page_says_what_the_tables_say():
