@@ -51,8 +51,12 @@ def test_modules_are_one_idea_each():
     assert "utils.py" not in lengths
 
 
-def locked() -> dict[str, Version]:
-    lines = [line.split(";")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
+LOCKS = ("requirements.lock", "requirements-test.lock")  # what running needs, and what the tests add
+
+
+def locked(*files: str) -> dict[str, Version]:
+    text = "\n".join((ROOT / name).read_text() for name in files or LOCKS)
+    lines = [line.split(";")[0].strip() for line in text.splitlines()]
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {re.sub(r"[-_.]+", "-", name).lower(): Version(version) for name, version in pins}
 
@@ -75,8 +79,15 @@ def test_lock_environment_and_pyproject_agree():
     assert Requirement(f"python{project['requires-python']}").specifier.contains(python)
 
 
-def test_the_lock_names_no_address():
-    text = (ROOT / "requirements.lock").read_text()
+def test_running_needs_nothing_of_the_tests():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    only = {Requirement(text).name for text in project["optional-dependencies"]["test"]} - {"lpdirs", "packaging", "setuptools"}
+    assert not {re.sub(r"[-_.]+", "-", name).lower() for name in only} & set(locked("requirements.lock"))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_locks_name_no_address(name):
+    text = (ROOT / name).read_text()
     assert "://" not in text and "@" not in text and "--" not in text
 
 
