@@ -1,6 +1,7 @@
 """Sliders that move an image along directions (ipywidgets); what they show is a Scene."""
 
 import asyncio
+import base64
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -15,13 +16,18 @@ from lpdirs.base.errors import UserError
 from lpdirs.measures.display import Display
 from lpdirs.measures.measures import Measures, factor_words
 from lpdirs.show.marking import NOTICE
-from lpdirs.show.scene import Models, Scene, title_of, to_png
+from lpdirs.show.scene import Models, Scene, read_state, title_of, to_png
 
 SHOWN = 8  # sliders before a search
 FURTHEST_SD = 2.0  # SDs of a factor at the ends of its slider
 DELAY = 0.004  # seconds in which further changes replace this one
-SIDE = {"width": "clamp(240px, 24vw, 400px)", "height": "clamp(240px, 24vw, 400px)", "flex": "0 0 auto"}
+LARGE, SMALL, HIGH = "clamp(232px, 24vw, 480px)", "clamp(114px, 11.7vw, 236px)", "clamp(390px, 40vw, 770px)"  # pictures, and sliders beside
 WRAP = {"flex_flow": "row wrap"}
+TYPES = {"png": "image/png", "gif": "image/gif", "csv": "text/csv", "json": "application/json"}  # of exports
+WHAT = (
+    "<small>A shift is counted in standard deviations of z. Selectivity: the factor's share of all measured change; "
+    "chance: what the best of as many random directions reaches. The curve: how the factor goes along the direction.</small>"
+)
 
 
 class Explorer(widgets.VBox):
@@ -65,25 +71,32 @@ class Explorer(widgets.VBox):
         self.reset, self.undo = button("Reset", lambda: self.set_shifts({})), button("Undo", self._undo)
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
-        self.images = {name: widgets.Image(format="png", layout=SIDE) for name in captions}
+        side = {"before": SMALL, "after": LARGE, "change": SMALL}
+        of = {name: {"width": px, "height": px, "flex": "0 0 auto", "margin": "1px"} for name, px in side.items()}
+        self.images = {name: widgets.Image(format="png", layout=of[name]) for name in captions}
         self.image = self.images["after"]
-        views = [widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()]
-        self.status, self.readout, self.message, self.nothing = widgets.Label(), widgets.HTML(), widgets.Label(), widgets.Label()
-        self.panel = widgets.VBox(layout={"max_height": "330px", "overflow": "auto", "width": "34em", "display": "block"})
+        views = {name: widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()}
+        self.status, self.readout, self.message, self.nothing = widgets.HTML(), widgets.HTML(), widgets.HTML(), widgets.Label()
+        self.panel = widgets.VBox(layout={"display": "block"})
         self.learn = button("Steer one factor", self.steer, "11em")
-        self.steering = widgets.VBox(layout={"width": "34em"})
+        self.steering = widgets.VBox()
+        self.opened = widgets.FileUpload(accept=".json,.png", description="Restore", layout={"width": "8em"})
+        self.opened.observe(self._restore, "value")
         self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
         self.play = widgets.Play(min=0, max=60, interval=80, description="play")
         self.play.observe(self._played, "value")
-        save = [button(kind, lambda kind=kind: self.export(kind), "4.5em") for kind in ("png", "gif", "json")]
+        save = [button(kind, lambda kind=kind: self.export(kind), "4em") for kind in TYPES]
         self.model.observe(self._choose, "value")
         self.seed.observe(self._moved, "value")
         self.preset.observe(self._moved, "value")
         self.search.observe(lambda _: self._fill(), "value")
         top = widgets.HBox([self.model, self.seed, self.preset, self.new, self.reset, self.undo], layout=WRAP)
-        middle = widgets.HBox([widgets.VBox([self.search, self.panel, self.learn, self.steering]), self.readout], layout=WRAP)
-        bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.message], layout=WRAP)
-        super().__init__([top, widgets.HBox(views, layout=WRAP), self.status, middle, bottom])
+        small = widgets.HBox([views["before"], views["change"]])
+        pictures = widgets.VBox([views["after"], small], layout={"flex": "0 0 auto"})
+        right = {"height": HIGH, "overflow": "auto", "display": "block", "flex": "1 1 20em", "width": "auto"}  # both are seen at once
+        sliders = widgets.VBox([self.search, self.learn, self.steering, self.panel, widgets.HTML(WHAT)], layout=right)
+        bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.opened], layout=WRAP)
+        super().__init__([top, widgets.HBox([pictures, sliders]), self.status, bottom, self.message, self.readout])
 
     def _choose(self, _: object = None) -> None:
         scene = self.scene
@@ -103,15 +116,27 @@ class Explorer(widgets.VBox):
 
     def _slider(self, k: int) -> widgets.FloatSlider:
         if k not in self.sliders:
+            name = self.titles[k].removeprefix("best for ")
             slider = widgets.FloatSlider(
-                self.scene.shifts.get(k, 0.0), min=-self.furthest, max=self.furthest, step=0.1, description=self.titles[k],
+                self.scene.shifts.get(k, 0.0), min=-self.furthest, max=self.furthest, step=0.1, description=name,
                 tooltip=self.words[k], continuous_update=True, readout_format="+.1f",
-                style={"description_width": "10em"}, layout={"width": "26em"},
+                style={"description_width": "11em"}, layout={"width": "auto"},
             )  # fmt: skip
             slider.observe(self._moved, "value")
-            curve = self.scene.directions.info.curves.get(k)
-            self.sliders[k], self.rows[k] = slider, widgets.HBox([slider, widgets.HTML(sparkline(curve, self.words[k]))])
+            curve = sparkline(self.scene.directions.info.curves.get(k), self.words[k])
+            facts = f"<div style='line-height:1.2;margin-bottom:6px'>{curve} <small>{escape(self._facts(k))}</small></div>"
+            self.sliders[k], self.rows[k] = slider, widgets.VBox([slider, widgets.HTML(facts)])
         return self.sliders[k]
+
+    def _facts(self, k: int) -> str:
+        """What a unit of shift does, how purely, and what chance reaches; its words where it is the best for nothing."""
+        units, said = self.scene.measuring.units, []
+        for name, found in self.scene.directions.info.best.items():
+            if found.direction == k and found.slope is not None and found.selectivity is not None:
+                does = f"{found.slope:+.2g} {units.get(name, '')}".strip()
+                beside = "" if found.chance is None else f", chance {found.chance:.2f}" + (", beyond it" if found.beyond_chance else "")
+                said.append(f"best for {factor_words(name)}: {does} a unit of shift, selectivity {abs(found.selectivity):.2f}{beside}")
+        return "; ".join(said) or self.words[k]
 
     def steer(self) -> None:
         """Sliders that change one factor, in its unit, while the others hold; it is learned first how factors go with z."""
@@ -119,7 +144,7 @@ class Explorer(widgets.VBox):
         try:
             known = self.scene.steering
         except UserError as error:
-            self.message.value = str(error)
+            self.message.value = escape(str(error))
             return
         for name, spread in zip(known.factors, known.spread, strict=True):
             if name in known.can_move and name not in self.factors:
@@ -127,7 +152,7 @@ class Explorer(widgets.VBox):
                 most = float(f"{FURTHEST_SD * spread:.2g}")
                 self.factors[name] = widgets.FloatSlider(
                     0.0, min=-most, max=most, step=most / 30, description=words, readout_format="+.3g",
-                    continuous_update=False, style={"description_width": "14em"}, layout={"width": "30em"},
+                    continuous_update=False, style={"description_width": "11em"}, layout={"width": "auto"},
                 )  # fmt: skip
                 self.factors[name].observe(self._moved, "value")
         self.steering.children = tuple(self.factors.values())
@@ -224,7 +249,7 @@ class Explorer(widgets.VBox):
         colours = colormaps["RdBu_r"](change / (2 * self.scene.display.difference) + 0.5, bytes=True)
         self.images["change"].value = to_png(colours[..., :3])
         moved = [f"{self.titles[k]} {shift:+.1f}" for k, shift in sorted(self.scene.shifts.items())]
-        self.status.value = "shift: " + (", ".join(moved) or "none") + self._ended() + " (synthetic, not for diagnosis)"
+        self.status.value = escape("shift: " + (", ".join(moved) or "none") + self._ended() + " (synthetic, not for diagnosis)")
         self.readout.value = self._table(both)
 
     def _ended(self) -> str:
@@ -240,37 +265,47 @@ class Explorer(widgets.VBox):
     def _table(self, both: Tensor) -> str:
         units = self.scene.measuring.units
         rows = "".join(
-            f"<tr><td>{escape(factor_words(name))}</td><td style='text-align:right'>{_number(a)}</td>"
-            f"<td style='text-align:right'>{_number(b)}</td><td>{escape(units[name])}</td></tr>"
+            f"<tr><td>{escape(factor_words(name))}</td><td style='text-align:right;padding:0 1em'>{_number(a)}</td>"
+            f"<td style='text-align:right;padding:0 1em'>{_number(b)}</td><td>{escape(units[name])}</td></tr>"
             for name, (a, b) in self.scene.read(both).items()
         )
         head = "<tr><th style='text-align:left'>measured</th><th>before</th><th>after</th><th></th></tr>" if rows else ""
         further = f"{self.scene.typical():.1%} of random {self.scene.display.noun}s lie further from the average z than this one."
-        return f"<table>{head}{rows}</table><p>{further}</p>"
+        return f"<table style='line-height:1.25'>{head}{rows}</table><p>{further}</p>"
 
     def _played(self, change: dict) -> None:
         if self.played.value is not None:
             self._slider(self.played.value).value = round(self.furthest * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
 
     def export(self, kind: str) -> Path | None:
-        """Save png, gif (of the direction under "direction"), or the state as json, in `folder`; says where."""
-        if kind not in ("png", "gif", "json"):
-            raise UserError(f"kind must be png, gif or json, not {kind!r}")
+        """Save png, gif (of the direction under "direction"), what is measured as csv, or the state as json, in `folder`; says where, with
+        a link by which a browser keeps it."""
+        if kind not in TYPES:
+            raise UserError(f"kind must be {', '.join(TYPES)}, not {kind!r}")
         self._take()
         name = f"{self.scene.label}-{self.scene.display.noun}{self.scene.seed}"
-        path = self.folder / (f"{name}.{kind}" if kind in ("png", "json") else f"{name}-direction{self.played.value}.{kind}")
+        path = self.folder / (f"{name}-direction{self.played.value}.gif" if kind == "gif" else f"{name}.{kind}")
         try:
-            if kind == "png":
-                self.scene.save_png(path)
-            elif kind == "json":
-                self.scene.save_state(path)
-            else:
+            if kind == "gif":
                 self.scene.save_gif(path, self.played.value, self.furthest)
+            else:
+                {"png": self.scene.save_png, "csv": self.scene.save_csv, "json": self.scene.save_state}[kind](path)
+            content = base64.b64encode(path.read_bytes()).decode()
         except (OSError, UserError) as error:
-            self.message.value = f"not saved: {error}"
+            self.message.value = escape(f"not saved: {error}")
             return None
-        self.message.value = f"saved {path.name}; {NOTICE}"
+        link = f"<a download='{escape(path.name)}' href='data:{TYPES[kind]};base64,{content}'>download</a>"
+        self.message.value = f"saved {escape(path.name)} in {escape(self.folder.name or 'this folder')} ({link}); {NOTICE}"
         return path
+
+    def _restore(self, _: object) -> None:
+        """Go to the state in a file that was saved here, json or png, and that a browser hands over."""
+        for file in self.opened.value:
+            try:
+                self.show(read_state(bytes(file["content"]), file["name"]))
+                self.message.value = f"restored {escape(file['name'])}"
+            except (UserError, ValueError, KeyError, TypeError, OSError) as error:
+                self.message.value = escape(f"{file['name']} was not restored: {error}")
 
     def close(self) -> None:
         """Take it off the page, with all that it is made of."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -193,12 +194,21 @@ class Scene:
 
     def open_state(self, path: Path) -> None:
         """Restore what `save_state` wrote, or the state in a PNG of `save_png`."""
-        if path.suffix == ".png":
-            with Image.open(path) as picture:
-                content = picture.info.get("lpdirs", "{}")
-        else:
-            content = path.read_text()
-        self.restore(json.loads(content))
+        self.restore(read_state(path.read_bytes(), path.name))
+
+    def save_csv(self, path: Path) -> Path:
+        """What is measured before and after, a row a factor with its unit."""
+        units = self.measuring.units
+        rows = [{"factor": name, "unit": units[name], "before": a, "after": b} for name, (a, b) in self.read(self.both()).items()]
+        return _write(path, lambda partial: pd.DataFrame(rows).to_csv(partial, index=False))
+
+
+def read_state(content: bytes, name: str) -> dict:
+    """The state in a file's content, JSON of `save_state` or a PNG of `save_png`."""
+    if name.lower().endswith(".png"):
+        with Image.open(io.BytesIO(content)) as picture:
+            return json.loads(picture.info.get("lpdirs", "{}"))
+    return json.loads(content)
 
 
 def to_png(grey: np.ndarray) -> bytes:

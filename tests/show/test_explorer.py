@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from PIL import Image, ImageSequence
 import lpdirs as lp
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.discovery.closed_form import random
-from lpdirs.discovery.directions import Directions, DirectionsInfo
+from lpdirs.discovery.directions import Best, Directions, DirectionsInfo
 from lpdirs.measures.display import ct
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.dcgan import GeneratorNetwork
@@ -282,3 +283,29 @@ def test_where_nothing_varies_steering_says_so(explorer):
     still = Explorer({label: (pair[0].but(measures=nothing), pair[1]) for label, pair in explorer.scene.models.items()})
     still.learn.click()
     assert still.message.value.startswith("nothing can be steered: no factor varies") and not still.factors
+
+
+def test_a_state_comes_back_through_the_browser_and_what_is_measured_is_a_table(explorer, tmp_path):
+    explorer.set_shifts({2: 2.0})
+    state, picture, table = (explorer.export(kind) for kind in ("json", "png", "csv"))
+    assert list(pd.read_csv(table)) == ["factor", "unit", "before", "after"] and "download" in explorer.message.value
+    moved = explorer.image_values()
+    for path in (state, picture):
+        explorer.set_shifts({})
+        explorer.opened.value = (
+            {"name": path.name, "type": "", "size": 1, "content": path.read_bytes(), "last_modified": datetime.now(UTC)},
+        )
+        assert np.array_equal(explorer.image_values(), moved) and "restored" in explorer.message.value
+    explorer.opened.value = ({"name": "other.json", "type": "", "size": 1, "content": b"{}", "last_modified": datetime.now(UTC)},)
+    assert "was not restored: this is no saved state" in explorer.message.value
+
+
+def test_each_slider_says_what_it_does_beside_chance(explorer):
+    explorer.model.value = "gan"
+    directions = explorer.scene.directions
+    best = {"thickness": Best(direction=1, slope=-0.2, r=-0.9, selectivity=0.62, chance=0.4, p=0.02)}
+    explorer.scene.models["gan"] = (explorer.scene.generator, directions.with_info(best=best))
+    try:
+        assert explorer._facts(1) == "best for body thickness: -0.2 mm a unit of shift, selectivity 0.62, chance 0.40, beyond it"
+    finally:
+        explorer.scene.models["gan"] = (explorer.scene.generator, directions)
