@@ -74,6 +74,8 @@ class Explorer(widgets.VBox):
         side = {"before": SMALL, "after": LARGE, "change": SMALL}
         of = {name: {"width": px, "height": px, "flex": "0 0 auto", "margin": "1px"} for name, px in side.items()}
         self.images = {name: widgets.Image(format="png", layout=of[name]) for name in captions}
+        for name, image in self.images.items():
+            image.add_class(f"lpdirs-{name}")
         self.image = self.images["after"]
         views = {name: widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()}
         self.status, self.readout, self.message, self.nothing = widgets.HTML(), widgets.HTML(), widgets.HTML(), widgets.Label()

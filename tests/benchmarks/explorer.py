@@ -50,7 +50,7 @@ for _ in range(3):
     decoder(torch.randn(8, 32))
 lp.explore({"vae": (lp.as_generator(decoder.eval(), latent_dim=32), Directions(random(8, 32)))}, lp.thorax((-1000.0, 1000.0), 6.56))"""
 PRESS = """async () => {
-  const image = document.querySelectorAll('.jp-OutputArea img.widget-image')[1];
+  const image = document.querySelector('.jp-OutputArea img.lpdirs-after');
   const handle = document.querySelector('.widget-slider .noUi-handle');
   const began = performance.now();
   const late = new Promise((done) => setTimeout(() => done(null), 2000));  // a move that changes no grey value sends no picture

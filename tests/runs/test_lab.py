@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 
 
 def drag(tab, selector: str) -> None:
-    """Drag the first slider to the right and wait until the second picture has changed."""
+    """Drag the first slider to the right and wait until the moved picture has changed."""
     before = tab.evaluate(selector)
     handle = tab.locator(".widget-slider .noUi-handle").first
     handle.scroll_into_view_if_needed()
@@ -19,7 +19,7 @@ def drag(tab, selector: str) -> None:
     tab.wait_for_function(f"{selector} !== '{before}'")
 
 
-AFTER = "document.querySelectorAll('.jp-OutputArea img.widget-image')[1].src"
+AFTER = "document.querySelector('.jp-OutputArea img.lpdirs-after').src"
 
 
 def keep(tab, name: str) -> None:
