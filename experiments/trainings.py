@@ -39,7 +39,7 @@ from lpdirs.scores.steering import fit_steering, respond_steered
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "trainings"
-K, TIMES, SETS, STARTS, SHIFTS, STEPS = 32, 50, 1000, 16, (-3.0, 0.0, 3.0), 1500
+K, TIMES, SETS, STARTS, SHIFTS, STEPS = 32, 20, 1000, 32, (-4.0, -2.0, 0.0, 2.0, 4.0), 1500
 AMOUNTS = (-1.5, 0.0, 1.5)  # SDs by which each factor is steered
 
 
@@ -60,7 +60,7 @@ def rows_of(kind: str, generator: lp.Generator, paper: lp.Directions, against_ch
         matrix = torch.cat([random(d, d, 1_000_003 + i, orthonormal=True) for i in range(-(-TIMES * K // d))])[: TIMES * K]
         many = measured(lp.Directions(matrix))
         steering = fit_steering(generator, samples=3000)
-        steered = respond_steered(generator, steering, amounts=AMOUNTS, samples=STARTS)
+        steered = respond_steered(generator, steering, amounts=AMOUNTS, samples=STARTS // 2)
     rng = np.random.default_rng(0)
     members = np.stack([rng.choice(TIMES * K, K, replace=False) for _ in range(SETS)])
     for group in ("shape", "tissue"):
