@@ -434,10 +434,11 @@ WAYS = {
 TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared, shares, waits],
-    "outputs/reference/README.md": [
-        against_chance, prediction, claims, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
-        growth, sharing, workers,
+    "outputs/reference/README.md": [claims],
+    "outputs/reference/methods.md": [
+        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
     ],
+    "outputs/reference/cost.md": [growth, sharing, workers],
     "outputs/reference/chest/README.md": [  # in the order of the page
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned, chest_sets,
         chest_searches, chest_quality, chest_away,
