@@ -1,6 +1,7 @@
 """The executed notebooks of a run as HTML, with an index."""
 
 import json
+import re
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -29,6 +30,8 @@ PAGE = """<!doctype html>
 <h1>Run “{run}”</h1>
 <p>{summary}</p>
 {explore}
+<h2>What was found</h2>
+{conclusion}
 {best}
 <h2>The notebooks</h2>
 <table><thead><tr><th>notebook</th><th>time</th><th>result</th></tr></thead><tbody>{rows}</tbody></table>
@@ -36,6 +39,15 @@ PAGE = """<!doctype html>
 <p>Generated slices are synthetic and not for diagnosis. Settings, versions and timings are in <a href="../run.json">run.json</a>.</p>
 </body></html>
 """
+
+
+TOP = """<style>
+body:not(:has(#code:checked)) .jp-CodeCell .jp-Cell-inputWrapper { display: none; }
+@media (max-width: 40rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } .jp-Notebook { padding: .4rem; } }
+.jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto; } .jp-Notebook img { max-width: 100%; height: auto; }
+</style>
+<p style="font: 15px system-ui, sans-serif; margin: .6rem 1rem"><a href="index.html">back to the report</a>
+&nbsp; <label><input type="checkbox" id="code"> show the code</label></p>"""
 
 
 def write_report(folder: Path) -> Path:
@@ -58,7 +70,7 @@ def write_report(folder: Path) -> Path:
     sets = {path.parent.name: Directions.load(path) for path in directions_files(folder)}
     pictures = "".join(
         f"<h2>{escape(directions.id.title)}</h2>"
-        f'<img src="../analysis/{escape(quote(f"best_{label}.png"))}" alt="The best direction for each factor">'
+        f'<img src="../analysis/{escape(quote(f"best_{label}.png"))}" alt="The best directions: {escape(directions.id.title)}">'
         for label, directions in sets.items()
         if (folder / "analysis" / f"best_{label}.png").exists()
     )
@@ -69,9 +81,17 @@ def write_report(folder: Path) -> Path:
         f"{' with uncommitted changes' if provenance.get('git_dirty') else ''}, torch {provenance.get('packages', {}).get('torch')}, "
         f"{provenance.get('machine')}"
     )
-    explore = '<p><a href="../analysis/explore.html">Move slices along directions</a>: one file, to share.</p>'
+    explore = '<p><b><a href="../analysis/explore.html">Move slices along directions yourself</a></b>: one file, to share.</p>'
     explore = explore if (folder / "analysis" / "explore.html").exists() else ""
-    index = PAGE.format(explore=explore, best=_best(sets), run=escape(folder.name), summary=summary, rows="".join(rows), pictures=pictures)
+    index = PAGE.format(
+        explore=explore,
+        conclusion=conclusion(sets),
+        best=_best(sets),
+        run=escape(folder.name),
+        summary=summary,
+        rows="".join(rows),
+        pictures=pictures,
+    )
     write_atomic(report / "index.html", partial(_write, index))
     with alone(folder):
         log = read_log(folder)
@@ -83,13 +103,46 @@ def write_report(folder: Path) -> Path:
 
 
 def _page_of(path: Path) -> str:
-    """An executed notebook as HTML; live widgets need a kernel, and the static picture beside them stays."""
+    """An executed notebook as HTML that asks nobody for anything, its code folded; live widgets need a kernel, and the static picture
+    beside them stays."""
     exporter = optional("nbconvert", "notebooks").HTMLExporter(template_name="lab")
+    for script in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "widget_renderer_url", "html_manager_semver_range"):
+        setattr(exporter, script, "")
     import nbformat
 
     notebook = nbformat.read(path, 4)
     notebook.metadata.pop("widgets", None)
-    return exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})[0]
+    page = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})[0]
+    page = re.sub(r'(?s)<script[^>]*(?: src=|type="module").*?</script>', "", page)  # none of them is needed, and some are fetched
+    return _with_alts(re.sub(r"(<body[^>]*>)", lambda body: body[1] + TOP, page, count=1))
+
+
+def _with_alts(page: str) -> str:
+    """Pictures of a page with the heading above them in place of nbconvert's words for none."""
+    parts, heading = re.split(r"(?s)(<h[1-3][^>]*>.*?</h[1-3]>)", page), "the notebook"
+    for i, part in enumerate(parts):
+        if i % 2:
+            heading = re.sub(r"<[^>]+>|¶", "", part).strip()
+        parts[i] = part.replace('alt="No description has been provided for this image"', f'alt="Figure of: {heading}"')
+    return "".join(parts)
+
+
+def conclusion(sets: dict[str, Directions]) -> str:
+    """A sentence a set, computed: how many factors have a direction beyond chance, which, and how pure the best are on average."""
+    said = []
+    for directions in sets.values():
+        best = {name: found for name, found in directions.info.best.items() if found.selectivity is not None and found.chance is not None}
+        if best:
+            beyond = [factor_words(name) for name, found in best.items() if found.beyond_chance]
+            pure, chance = (
+                sum(values) / len(best) for values in zip(*((abs(b.selectivity), b.chance) for b in best.values()), strict=True)
+            )
+            which = f"{len(beyond)} of {len(best)} factors ({', '.join(beyond)})" if beyond else f"none of {len(best)} factors"
+            said.append(
+                f"<li>{escape(directions.id.title)}: there is a direction purer than chance for {escape(which)}; on average {pure:.2f} of "
+                f"what the best direction does is its factor, and {chance:.2f} by chance.</li>"
+            )
+    return f"<ul>{''.join(said)}</ul>" if said else "<p>Nothing was measured.</p>"
 
 
 def _best(sets: dict[str, Directions]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,11 @@ def test_one_call_makes_a_run_of_ones_own_generator_with_its_report(run, factory
         "06_quantitative_analysis",
     }
     assert (run / "directions" / "kidney-unit4-lenet" / "directions.safetensors").exists()
-    assert (run / "analysis" / "explore.html").exists() and write_report(run).exists()
+    report = write_report(run)
+    assert (run / "analysis" / "explore.html").exists() and "<h2>What was found</h2>" in report.read_text()
+    pages = [path.read_text() for path in report.parent.glob("0*.html")]
+    assert pages and all("back to the report" in page and "No description" not in page for page in pages)
+    assert not any(re.search(r"<(script|link|img)[^>]+(src|href)=.https?:", page) for page in pages), "nothing is fetched"
     assert not any(line.broken for line in verify(run))
     written = "".join(path.read_text() for path in [run / "run.json", *run.rglob("*.ipynb"), *(run / "own").glob("*.json")])
     assert "Smith" not in written and str(home) not in written

@@ -13,6 +13,7 @@ import torch
 
 import lpdirs as lp
 import lpdirs.base.code
+from lpdirs.base.checkpoints import NOT_MATHEMATICS
 from lpdirs.base.code import code_alone, fingerprint_of_code
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
@@ -21,6 +22,7 @@ from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.thorax import thorax
+from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.files import load_generator, save_model
 from lpdirs.models.vae import VAE
 from lpdirs.phantom.cohort import Cohort, write_cohort
@@ -33,6 +35,7 @@ from lpdirs.runs.stage import NOTEBOOKS, open_run
 from lpdirs.runs.verify import verify
 from lpdirs.scores.response import respond
 from tests.conftest import ROOT, SETTINGS
+from tests.toys import lively
 
 REFERENCE = ROOT / "outputs" / "reference" / "demo"
 
@@ -358,3 +361,20 @@ def test_a_newer_or_unknown_format_is_a_line(tmp_path, monkeypatch):
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown setting colour"):
         DirectionsInfo(colour="red")
+
+
+def test_a_change_in_show_or_in_a_method_does_no_training_again(tmp_path, monkeypatch):
+    package = tmp_path / "lpdirs"
+    shutil.copytree(ROOT / "lpdirs", package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(lpdirs.base.code, "ROOT", package)
+    generator = lively(GeneratorNetwork(32, 6, 8))
+    known = lambda: (
+        Discovery(generator, DiscoverySettings(n_directions=3)).identity()["code"],
+        fingerprint_of_code("import lpdirs.models.training, lpdirs.base.checkpoints", without=NOT_MATHEMATICS),
+    )
+    before = known()
+    for path in ("show/plots.py", "show/explorer.py", "discovery/motion.py", "discovery/others.py", "runs/report.py", "scores/steering.py"):
+        (package / path).write_text((package / path).read_text() + "\nCHANGED = 1\n")
+        assert known() == before, path
+    (package / "models/dcgan.py").write_text((package / "models/dcgan.py").read_text() + "\nCHANGED = 1\n")
+    assert known()[1] != before[1]
