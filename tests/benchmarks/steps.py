@@ -26,6 +26,7 @@ from tests.benchmarks.naive import NaiveGAN, NaiveVAE
 
 PLAIN_GAN = {"noise": 0.0, "ema": 0.0, "spectral_norm": False, "diffaugment": False, "augment": False, "halving": 0}
 PLAIN_VAE = {"loss": "paper", "kl_weight": 0.01, "augment": False, "halving": 0}
+FP32 = {"precision": "fp32"}
 BATCH = {"paper": 8}  # of the others their own
 KINDS = {"convolution": "conv", "BatchNorm": "batch_norm", "upsampling": "upsample", "Adam": "adam|_foreach|Optimizer"}
 
@@ -96,11 +97,11 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
     run = lambda training: lambda: training.step(next(turn))
     found = {}
     for name, s, ours in (
-        ("gan", gan, (GANTraining(slices, gan.but(**PLAIN_GAN)), GANTraining(slices, gan))),
-        ("vae", vae, (VAETraining(slices, vae.but(**PLAIN_VAE)), VAETraining(slices, vae))),
+        ("gan", gan, [GANTraining(slices, gan.but(**more)) for more in (PLAIN_GAN | FP32, {}, PLAIN_GAN)]),
+        ("vae", vae, [VAETraining(slices, vae.but(**more)) for more in (PLAIN_VAE | FP32, {}, PLAIN_VAE)]),
     ):
         load, where = ours[0].loader, folder / f"data{gan.size}"
-        sides = [run(ours[0]), Apart(naive, name, s, where), run(ours[1]), lambda x=load: x[next(turn)]]
+        sides = [run(ours[0]), Apart(naive, name, s, where), run(ours[1]), lambda x=load: x[next(turn)], run(ours[2])]
         other = Apart(of_pythae, s, where) if name == "vae" and find_spec("pythae") else None
         taken = alternate(*sides, *([other] if other else []), rounds=rounds, block=5)
         found[name] = {
@@ -108,12 +109,15 @@ def at(profile: str, folder: Path, rounds: int) -> dict:
             "seconds": round(taken[0], 4),
             "plain_seconds": round(taken[1], 4),
             "ratio": round(taken[1] / taken[0], 2),
+            "precision": ours[2].precision,
+            "seconds_chosen": round(taken[4], 4),
+            "ratio_chosen": round(taken[1] / taken[4], 2),
             "seconds_with_all_that_the_profile_adds": round(taken[2], 4),
             "loader_share": round(taken[3] / taken[0], 4),
             "shares": shares(sides[0]),
         }
         if other:
-            found[name] |= {"pythae_seconds": round(taken[4], 4), "ratio_to_pythae": round(taken[4] / taken[0], 2)}
+            found[name] |= {"pythae_seconds": round(taken[5], 4), "ratio_to_pythae": round(taken[5] / taken[0], 2)}
     return found
 
 
@@ -121,7 +125,7 @@ def main() -> None:
     torch.set_num_threads(cores())
     with tempfile.TemporaryDirectory() as name:
         write_cohort(Cohort("bench", 6, 16), Path(name) / "dicom")
-        write("steps", {profile: at(profile, Path(name), 3 if profile == "paper" else 6) for profile in ("demo", "chest", "paper")})
+        write("steps", {profile: at(profile, Path(name), 2 if profile == "paper" else 4) for profile in ("demo", "chest", "paper")})
 
 
 if __name__ == "__main__":

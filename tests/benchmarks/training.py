@@ -50,8 +50,8 @@ def products_a_second(side: int = 3072, times: int = 5) -> float:
     return 2 * side**3 / seconds / 1e9
 
 
-def at_paper_size(kind: str) -> DiscoverySettings:
-    return PAPER.discovery.but(n_directions=100, batch=8, reconstructor=kind)
+def at_paper_size(kind: str, precision: str = "fp32") -> DiscoverySettings:
+    return PAPER.discovery.but(n_directions=100, batch=8, reconstructor=kind, precision=precision)
 
 
 def plainly(kind: str) -> Callable[[], float]:
@@ -74,9 +74,14 @@ def discovery_steps(rounds: int) -> dict:
         with FlopCounterMode(display=False) as counted:
             ours.step(5)
         turn = iter(range(6, 10**6))
-        ours_s, naive_s, giving_s = alternate(lambda o=ours, t=turn: o.step(next(t)), naive, giving, rounds=rounds, block=3)
+        chosen = Discovery(lively_generator(), at_paper_size(kind, "auto"))
+        step = lambda search, t=turn: lambda: search.step(next(t))
+        ours_s, chosen_s, naive_s, giving_s = alternate(step(ours), step(chosen), naive, giving, rounds=rounds, block=3)
         figures[kind] = {
             "seconds": round(ours_s, 3),
+            "precision": chosen.precision,
+            "seconds_chosen": round(chosen_s, 3),
+            "ratio_chosen": round(naive_s / chosen_s, 2),
             "naive_seconds": round(naive_s, 3),
             "seconds_where_memory_is_given_back": round(giving_s, 3),
             "ratio": round(naive_s / ours_s, 2),
