@@ -85,7 +85,7 @@ class Training(Task):
     def identity(self, data: str) -> dict:
         """What a checkpoint is of: all settings but how long it goes on, the number format, the data's fingerprint, and the code."""
         code = fingerprint_of_code("import lpdirs.models.training, lpdirs.base.checkpoints", without=NOT_MATHEMATICS)
-        return self.settings.by_flat_name("steps", "epochs") | {"precision": self.precision, "data": data, "code": code}
+        return self.settings.by_flat_name("steps", "epochs") | {"precision": self.precision, "data": data, "code": code}  # type: ignore[attr-defined]
 
 
 class GANTraining(Training):

@@ -135,7 +135,8 @@ def conclusion(sets: dict[str, Directions]) -> str:
         if best:
             beyond = [factor_words(name) for name, found in best.items() if found.beyond_chance]
             pure, chance = (
-                sum(values) / len(best) for values in zip(*((abs(b.selectivity), b.chance) for b in best.values()), strict=True)
+                sum(values) / len(best)
+                for values in zip(*((abs(b.selectivity or 0.0), b.chance or 0.0) for b in best.values()), strict=True)
             )
             which = f"{len(beyond)} of {len(best)} factors ({', '.join(beyond)})" if beyond else f"none of {len(best)} factors"
             said.append(

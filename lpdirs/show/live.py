@@ -105,8 +105,10 @@ def _paths(generator: Generator, steering: Steering, z: Tensor) -> dict[str, Any
     factors = [
         {"name": factor_words(name), "unit": units[name], "sd": float(steering.spread[steering.factors.index(name)])} for name in names
     ]
-    values = np.stack(read, 1).round(2)
-    return {"factors": factors, "z": _floats(torch.stack(found, 1)), "read": np.where(np.isfinite(values), values, None).tolist()}
+    measured = np.stack(read, 1).round(2)
+    known = measured.astype(object)
+    known[~np.isfinite(measured)] = None  # which JSON holds
+    return {"factors": factors, "z": _floats(torch.stack(found, 1)), "read": known.tolist()}
 
 
 def export(generator: Generator) -> dict[str, Any]:
@@ -126,7 +128,8 @@ def export(generator: Generator) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             logging.disable(logging.WARNING)
             module = copied(generator.quick.module).to(memory_format=torch.contiguous_format)
-            model = torch.onnx.export(_Plain(module), (z[:1],), dynamo=True, input_names=["z"], output_names=["images"]).model_proto
+            program: Any = torch.onnx.export(_Plain(module), (z[:1],), dynamo=True, input_names=["z"], output_names=["images"])
+            model = program.model_proto
     except Exception as error:  # a user's own module may do anything that ONNX does not know
         raise NotLive(f"{generator.info.name} cannot be exported to ONNX ({' '.join(str(error).split())[:160]})") from error
     finally:
