@@ -37,12 +37,15 @@ def compared() -> list[str]:
         "|---|---|---|---|---|",
         f"| DICOM of 512 px to a store of 128 px | {store['slices_per_s']:.0f} slices/s | {store['straightforward_slices_per_s']} slices/s "
         f"| {store['ratio']:.1f} | |",
-        f"| training batches | {batches['slices_per_s']:,} slices/s | {batches['npz_slices_per_s']:,} slices/s | {batches['ratio']:.0f} | |",
+        f"| training batches | {batches['slices_per_s']:,} slices/s | {batches['npz_slices_per_s']:,} slices/s "
+        f"| {batches['ratio']:.0f} | |",
     ]
     for kind, words in (("lenet", "LeNet"), ("resnet18", "ResNet-18")):
         one = training["discovery_step"][kind]
         what = f"a discovery step at paper size (128 px, K = 100, batch 8), {words}"
-        lines.append(f"| {what} | {_seconds(one['seconds'])} | {_seconds(one['naive_seconds'])} | {one['ratio']:.1f} | {one['ratio_chosen']:.1f} |")
+        lines.append(
+            f"| {what} | {_seconds(one['seconds'])} | {_seconds(one['naive_seconds'])} | {one['ratio']:.1f} | {one['ratio_chosen']:.1f} |"
+        )
         lines.append(f"| the same, with freed memory given back | {_seconds(one['seconds_where_memory_is_given_back'])} | | | |")
     race = training["time_to_accuracy"]
     ended, reached = race["naive_ended_at"], f"{'over ' if race['ratio_is_a_lower_bound'] else ''}{race['ratio']:.1f}"
@@ -53,7 +56,8 @@ def compared() -> list[str]:
         for model in ("gan", "vae"):
             one = steps[profile][model]
             what = f"a {model.upper()} step, {profile} ({one['what']})"
-            lines.append(f"| {what} | {_seconds(one['seconds'])} | {_seconds(one['plain_seconds'])} | {one['ratio']:.2f} | {one['ratio_chosen']:.2f} |")
+            ours, plain = _seconds(one["seconds"]), _seconds(one["plain_seconds"])
+            lines.append(f"| {what} | {ours} | {plain} | {one['ratio']:.2f} | {one['ratio_chosen']:.2f} |")
             if "pythae_seconds" in one:
                 lines.append(f"| the same by pythae's trainer | | {_seconds(one['pythae_seconds'])} | {one['ratio_to_pythae']:.2f} | |")
     return lines

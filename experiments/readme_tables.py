@@ -317,6 +317,36 @@ def claims() -> list[str]:
     return lines
 
 
+def over_trainings() -> list[str]:
+    """The tests that were written down before the trainings of `python -m experiments.trainings` were made."""
+    words = {"paper": "the paper's", "random": "random (median)", "the better straight one": "the better of both, factor by factor"}
+    lines = [
+        "| one method | minus another | factors | trainings | means | lowest difference | p, corrected |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in pd.read_csv(REFERENCE / "trainings" / "tested.csv").to_dict("records"):
+        one, other = (words.get(row[name], row[name]) for name in ("of", "minus"))
+        p = "below 0.001" if row["holm"] < 0.001 else f"{row['holm']:.3f}"
+        means = f"{row['mean']:.2f}, {row['mean of the other']:.2f}"
+        lines.append(f"| {one} | {other} | {row['group']} | {row['trainings']} | {means} | {row['lowest difference']:+.2f} | {p} |")
+    return lines
+
+
+def precisions() -> list[str]:
+    """fp32 beside bf16, over the trainings that were made in both."""
+    names = {"seconds": "seconds", "KID": "KID", "error": "error of a slice drawn again, HU", "ssim": "SSIM of the same"}
+    names |= {"kappa": "directions recognised (kappa)", "copied": "samples near a training slice, share"}
+    names |= {"selectivity, paper": "selectivity of the paper's", "selectivity, motion": "selectivity of motion"}
+    lines = ["| model | score | fp32 | bf16 | trainings |", "|---|---|---|---|---|"]
+    for row in pd.read_csv(REFERENCE / "trainings" / "precision.csv").to_dict("records"):
+        digits = 0 if row["score"] in ("seconds", "error") else 2
+        of = lambda name, row=row, digits=digits: (
+            f"{row[f'{name} mean']:.{digits}f} [{row[f'{name} min']:.{digits}f}, {row[f'{name} max']:.{digits}f}]"
+        )
+        lines.append(f"| {row['model'].upper()} | {names[row['score']]} | {of('fp32')} | {of('bf16')} | {row['fp32 count']:.0f} |")
+    return lines
+
+
 def searched() -> pd.DataFrame:
     """Every search of `python -m experiments.seeds`; the generator is one of PANELS."""
     folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
@@ -434,7 +464,7 @@ WAYS = {
 TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared, shares, waits],
-    "outputs/reference/README.md": [claims],
+    "outputs/reference/README.md": [over_trainings, precisions, claims],
     "outputs/reference/methods.md": [
         against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
     ],

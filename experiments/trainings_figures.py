@@ -38,7 +38,10 @@ def tested(means: pd.DataFrame) -> pd.DataFrame:
         difference = (part[one] - part[other]).dropna()
         p = stats.ttest_1samp(difference, 0, alternative="greater").pvalue if len(difference) > 1 else np.nan
         about = {"of": one, "minus": other, "group": group, "trainings": len(difference), "mean": part[one].mean()}
-        rows.append(about | {"mean of the other": part[other].mean(), "difference": difference.mean(), "lowest": difference.min(), "p": p})
+        rows.append(
+            about
+            | {"mean of the other": part[other].mean(), "difference": difference.mean(), "lowest difference": difference.min(), "p": p}
+        )
     table = pd.DataFrame(rows)
     order = table["p"].rank(method="first").to_numpy().astype(int) - 1
     raised = np.maximum.accumulate((np.sort(table["p"]) * np.arange(len(table), 0, -1)).clip(max=1))
