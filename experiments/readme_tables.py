@@ -470,8 +470,10 @@ TABLES = {
     ],
     "outputs/reference/cost.md": [growth, sharing, workers],
     "outputs/reference/chest/README.md": [  # in the order of the page
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned, chest_sets,
-        chest_searches, chest_quality, chest_away,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned,
+    ],
+    "outputs/reference/chest/tables.md": [
+        chest_sets, chest_searches, chest_quality, chest_away,
         chest_options, chest_short, chest_short_steps, chest_inversion, chest_kept, chest_edits, chest_third, folds, folds_tested,
         folds_anatomy,
     ],

@@ -28,6 +28,7 @@ PAGES = (
     "outputs/reference/methods.md",
     "outputs/reference/cost.md",
     "outputs/reference/chest/README.md",
+    "outputs/reference/chest/tables.md",
     "outputs/reference/demo/README.md",
     "outputs/reference/phantom/README.md",
     "outputs/reference/methods/README.md",
