@@ -20,6 +20,7 @@ OUT = ROOT / "outputs" / "reference"
 FRONT, SEED = ("gan", "rotation"), 11
 AMOUNTS = np.array([-1.5, -0.75, 0.0, 0.75, 1.5])  # SDs
 FARTHEST = 6.0  # shift
+SIGNED = ("rotation", "x_position", "y_position")  # factors whose 0 is in the middle
 SHORT = {"degrees": "°", "of the lungs' extent": ""}  # units as they stand under pictures
 RANDOM, FOUND, STEERED = (
     "the best of 32 random\ndirections",
@@ -53,7 +54,9 @@ def draw(generator: lp.Generator, factor: str, rows: dict[str, tuple]) -> tuple[
         len(rows), len(AMOUNTS) + 1, figsize=(9.6, 5.3), width_ratios=[1.25] + [1] * len(AMOUNTS), layout="constrained"
     )
     unit, measured = generator.measures.units[factor], []
-    under = lambda value: "not measured" if np.isnan(value) else f"{value:+.2g}{SHORT.get(unit, ' ' + unit)}"
+    sign = "+" if factor in SIGNED else ""
+    number = lambda value: format(value, f"{sign}.0f" if abs(value) >= 10 else f"{sign}.1f" if unit != "of the lungs' extent" else ".2f")
+    under = lambda value: "not measured" if np.isnan(value) else number(value) + SHORT.get(unit, " " + unit)
     for line, (title, (z, selectivity)) in zip(axes, rows.items(), strict=True):
         table = generator.measures.of(generator, z).assign(row=title.replace("\n", " "), selectivity=selectivity)
         measured.append(table)

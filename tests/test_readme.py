@@ -26,6 +26,7 @@ PAGES = (
     "data_manifests/chest_ct/README.md",
     "outputs/reference/README.md",
     "outputs/reference/methods.md",
+    "outputs/reference/gallery.md",
     "outputs/reference/cost.md",
     "outputs/reference/chest/README.md",
     "outputs/reference/chest/tables.md",
