@@ -142,6 +142,8 @@ class Discovery(Task):
         self.settings, self.device, self.original = settings, device, generator
         self.precision, self.why = precision_for(device, s.precision)
         self.generator = faster(generator, s.compile)
+        if s.precision == "auto" and not self._draws_in(self.precision):
+            self.precision, self.why = "fp32", f"{generator.info.name} cannot draw in {self.precision}"
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start, s.start_sd).to(device)
@@ -155,6 +157,14 @@ class Discovery(Task):
         else:
             groups.insert(0, {"params": self.matrix.parameters(), "lr": s.lr_directions})
         self.optimiser = torch.optim.Adam(groups, fused=True)
+
+    def _draws_in(self, precision: str) -> bool:
+        """Whether the generator draws at all in a number format: a user's own module may do anything."""
+        try:
+            with torch.no_grad(), autocast(self.device, precision):
+                return bool(self.generator(self.generator.draw(2).to(self.device)).isfinite().all())
+        except Exception:
+            return False
 
     def pairs(self, n: int, rng: torch.Generator, of_one_z: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """n fresh pairs, so many `of_one_z`: G(z), G(z + shift * a_k), k, shift. Only the shifted image carries a graph."""

@@ -38,6 +38,7 @@ def share(
     frames: Count = 13,
     slices: Count = 5,
     note: str = "",
+    *,
     live: bool | None = None,
     steering: Mapping[str, InstanceOf[Steering]] | None = None,
 ) -> Path:
