@@ -332,21 +332,6 @@ def over_trainings() -> list[str]:
     return lines
 
 
-def precisions() -> list[str]:
-    """fp32 beside bf16, over the trainings that were made in both."""
-    names = {"seconds": "seconds", "KID": "KID", "error": "error of a slice drawn again, HU", "ssim": "SSIM of the same"}
-    names |= {"kappa": "directions recognised (kappa)", "copied": "samples near a training slice, share"}
-    names |= {"selectivity, paper": "selectivity of the paper's", "selectivity, motion": "selectivity of motion"}
-    lines = ["| model | score | fp32 | bf16 | trainings |", "|---|---|---|---|---|"]
-    for row in pd.read_csv(REFERENCE / "trainings" / "precision.csv").to_dict("records"):
-        digits = 0 if row["score"] in ("seconds", "error") else 2
-        of = lambda name, row=row, digits=digits: (
-            f"{row[f'{name} mean']:.{digits}f} [{row[f'{name} min']:.{digits}f}, {row[f'{name} max']:.{digits}f}]"
-        )
-        lines.append(f"| {row['model'].upper()} | {names[row['score']]} | {of('fp32')} | {of('bf16')} | {row['fp32 count']:.0f} |")
-    return lines
-
-
 def searched() -> pd.DataFrame:
     """Every search of `python -m experiments.seeds`; the generator is one of PANELS."""
     folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
@@ -464,7 +449,7 @@ WAYS = {
 TABLES = {
     "notebooks/README.md": [gpu_steps],
     "CONTRIBUTING.md": [compared, shares, waits],
-    "outputs/reference/README.md": [over_trainings, precisions, claims],
+    "outputs/reference/README.md": [over_trainings, claims],
     "outputs/reference/methods.md": [
         against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
     ],

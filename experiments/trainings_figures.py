@@ -61,9 +61,9 @@ def figure(table: pd.DataFrame, score: str, title: str) -> plt.Figure:
         ax.text(0.98, high + 0.01, "random", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color="0.35", fontsize=10)
         for i, name in enumerate(names):
             ax.plot(np.full(len(part), i) + np.linspace(-0.12, 0.12, len(part)), part[name], "o", color=f"C{i}", ms=7)
-        ax.set_xticks(range(len(names)), [METHODS[name] for name in names], fontsize=10)
+        ax.set_xticks(range(len(names)), [METHODS[name] for name in names], fontsize=9)
         ax.set_xlim(-0.5, len(names) - 0.5)
-        ax.set_title(f"{MODELS[model]}, {GROUPS[group]}", fontsize=10.5)
+        ax.set_title(f"{MODELS[model]}, {GROUPS[group]}", fontsize=9.5)
     axes[0].set_ylabel(f"mean {'|r|' if score == 'r' else score}")
     axes[0].set_ylim(0, 1)
     fig.suptitle(title, fontsize=12)
