@@ -177,3 +177,10 @@ def test_its_tables_are_those_of_the_committed_files(page):
     """`python -m experiments.readme_tables` writes them."""
     for lines in TABLES[page]:
         assert "\n".join(lines()) in TEXTS[page]
+
+
+def test_what_was_preregistered_came_out_as_the_results_say():
+    found = pd.read_csv(METHODS.parent / "trainings" / "tested.csv").set_index(["of", "group"])
+    assert (found["trainings"] == 6).all() and found.loc[("motion", "shape"), "holm"] < 0.05
+    assert found.loc[[("motion", "tissue"), ("paper", "shape"), ("paper", "tissue")], "holm"].min() > 0.5
+    assert (found.loc["steered", "holm"] < 0.001).all() and (found.loc["steered", "lowest difference"] > 0.15).all()
