@@ -142,8 +142,8 @@ class Discovery(Task):
         self.settings, self.device, self.original = settings, device, generator
         self.precision, self.why = precision_for(device, s.precision)
         self.generator = faster(generator, s.compile)
-        if s.precision == "auto" and not self._draws_in(self.precision):
-            self.precision, self.why = "fp32", f"{generator.info.name} cannot draw in {self.precision}"
+        if s.precision == "auto" and self.precision == "bf16" and not self._draws_in("bf16"):
+            self.precision, self.why = "fp32", f"{generator.info.name} cannot draw in bf16"
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start, s.start_sd).to(device)

@@ -106,7 +106,7 @@ def _page_of(path: Path) -> str:
     """An executed notebook as HTML that asks nobody for anything, its code folded; live widgets need a kernel, and the static picture
     beside them stays."""
     exporter = optional("nbconvert", "notebooks").HTMLExporter(template_name="lab")
-    for script in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "widget_renderer_url", "html_manager_semver_range"):
+    for script in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "widget_renderer_url"):
         setattr(exporter, script, "")
     import nbformat
 

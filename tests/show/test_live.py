@@ -97,7 +97,10 @@ def test_a_factor_goes_along_the_path_that_was_steered(shared):
         f = [one["name"] for one in g["paths"]["factors"]].index("upper")
         at = data["amounts"].index(1.0)
         assert after == pytest.approx(g["paths"]["read"][2][f][at][f], abs=2) and after > before
-        assert "asked" in tab.locator("#said").text_content() and "measured" in tab.locator("#said").text_content()
+        assert "asked" in tab.locator("#said").text_content() and "HU measured" in tab.locator("#said").text_content()
+        slide(tab, "shifts-2", 1.0)
+        drawn(tab)
+        assert "in a mixture, which was not measured" in tab.locator("#said").text_content()
         assert not tab.errors
 
 
