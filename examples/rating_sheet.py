@@ -70,7 +70,7 @@ def make_items(
     order = rng.permutation(len(items))
     folder.mkdir(parents=True, exist_ok=True)
     key = json.dumps({item.key: item.source for item in items}, indent=1)
-    write_atomic(folder / "key.json", lambda partial: partial.write_text(key))
+    write_atomic(folder / "key.json", key)
     return [items[i] for i in order]
 
 

@@ -1,6 +1,7 @@
 """Training that ends the same whether or not it was interrupted."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -138,7 +139,9 @@ def _deferred_signals() -> Iterator[list[int]]:
 
 def _save_checkpoint(folder: Path, content: dict) -> None:
     path, new = folder / "checkpoint.pt", folder / "checkpoint.new.pt"
-    write_atomic(new, lambda partial: torch.save(content, partial))  # before the old one moves: a full disk costs neither
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_atomic(new, file.getbuffer())  # before the old one moves: a full disk costs neither
     if path.exists():
         os.replace(path, folder / "checkpoint.previous.pt")
     os.replace(new, path)

@@ -1,13 +1,14 @@
 """Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
 
 import errno
+import io
 import json
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,19 +20,24 @@ from lpdirs.base.errors import SettingsDiffer, UserError
 ROOM = 2**20  # bytes of a disk below which a writer's own error is taken for a full disk
 
 
-def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
+def write_atomic(path: str | Path, content: bytes | memoryview | str | Iterable[bytes], rights: int = 0o666) -> None:
+    """Write bytes, text (UTF-8) or blocks of bytes to a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
-    UserError, in one line, where the disk is full or the folder is not there or not to be written; what was at `path` before stays.
+    `rights` hold from the first byte, less the umask. UserError, in one line, where the disk is full or the folder is not there or
+    not to be written; what was at `path` before stays. Bytes alone: what torch and NumPy write themselves fails in their own words.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
+    blocks = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes | memoryview) else content
     try:
-        write(partial)
-        with open(partial, "rb+") as file:
+        partial.unlink(missing_ok=True)
+        with open(partial, "wb", opener=lambda name, flags: os.open(name, flags, rights)) as file:
+            for block in blocks:
+                file.write(block)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # numpy and torch say in words of their own that a file could not be written
+    except OSError as error:
         reason = why_not_written(path.parent, error)
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -42,12 +48,9 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """An array as .npy, whole or not at all."""
-
-    def save(partial: Path) -> None:
-        with open(partial, "wb") as file:
-            np.save(file, array)
-
-    write_atomic(path, save)
+    file = io.BytesIO()
+    np.save(file, array)
+    write_atomic(path, file.getbuffer())
 
 
 def read_array(path: Path) -> np.ndarray | None:

@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +162,7 @@ def _build(
     frame = pd.DataFrame(table)
     frame.insert(3, "split", frame["patient"].map(split_patients(list(frame["patient"]), public)))
     described.unlink(missing_ok=True)  # not before: what cannot be read today leaves the data set of yesterday
-    write_atomic(folder / "slices.csv", lambda partial: frame.to_csv(partial, index=False))
+    write_atomic(folder / "slices.csv", frame.to_csv(index=False))
     pixels = _join(folder / "slices.npy", [(parts / f"{names[uid]}.npy", kept[uid]) for uid in series], settings.size)
     studies = {header.study for members in series.values() for header in members}
     more = [*notes_on_kinds(headers, settings.patients), *preferences(arranged.preferred)]
@@ -186,8 +188,8 @@ def _build(
     if any(why in TRANSIENT for why in reasons):
         stamped.unlink(missing_ok=True)  # so that the next build tries again
     else:
-        write_atomic(stamped, lambda partial: partial.write_text(stamp))
-    write_atomic(described, lambda partial: partial.write_text(json.dumps(description, indent=1)))
+        write_atomic(stamped, stamp)
+    write_atomic(described, json.dumps(description, indent=1))
     shutil.rmtree(parts)
     return description
 
@@ -221,13 +223,11 @@ def _said(reasons: Counter) -> str:
 
 
 def _write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
-    def write(partial: Path) -> None:
-        with open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "reason", "meaning"])
-            writer.writerows(["'" + name if name[0] in "=+-@\t\r" else name, why, REASONS[why]] for name, why in rows)  # no formula
-
-    write_atomic(path, write)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["file", "reason", "meaning"])
+    writer.writerows(["'" + name if name[0] in "=+-@\t\r" else name, why, REASONS[why]] for name, why in rows)  # no formula
+    write_atomic(path, file.getvalue().encode(errors="backslashreplace"))
 
 
 def _table(
@@ -275,15 +275,14 @@ def _join(path: Path, parts: list[tuple[Path, list[int]]], size: int) -> str:
     """Write the kept slices of all parts as one array, a part in memory at a time; returns the file's fingerprint."""
     digest = hashlib.blake2b(digest_size=8)
 
-    def write(partial: Path) -> None:
-        with open(partial, "wb") as out:
-            header = {"descr": "<i2", "fortran_order": False, "shape": (sum(len(rows) for _, rows in parts), size, size)}
-            np.lib.format.write_array_header_1_0(out, header)
-            for part, rows in parts:
-                out.write(np.load(part)[rows].tobytes())
-        with open(partial, "rb") as written:
-            while block := written.read(1 << 20):
-                digest.update(block)
+    head = io.BytesIO()
+    shape = (sum(len(rows) for _, rows in parts), size, size)
+    np.lib.format.write_array_header_1_0(head, {"descr": "<i2", "fortran_order": False, "shape": shape})
 
-    write_atomic(path, write)
+    def noted() -> Iterator[bytes]:
+        for block in chain([head.getvalue()], (np.load(part)[rows].tobytes() for part, rows in parts)):
+            digest.update(block)
+            yield block
+
+    write_atomic(path, noted())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""JPEG decoders in a process of their own: a damaged file can end the process that decodes it, and must not end a build.
+"""JPEG decoders in a process of their own: a damaged file can end the process that decodes it, or never end, and must not end a build.
 
 Run as `python -m lpdirs.data.decoder` it answers requests on its standard input; `decode` is the other end.
 """
@@ -9,23 +9,34 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pydicom
+from pydicom.uid import JPEG2000TransferSyntaxes
 
 from lpdirs.data.reasons import Unusable
 
 PATIENCE = 60  # seconds that a child gets to end
+LONGEST = 60.0  # seconds that a file may take, and a second for each MB of it
 _children: list[subprocess.Popen] = []
 
 
 def decode(path: Path) -> np.ndarray:
-    """The stored values of a compressed file; Unusable where it cannot be decoded, also where that ends the decoder."""
+    """The stored values of a compressed file; Unusable where it cannot be decoded, also where that ends the decoder or would not end."""
     child = _child()
     name = os.fsencode(path.resolve())
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(LONGEST + path.stat().st_size / 1e6, stop)
+    timer.start()
     try:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(struct.pack("<q", len(name)) + name)
@@ -35,7 +46,9 @@ def decode(path: Path) -> np.ndarray:
         child.kill()
         child.wait(PATIENCE)
         _children.remove(child)
-        raise Unusable("damaged pixels") from None
+        raise Unusable("decoding hangs" if late.is_set() else "damaged pixels") from None
+    finally:
+        timer.cancel()
     if not answer:
         raise Unusable("damaged pixels")
     return np.load(io.BytesIO(answer))
@@ -75,7 +88,10 @@ def _serve() -> None:
         file = io.BytesIO()
         try:
             with warnings.catch_warnings(action="ignore"):
-                np.save(file, pydicom.dcmread(path, force=True).pixel_array)
+                ds = pydicom.dcmread(path, force=True)
+                if ds.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
+                    ds.pixel_array_options(decoding_plugin="pylibjpeg")
+                np.save(file, ds.pixel_array)
         except Exception:  # the codecs raise anything
             file = io.BytesIO()
         answers.write(struct.pack("<q", len(file.getvalue())) + file.getvalue())

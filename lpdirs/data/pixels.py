@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.filereader import read_partial
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000TransferSyntaxes, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from scipy import ndimage
 
 from lpdirs.data.decoder import decode
@@ -123,9 +123,7 @@ def _pixels(path: Path, most: int = LARGEST) -> np.ndarray:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     syntax = ds.file_meta.TransferSyntaxUID
-    if syntax in JPEG2000TransferSyntaxes:
-        ds.pixel_array_options(decoding_plugin="pylibjpeg")
-    elif syntax.is_encapsulated and syntax != RLELossless:
+    if syntax.is_encapsulated and syntax != RLELossless:
         return _in_place(ds, decode(path))
     return _in_place(ds, ds.pixel_array)
 

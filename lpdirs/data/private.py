@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, read_json, write_atomic
 
 KNOWN = b"lpdirs"  # the salt of synthetic data, which has nothing to hide
+PRIVATE = 0o600  # rights of files that the user alone may read
 SHORTEST = 32  # characters of a salt that cannot be guessed
 
 
@@ -32,7 +34,7 @@ def salt() -> bytes:
     path = private_folder() / "salt"
     with alone(path.parent):
         if not path.exists():
-            write_private(path, secrets.token_hex(32))
+            write_atomic(path, secrets.token_hex(32), PRIVATE)
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -54,7 +56,7 @@ def hide(folder: Path) -> str:
     with alone(path.parent):
         known = read_json(path) if path.exists() else {}
         if known.get(name) != str(folder.resolve()):
-            write_private(path, json.dumps(known | {name: str(folder.resolve())}, indent=1))
+            write_atomic(path, json.dumps(known | {name: str(folder.resolve())}, indent=1), PRIVATE)
     return name
 
 
@@ -73,16 +75,7 @@ def write_key(name: str, rows: Iterable[tuple[str, str]]) -> Path:
         text = identifier.replace("\0", " / ")
         return "'" + text if text[:1] in "=+-@\t\r" else text
 
-    def write(partial: Path) -> None:
-        with open(partial, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([("pseudonym", "stands for"), *((name, shown(identifier)) for name, identifier in rows)])
-
-    write_atomic(path, write)
-    path.chmod(0o600)
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([("pseudonym", "stands for"), *((name, shown(identifier)) for name, identifier in rows)])
+    write_atomic(path, file.getvalue().encode(errors="backslashreplace"), PRIVATE)
     return path
-
-
-def write_private(path: Path, text: str) -> None:
-    """A file that the user alone can read."""
-    write_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    path.chmod(0o600)

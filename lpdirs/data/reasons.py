@@ -31,6 +31,7 @@ REASONS = {
     "another acquisition": "a longer series of the same study shows most of the same positions at another time, in another breath hold "
     "(inspiration, expiration), or in another posture (prone, supine)",
     "damaged pixels": "the pixel data is truncated or cannot be decoded",
+    "decoding hangs": "its compressed pixels were not decoded within a minute: write it without compression",
     "not finite": "a volume, picture or array that holds NaN or infinity: write what is not known (beyond the field of view) as air",
     "implausible HU": "the values are not those of a body in air: no air, no soft tissue, or values that no scanner writes",
     "same pixels": "another file holds the same pixels",

@@ -149,7 +149,7 @@ def write_part(headers: list[Header], settings: DataSettings, folder: Path, name
     stack = np.stack(pixels) if pixels else np.empty((0, settings.size, settings.size), "<i2")
     write_array(folder / f"{name}.npy", stack)
     part = json.dumps({"rows": rows, "rejected": rejected})
-    write_atomic(folder / f"{name}.json", lambda partial: partial.write_text(part))
+    write_atomic(folder / f"{name}.json", part)
     return name, len(headers)
 
 

@@ -205,7 +205,7 @@ class Directions:
         tensors = {"directions": self.matrix} | {f"bend.{k}": bend for k, bend in self.bends.items()}
         kept = {name: value.detach().contiguous().float().cpu() for name, value in tensors.items()}
         content = save(kept, {"lpdirs": json.dumps({"format": FORMAT, "metadata": metadata})})  # one key: several are written in any order
-        write_atomic(path, lambda partial: partial.write_bytes(content))
+        write_atomic(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from lpdirs.base.errors import MissingInput, UserError
@@ -23,7 +23,7 @@ def save_model(model: nn.Module, path: str | Path, kind: str, metadata: dict, **
     """Weights as safetensors, with what is needed to build the model again; `kind` is one of KINDS. The same model gives the same bytes."""
     header = {"kind": kind, "architecture": json.dumps(architecture), "metadata": json.dumps(metadata)}
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(path, lambda partial: save_file(weights, partial, {"lpdirs": json.dumps(header)}))  # several keys lie in any order
+    write_atomic(path, save(weights, {"lpdirs": json.dumps(header)}))  # several keys lie in any order
 
 
 def read_header(path: str | Path) -> dict[str, str]:

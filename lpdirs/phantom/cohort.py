@@ -74,7 +74,7 @@ def write_cohort(cohort: Cohort, folder: Path, report: Callable[[int, int], None
         report(i + 1, cohort.patients)
     pd.DataFrame(patients).round(4).to_csv(folder / "patients.csv", index=False)
     pd.DataFrame(truth).to_csv(folder / "factors.csv", index=False)
-    write_atomic(described, lambda partial: partial.write_text(json.dumps(about)))
+    write_atomic(described, json.dumps(about))
 
 
 def to_dicom(hu: np.ndarray, patient: str, t: float, number: int, cohort: Cohort) -> FileDataset:

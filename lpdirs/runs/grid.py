@@ -234,4 +234,4 @@ class Grid(Settings):
                     link.symlink_to(target, target_is_directory=True)
             except OSError as error:
                 raise UserError(f"{link} cannot link to {target} ({error}): use a disk, and rights, that know links") from error
-        write_atomic(folder / "grid.json", lambda partial: partial.write_text(self.model_dump_json(indent=1)))
+        write_atomic(folder / "grid.json", self.model_dump_json(indent=1))

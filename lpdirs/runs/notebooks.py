@@ -120,7 +120,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
     for factory in (*(given.get("generators") or ()), given.get("measures")):  # warnings name the files that they come from
         for path in files_beside(factory)[:1] if isinstance(factory, str) and is_factory(factory) else ():
             text = text.replace(json.dumps(str(path.parent))[1:-1], "own")
-    write_atomic(target, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_atomic(target, text)
 
 
 @contextmanager

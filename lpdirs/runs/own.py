@@ -136,7 +136,7 @@ def keep(folder: Path, factory: str) -> Generator:
     target = folder / "own" / f"{generator.info.name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"factory": hidden(factory), "fingerprint": generator.info.fingerprint}, indent=1)
-    write_atomic(target, lambda partial: partial.write_text(text))
+    write_atomic(target, text)
     return generator
 
 

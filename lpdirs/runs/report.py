@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -63,7 +62,7 @@ def write_report(folder: Path) -> Path:
             raise UserError(f"{folder.name}/notebooks/{name}.ipynb cannot be read: run it again, and the report is written")
         pages[name] = digest_of(path)
         if before.get(name) != pages[name] or not page.exists() or digest_of(page) != whole.get(f"report/{page.name}"):
-            write_atomic(page, partial(_write, _page_of(path)))
+            write_atomic(page, _page_of(path))
         results = "<br>".join(escape(f"{k.replace('_', ' ')}: {_text(v)}") for k, v in log[name].get("results", {}).items())
         title = "".join(content["cells"][0]["source"]).splitlines()[0].lstrip("# ")
         rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{log[name]["seconds"]:.0f} s</td><td>{results}</td></tr>')
@@ -92,13 +91,13 @@ def write_report(folder: Path) -> Path:
         rows="".join(rows),
         pictures=pictures,
     )
-    write_atomic(report / "index.html", partial(_write, index))
+    write_atomic(report / "index.html", index)
     with alone(folder):
         log = read_log(folder)
         entry = {"files": files_of(folder, REPORT, ("report",), log), "results": pages}
         log, before = log | {REPORT: entry}, log.get(REPORT)
         if entry != before:
-            write_atomic(folder / "run.json", partial(_write, json.dumps(log, indent=1)))
+            write_atomic(folder / "run.json", json.dumps(log, indent=1))
     return report / "index.html"
 
 
@@ -165,10 +164,6 @@ def _best(sets: dict[str, Directions]) -> str:
         return ""
     said = "Chance is the median of the best of as many random directions. Beyond chance is said of selectivity, corrected, at 5 percent."
     return f"<h2>The best direction for each factor</h2><p>{said}</p>{pd.DataFrame(rows).to_html(index=False, border=0)}"
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _text(value: object) -> str:

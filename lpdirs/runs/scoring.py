@@ -62,7 +62,7 @@ def _score(path: Path, steps: int, seed: int, trust: bool) -> Path:
         row["beyond_chance"] = sum(best.beyond_chance for best in directions.info.best.values())
         content = known | {"rca_cotrained": directions.info.cotrained_accuracy} | row
         text = json.dumps(content | {"digest": digest_of_text(json.loads(json.dumps(content)))}, indent=1)
-        write_atomic(target, lambda partial: partial.write_text(text))
+        write_atomic(target, text)
     return target
 
 

@@ -71,8 +71,8 @@ def name_set(stage: Stage, generator: Generator, directions: Directions) -> Name
     responses = respond(generator, directions, measures, s.response_shifts, s.response_samples, stage.seed)
     named = judge(generator, directions, responses, measures, chance_of(stage, generator, len(directions)), Rules(), stage.seed)
     named.directions.save(path)
-    write_atomic(path.with_name("responses.csv"), lambda partial: named.table.to_csv(partial, index=False))
-    write_atomic(path.with_name("chance.csv"), lambda partial: named.placed.to_csv(partial))
+    write_atomic(path.with_name("responses.csv"), named.table.to_csv(index=False))
+    write_atomic(path.with_name("chance.csv"), named.placed.to_csv())
     return named
 
 
@@ -119,7 +119,7 @@ def codes_of(stage: Stage, generator: Generator, k: int) -> pd.DataFrame:
     with alone(path.parent):
         if not is_whole(path):
             table = random_codes(generator.measures.sample(generator, SAMPLES, 10_000), k)
-            write_atomic(path, lambda partial: table.to_csv(partial, index=False))
+            write_atomic(path, table.to_csv(index=False))
             seal(path)
     return pd.read_csv(path)
 
@@ -134,7 +134,7 @@ def _kept(stage: Stage, generator: Generator, what: str, known: list) -> Path:
 def seal(path: Path) -> None:
     """Write a table's digest beside it: many runs of a sweep share it, so that no run.json answers for it."""
     text = json.dumps({path.name: digest_of(path)})
-    write_atomic(path.with_suffix(".json"), lambda partial: partial.write_text(text))
+    write_atomic(path.with_suffix(".json"), text)
 
 
 def is_whole(path: Path) -> bool:

@@ -103,7 +103,7 @@ class Stage:
             log = read_log(self.folder)
             entry |= entry_of(self.began, self.folder, self.notebook, parts_of(self.notebook), log)
             log |= {self.notebook: entry}
-            write_atomic(self.folder / "run.json", lambda partial: partial.write_text(json.dumps(log, indent=1)))
+            write_atomic(self.folder / "run.json", json.dumps(log, indent=1))
         note("finished", 1, 1)
 
     def __repr__(self) -> str:

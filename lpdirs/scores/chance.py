@@ -61,7 +61,7 @@ class Chance:
         about = {"samples": self.samples, "shifts": " ".join(f"{shift:g}" for shift in self.shifts), "seed": self.seed}
         about |= {"generator": self.generator} if self.generator else {}
         short = self.table.drop(columns=[name for name in self.table if name.endswith(("_low", "_high", "_level")) or name in UNUSED])
-        write_atomic(path, lambda partial: short.assign(**about).to_csv(partial, index=False, float_format="%.5g"))
+        write_atomic(path, short.assign(**about).to_csv(index=False, float_format="%.5g"))
 
     def best(self) -> dict[str, pd.DataFrame]:
         """For each score (|r|, selectivity) what each factor's best direction has in each random set, `cross_fitted`: a row a set."""

@@ -7,6 +7,7 @@ learn where to go from z; both need labelled attributes and neither measures wha
 each step did. No gradient of the generator or of the measures is needed.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import InstanceOf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lpdirs.base.checked import Count, Numbers, Positive, Seed, Whole, checked
@@ -67,7 +68,7 @@ class Steering:
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         tensors |= {name: torch.from_numpy(getattr(self, name)).contiguous() for name in ("mean", "spread")}
         tensors["r2"] = torch.tensor([self.r2[name] for name in self.factors])
-        write_atomic(path, lambda partial: save_file(tensors, partial, about))
+        write_atomic(path, save(tensors, {"lpdirs": json.dumps(about)}))  # one key: several are written in any order
 
     @classmethod
     def load(cls, path: str | Path) -> "Steering":

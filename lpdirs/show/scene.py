@@ -2,9 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,19 +178,16 @@ class Scene:
         info = PngInfo()
         info.add_text("Description", NOTICE)
         info.add_text("lpdirs", json.dumps(self.state()))
-        return _write(path, lambda partial: _marked(self.grey(self.values(self.both())[1])).save(partial, "PNG", pnginfo=info))
+        return _write(path, _encoded(_marked(self.grey(self.values(self.both())[1])), "PNG", pnginfo=info))
 
     def save_gif(self, path: Path, k: int, furthest: float = 4.5, frames: int = 15) -> Path:
         """A direction there and back as GIF, marked as synthetic."""
-        pictures = [_marked(self.grey(frame)) for frame in self.film(k, furthest, frames)]
-        save = lambda partial: pictures[0].save(
-            partial, "GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0, comment=NOTICE
-        )
-        return _write(path, save)
+        first, *others = [_marked(self.grey(frame)) for frame in self.film(k, furthest, frames)]
+        return _write(path, _encoded(first, "GIF", save_all=True, append_images=others, duration=120, loop=0, comment=NOTICE))
 
     def save_state(self, path: Path) -> Path:
         """The state as a small JSON file."""
-        return _write(path, lambda partial: partial.write_text(json.dumps(self.state(), indent=1)))
+        return _write(path, json.dumps(self.state(), indent=1))
 
     def open_state(self, path: Path) -> None:
         """Restore what `save_state` wrote, or the state in a PNG of `save_png`."""
@@ -200,7 +197,7 @@ class Scene:
         """What is measured before and after, a row a factor with its unit."""
         units = self.measuring.units
         rows = [{"factor": name, "unit": units[name], "before": a, "after": b} for name, (a, b) in self.read(self.both()).items()]
-        return _write(path, lambda partial: pd.DataFrame(rows).to_csv(partial, index=False))
+        return _write(path, pd.DataFrame(rows).to_csv(index=False))
 
 
 def read_state(content: bytes, name: str) -> dict:
@@ -213,8 +210,12 @@ def read_state(content: bytes, name: str) -> dict:
 
 def to_png(grey: np.ndarray) -> bytes:
     """8-bit grey or colour as PNG bytes, quickly."""
+    return _encoded(Image.fromarray(grey), "PNG", compress_level=1)
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG", compress_level=1)
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -224,8 +225,8 @@ def _marked(grey: np.ndarray) -> Image.Image:
     return mark(picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.BICUBIC))
 
 
-def _write(path: Path, save: Callable[[Path], object]) -> Path:
+def _write(path: Path, content: bytes | str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, save)
+    write_atomic(path, content)
     return path

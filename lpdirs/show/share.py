@@ -113,7 +113,7 @@ def share(
 
 
 def _written(path: Path, page: str) -> Path:
-    write_atomic(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+    write_atomic(path, page)
     return path
 
 

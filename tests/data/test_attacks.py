@@ -2,15 +2,18 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
+from lpdirs.data.reasons import Unusable
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.phantom.cohort import Cohort, write_cohort
@@ -168,16 +171,23 @@ def test_damaged_codestreams_end_no_build(tmp_path, rng, syntax):
 
 def test_jpeg_lossless_is_decoded_beside(tmp_path):
     """Files that come with pydicom: JPEG lossless as it is stored, JPEG-LS as its uncompressed twin."""
-    from pathlib import Path
-
-    from pydicom.data import get_testdata_file
-
     from lpdirs.data.decoder import decode
 
     plain, packed = (get_testdata_file(name, download=False) for name in ("MR_small.dcm", "MR_small_jpeg_ls_lossless.dcm"))
     assert np.array_equal(decode(Path(packed)), pydicom.dcmread(plain).pixel_array)
     lossless = Path(get_testdata_file("SC_rgb_jpeg_gdcm.dcm", download=False))
     assert decode(lossless).shape == pydicom.dcmread(lossless).pixel_array.shape
+
+
+def test_a_decoder_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    from lpdirs.data import decoder
+
+    os.mkfifo(tmp_path / "endless")  # opening it waits for ever, as decoders of damaged files do
+    monkeypatch.setattr(decoder, "LONGEST", 0.5)
+    with pytest.raises(Unusable, match="decoding hangs"):
+        decoder.decode(tmp_path / "endless")
+    monkeypatch.undo()
+    assert decoder.decode(Path(get_testdata_file("MR_small_jp2klossless.dcm", download=False))).shape == (64, 64)
 
 
 def test_frames_and_fields_that_would_fill_the_memory(tmp_path):

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 import torch
@@ -159,11 +160,11 @@ def test_the_last_good_checkpoint_outlives_a_damaged_one_and_a_full_disk(make, t
     newest = tmp_path / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[:2000])
 
-    def full(content, path):
+    def full(number):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="disk is full"):
             train(make(), 6, tmp_path, {}, save_every=1)
     assert "checkpoint.pt is damaged and kept as checkpoint.damaged.pt; going on from step 2" in capsys.readouterr().out
