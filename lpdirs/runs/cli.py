@@ -1,13 +1,12 @@
 """python -m lpdirs."""
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from lpdirs.base.errors import UserError
+from lpdirs.base.interrupts import interrupt, on_interrupt
 
 
 def main(words: list[str] | None = None) -> int:
@@ -46,9 +45,10 @@ def main(words: list[str] | None = None) -> int:
     check = commands.add_parser("verify", help="say whether a run's files are still those that its run.json speaks of")
     check.add_argument("folder", type=Path, help="a run's folder, or a sweep's")
     args = parser.parse_args(words)
-    listen_to_interrupts()
+    command = {"run": _run, "fetch": _fetch, "sweep": _sweep, "settings": _settings, "verify": _verify}[args.command]
     try:
-        return {"run": _run, "fetch": _fetch, "sweep": _sweep, "settings": _settings, "verify": _verify}[args.command](args) or 0
+        with on_interrupt(interrupt):
+            return command(args) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -62,18 +62,6 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what was done is kept, and the same command goes on", file=sys.stderr)
         return 130
-
-
-def listen_to_interrupts() -> None:
-    """Take Ctrl-C and `kill -INT` also where the shell has them ignored, as it does for what a script starts with `&`; and take `kill` and
-    a closed terminal (SIGTERM, SIGHUP) as Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 # each command imports what it needs, so that --help and mistakes are quick

@@ -17,6 +17,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.errors import UserError, optional
 from lpdirs.base.files import only_one, why_not_written, write_atomic
+from lpdirs.base.interrupts import on_interrupt
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
@@ -129,9 +130,9 @@ def _let_it_save() -> Iterator[Callable[..., None]]:
     ends all at once. Yields what is called before each cell, and stops there where the kernel had nothing to interrupt."""
     asked: list[int] = []
 
-    def ask(number: int, _: object) -> None:
-        asked.append(number)
-        if len(asked) > 1:
+    def ask(times: int) -> None:
+        asked.append(times)
+        if times:
             raise KeyboardInterrupt
         interrupt_kernels()
 
@@ -139,14 +140,8 @@ def _let_it_save() -> Iterator[Callable[..., None]]:
         if asked:
             raise KeyboardInterrupt
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    main = threading.current_thread() is threading.main_thread()  # a worker's notebooks are interrupted by the sweep
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), ask) for name in names if main}
-    try:
+    with on_interrupt(ask):  # a worker's notebooks are interrupted by the sweep
         yield may_go_on
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     may_go_on()
 
 

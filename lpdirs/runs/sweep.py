@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from lpdirs.base.compute import cluster, cores, gpus, keep_memory
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import only_one
+from lpdirs.base.interrupts import on_interrupt
 from lpdirs.runs.grid import DISCOVER, Grid, Job
 from lpdirs.runs.notebooks import interrupt_kernels, is_done, run_notebook
 from lpdirs.runs.stage import run_folder
@@ -77,12 +79,21 @@ def sweep(
         raise UserError(f"--workers must be at least 1, not {workers}")
     folder = run_folder(outputs, grid.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder):
+    hurry = threading.Event()
+
+    def end(times: int) -> None:  # the first ends it, the second is not patient, and none disturbs the ending
+        if times == 0:
+            raise KeyboardInterrupt
+        hurry.set()
+
+    with only_one(folder), on_interrupt(end):
         grid.lay_out(folder)
-        return _sweep(grid, folder, workers, scheduler, report)
+        return _sweep(grid, folder, workers, scheduler, report, hurry)
 
 
-def _sweep(grid: Grid, folder: Path, workers: int | None, scheduler: str | None, report: Callable[[str], None]) -> Path:
+def _sweep(
+    grid: Grid, folder: Path, workers: int | None, scheduler: str | None, report: Callable[[str], None], hurry: threading.Event
+) -> Path:
     jobs, outcomes = grid.jobs(), dict[str, Outcome]()
     devices = gpus()
     count = workers or len(devices) or max(1, cores() // grid.threads)
@@ -105,7 +116,7 @@ def _sweep(grid: Grid, folder: Path, workers: int | None, scheduler: str | None,
                 time.sleep(0.5)
         except BaseException:
             client.cancel([future for name, future in futures.items() if name not in outcomes and name in board.waiting(outcomes)])
-            _let_them_save(client)
+            _let_them_save(client, hurry)
             raise
         finally:
             board.close()
@@ -125,13 +136,13 @@ def _outcome(name: str, future: Any) -> Outcome:
         return Outcome(name, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def _let_them_save(client: Any) -> None:
-    """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended."""
+def _let_them_save(client: Any, hurry: threading.Event) -> None:
+    """Interrupt the notebooks that are running, as "Interrupt Kernel" would, and wait until they have saved and ended, or until `hurry`."""
     try:
         client.run(interrupt_kernels)
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and any(client.processing().values()):
-            time.sleep(0.2)
+        while time.monotonic() < until and any(client.processing().values()) and not hurry.wait(0.2):
+            pass
     except (OSError, TimeoutError) as error:
         logging.getLogger(__name__).warning("workers did not answer: %s", error)
 

@@ -1,5 +1,6 @@
 """A sweep: each thing once, whatever is killed or interrupted; and what went wrong in one line."""
 
+import contextlib
 import json
 import os
 import signal
@@ -182,6 +183,29 @@ def test_killed_and_interrupted_it_ends_bit_for_bit_like_an_undisturbed_one(seri
 
     assert begin().wait(300) == 0, told()
     assert results(folder) == results(undisturbed)
+
+
+def test_whoever_asks_again_and_again_gets_a_line_and_no_log_of_dask(serial, tmp_path):
+    path, *_ = serial
+    process = subprocess.Popen(
+        call(path, tmp_path, "--workers", "2"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    training(process, tmp_path / "grid_tiny", 5)
+    started = psutil.Process(process.pid).children(recursive=True)
+    for _ in range(4):
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.3)
+    out, _ = process.communicate(timeout=120)
+    said = [line for line in out.strip().splitlines() if not line.startswith("seed-0/")]
+    assert process.returncode == 130 and said == ["interrupted: what was done is kept, and the same command goes on"], out
+    gone = lambda p: not p.is_running() or p.status() == psutil.STATUS_ZOMBIE
+    until(lambda: all(gone(p) for p in started), 60)
 
 
 def test_one_that_fails_keeps_its_red_cell_and_stops_no_other(serial, tmp_path, capsys):
