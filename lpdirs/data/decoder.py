@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pydicom
@@ -43,8 +44,7 @@ def decode(path: Path) -> np.ndarray:
         child.stdin.flush()
         answer = _take(child.stdout)
     except (OSError, EOFError):
-        child.kill()
-        child.wait(PATIENCE)
+        _end(child)
         _children.remove(child)
         raise Unusable("decoding hangs" if late.is_set() else "damaged pixels") from None
     finally:
@@ -52,6 +52,21 @@ def decode(path: Path) -> np.ndarray:
     if not answer:
         raise Unusable("damaged pixels")
     return np.load(io.BytesIO(answer))
+
+
+def stored_values(ds: Any) -> np.ndarray:
+    """The pixels of a data set as stored; from where they lie if that is in the upper bits (HighBit), or beside an overlay."""
+    allocated, stored, high = (int(ds.get(tag) or 0) for tag in ("BitsAllocated", "BitsStored", "HighBit"))
+    overlaid = any(int(ds.get((group, 0x0102), None).value or 0) > 0 for group in range(0x6000, 0x601F, 2) if (group, 0x0102) in ds)
+    low = max(high + 1 - stored, 0)
+    shared = 0 < stored < allocated and (low > 0 or overlaid)
+    plugin = "pylibjpeg" if ds.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes else ""
+    ds.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=not shared)
+    raw = ds.pixel_array
+    if not shared or raw.dtype.kind not in "iu":
+        return raw
+    bits = raw.astype(np.int64) >> low & (1 << stored) - 1
+    return np.where(bits >> (stored - 1), bits - (1 << stored), bits) if raw.dtype.kind == "i" else bits
 
 
 def _child() -> subprocess.Popen:
@@ -62,8 +77,17 @@ def _child() -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         _children.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))  # type: ignore[call-overload]
-        atexit.register(_children[0].kill)
+        atexit.register(_end, _children[0])
     return _children[0]
+
+
+def _end(child: subprocess.Popen) -> None:
+    child.kill()
+    child.wait(PATIENCE)
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what was not sent
+                pipe.close()
 
 
 def _take(stream: IO[bytes]) -> bytes:
@@ -88,10 +112,7 @@ def _serve() -> None:
         file = io.BytesIO()
         try:
             with warnings.catch_warnings(action="ignore"):
-                ds = pydicom.dcmread(path, force=True)
-                if ds.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
-                    ds.pixel_array_options(decoding_plugin="pylibjpeg")
-                np.save(file, ds.pixel_array)
+                np.save(file, stored_values(pydicom.dcmread(path, force=True)))
         except Exception:  # the codecs raise anything
             file = io.BytesIO()
         answers.write(struct.pack("<q", len(file.getvalue())) + file.getvalue())

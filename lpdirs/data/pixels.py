@@ -3,14 +3,13 @@
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom.filereader import read_partial
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from scipy import ndimage
 
-from lpdirs.data.decoder import decode
+from lpdirs.data.decoder import decode, stored_values
 from lpdirs.data.dicom import PIXELS, Header, in_order, turn
 from lpdirs.data.folder import LARGEST, quiet_pydicom
 from lpdirs.data.reasons import Unusable, unreadable
@@ -124,16 +123,5 @@ def _pixels(path: Path, most: int = LARGEST) -> np.ndarray:
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     syntax = ds.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and syntax != RLELossless:
-        return _in_place(ds, decode(path))
-    return _in_place(ds, ds.pixel_array)
-
-
-def _in_place(ds: Any, raw: np.ndarray) -> np.ndarray:
-    """Stored values where they lie in the upper bits (HighBit), or share them with an overlay; the others as they are."""
-    allocated, stored, high = (int(ds.get(tag) or 0) for tag in ("BitsAllocated", "BitsStored", "HighBit"))
-    beside = any(int(ds.get((group, 0x0102), None).value or 0) > 0 for group in range(0x6000, 0x601F, 2) if (group, 0x0102) in ds)
-    low = high + 1 - stored
-    if raw.dtype.kind not in "iu" or not 0 < stored < allocated or not (low > 0 or beside):
-        return raw
-    bits = raw.astype(np.int64) >> max(low, 0) & (1 << stored) - 1
-    return np.where(bits >> (stored - 1), bits - (1 << stored), bits) if raw.dtype.kind == "i" else bits
+        return decode(path)
+    return stored_values(ds)

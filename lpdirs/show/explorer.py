@@ -183,6 +183,7 @@ class Explorer(widgets.VBox):
         for slider in self.factors.values():
             slider.value = 0.0
         self._held = False
+        self._take()
         self._fill()
         self._moved()
 

@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from lpdirs.data.dicom import read_header
 from lpdirs.data.folder import find_files
@@ -41,6 +41,30 @@ def test_compressed_pixels_read_the_same(tmp_path):
     plain = read_hu(read_header(write(tmp_path / "a")))
     packed = read_hu(read_header(write(tmp_path / "b", lambda ds: ds.compress(RLELossless))))
     assert np.array_equal(plain, packed)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("where", ["upper bits", "beside an overlay", "beside an overlay, JPEG 2000", "beside an overlay, RLE"])
+def test_pixels_lie_where_the_file_says(where, signed, tmp_path):
+    """Twelve bits of sixteen: in the upper ones, or with the bits of an overlay above them."""
+    syntax = {"JPEG 2000": JPEG2000Lossless, "RLE": RLELossless}.get(where.partition(", ")[2])
+
+    def change(ds):
+        values = np.clip(np.rint(HU), -1024, 1023).astype(int) + (0 if signed else 1024)
+        drawn = (np.arange(HU.size).reshape(HU.shape) % 3 == 0).astype(int) << 13
+        bits = values << 4 if where == "upper bits" else values & 0xFFF | drawn
+        ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 12, 15 if where == "upper bits" else 11, int(signed)
+        ds.RescaleSlope, ds.RescaleIntercept = 1, 0 if signed else -1024
+        ds.PixelData = (bits & 0xFFFF).astype("<u2").tobytes()
+        if where != "upper bits":
+            ds.add_new((0x6000, 0x0100), "US", 16)
+            ds.add_new((0x6000, 0x0102), "US", 13)
+        if syntax:  # what is compressed are all sixteen bits
+            ds.BitsStored, ds.HighBit = 16, 15
+            ds.compress(syntax)
+            ds.BitsStored, ds.HighBit = 12, 11
+
+    assert np.abs(read_hu(read_header(write(tmp_path / "a", change))) - np.clip(HU, -1024, 1023)).max() <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_the_notebooks_run_there(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     run_notebooks("smoke", "tiny", TINY, outputs=tmp_path, names=SINGLE[:1])
     monkeypatch.setattr(MachineSettings, "chosen", "spy")
-    for name in SINGLE[1:]:
+    for name in (*SINGLE[1:], "08_your_own_generator"):
         space: dict = {}
         for number, cell in enumerate(nbformat.read(source_of(name), 4).cells):
             if cell.cell_type == "code":

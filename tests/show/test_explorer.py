@@ -68,6 +68,16 @@ def test_directions_add_up(explorer):
     assert "direction 0 +2.0" in explorer.status.value and "diagnosis" in explorer.status.value
 
 
+def test_what_is_shifted_has_a_slider_that_is_shown(explorer):
+    explorer.model.value = "vae"
+    hidden = explorer.order[-1]
+    assert hidden not in explorer.rows
+    explorer.set_shifts({hidden: 3.0})
+    assert explorer.rows[hidden] in explorer.panel.children and explorer.sliders[hidden].value == 3.0
+    explorer.set_shifts({})
+    assert explorer.rows[hidden] not in explorer.panel.children
+
+
 def test_undo_goes_back_one_change_at_a_time(explorer):
     pictures = [shown(explorer)]
     for value in (2.0, 5.0):
