@@ -133,11 +133,14 @@ def unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path
         return
     below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
     shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
-    below.mkdir(mode=0o700)
+    before = os.umask(0o077)  # all of it for the user alone, from its first byte
     try:
+        below.mkdir()
         inner, rejected = unpack(archives, source, below)
+        os.umask(before)
         yield [path for path in files if path not in set(archives)] + inner, below, rejected
     finally:
+        os.umask(before)
         shutil.rmtree(below, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from lpdirs.base.interrupts import on_interrupt
 from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
-from lpdirs.runs.own import files_beside, is_factory
+from lpdirs.runs.own import files_beside, is_factory, make_measures
 from lpdirs.runs.records import changed_files, digest_of_text, files_in, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
@@ -58,6 +58,8 @@ def run_notebooks(
     given = with_hidden_paths(given)
     settings = resolve(profile, given)
     check_inputs(settings)
+    if settings.choice.measures is not None and is_factory(settings.choice.measures):
+        make_measures(settings.choice.measures)  # what is wrong with them is said before any training
     folder = run_folder(outputs, run).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):

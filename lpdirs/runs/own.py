@@ -26,6 +26,8 @@ def is_factory(name: str) -> bool:
 def hidden(factory: str) -> str:
     """The same, with the file's folder as a pseudonym (`data.private.hide`), as it stands in what a run writes down."""
     place, _, function = factory.rpartition(":")
+    if not place.endswith(".py"):
+        _check_module(place, factory)
     if not place.endswith(".py") or place.startswith("folder-"):
         return factory
     path = next((p for p in (Path(place), workspace() / place) if p.is_file()), None)
@@ -38,6 +40,15 @@ def hidden(factory: str) -> str:
     if function not in names and function not in path.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{path.name} holds no function {function!r}: it has {', '.join(sorted(names)) or 'none'}")
     return f"{hide(path.resolve().parent)}/{path.name}:{function}"
+
+
+def _check_module(place: str, factory: str) -> None:
+    try:
+        known = bool(place) and importlib.util.find_spec(place) is not None
+    except (ImportError, ValueError):
+        known = False
+    if not known:
+        raise UserError(f"{factory}: there is no module {place!r}: give FILE.py:FUNCTION, or package.module:FUNCTION, which makes it")
 
 
 def made_by(factory: str) -> Any:

@@ -35,6 +35,13 @@ class SourceSettings(Settings):
     workers: int | None = setting(None, "processes that read; null: one a core where there are more than 5,000 files", ge=1, le=1024)
     scheduler: str | None = setting(None, "address of a running Dask cluster that sees the same folders", min_length=1)
 
+    @field_validator("scheduler")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"((tcp|tls|wss?|ucxx?|quic|inproc)://\S+|[^\s/]+:\d+)", value):
+            raise ValueError(f"must be an address such as tcp://10.0.0.5:8786, not {value!r}")
+        return value
+
 
 class ChoiceSettings(Settings):
     """Which generators, and how directions are found."""
@@ -296,4 +303,6 @@ def check_inputs(settings: RunSettings) -> None:
     cohorts = [*sorted(path.stem for path in (home() / "data_manifests").glob("*.json")), SAMPLE]
     if source.data_dir is None and source.cohort not in cohorts:
         raise UserError(f"unknown cohort {source.cohort!r}: choose one of {', '.join(cohorts)}")
+    if is_own(settings.choice.method) and not Path(settings.choice.method.rpartition(":")[0]).is_file():
+        raise UserError(f"there is no file {settings.choice.method.rpartition(':')[0]}: give method FILE.py:FUNCTION")
     _ = settings.machine.chosen

@@ -168,6 +168,15 @@ def test_what_cannot_be_made_is_one_line(home, function, says):
 def test_a_file_that_is_not_there_is_said_before_any_work(tmp_path):
     with pytest.raises(UserError, match="there is no file nowhere.py"):
         run_notebooks("smoke", "x", {"generators": ["nowhere.py:make"]}, 0, tmp_path)
+    for name in (":", "nopkg.module:make", "json.nothing:make"):
+        with pytest.raises(UserError, match="there is no module|generators must be"):
+            run_notebooks("smoke", "x", {"generators": ["gan", name]}, 0, tmp_path)
+    with pytest.raises(UserError, match="there is no file nowhere.py"):
+        run_notebooks("smoke", "x", {"method": "nowhere.py:mine"}, 0, tmp_path)
+    for measures in ("subprocess:Popen", "json:dumps"):
+        with pytest.raises(UserError, match=f"{measures} failed"):
+            run_notebooks("smoke", "x", {"measures": measures}, 0, tmp_path)
+    assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="generators must be 'gan', 'vae' or"):
         run_notebooks("smoke", "x", {"generators": ["my gan"]}, 0, tmp_path)
 
