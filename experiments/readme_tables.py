@@ -332,6 +332,15 @@ def over_trainings() -> list[str]:
     return lines
 
 
+def precisions() -> list[str]:
+    """A line each model and score: three trainings in bf16 and three in fp32, mean [lowest, highest]."""
+    lines = ["| 64 px, three seeds each | in bf16 | in fp32 |", "|---|---|---|"]
+    for row in pd.read_csv(REFERENCE / "trainings" / "precision.csv").to_dict("records"):
+        ways = [f"{row[f'{way} mean']:.3g} [{row[f'{way} min']:.3g}, {row[f'{way} max']:.3g}]" for way in ("bf16", "fp32")]
+        lines.append(f"| {row['model'].upper()}: {row['score']} | {' | '.join(ways)} |")
+    return lines
+
+
 def searched() -> pd.DataFrame:
     """Every search of `python -m experiments.seeds`; the generator is one of PANELS."""
     folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
@@ -453,7 +462,7 @@ TABLES = {
     "outputs/reference/methods.md": [
         against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
     ],
-    "outputs/reference/cost.md": [growth, sharing, workers],
+    "outputs/reference/cost.md": [growth, sharing, workers, precisions],
     "outputs/reference/chest/README.md": [  # in the order of the page
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned,
     ],

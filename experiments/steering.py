@@ -1,8 +1,8 @@
 """Steering on the shipped models of real chest CT: one factor moves, the others hold. `python -m experiments.steering`
 
 Writes steering.csv (a row a model and factor, beside the best straight direction and random sets), steering_rotation.csv (rotation by a
-judge that was not asked: the axis about which a slice mirrors best) and steering_<model>.png into outputs/reference/chest. What is there
-is not made again. About a quarter of an hour on two cores.
+judge that was not asked: the axis about which a slice mirrors best), steering_kid.csv (how real the ends are, where real slices lie beside
+the checkout) and steering_<model>.png into outputs/reference/chest. What is there is not made again. Half an hour on two cores.
 """
 
 import numpy as np
@@ -14,13 +14,15 @@ from experiments import FACTORS, MODELS
 from experiments.chest_figures import OUT, K, save_greys
 from lpdirs.data.store import to_hu
 from lpdirs.measures.measures import factor_words
+from lpdirs.scores.realism import features, kernel_distance
 from lpdirs.scores.response import best_directions
 from lpdirs.scores.steering import Steering, fit_steering, respond_steered
 from lpdirs.show.plots import film_strips, set_style
 from tests.measures.mirror import mirror_axis
 from tests.notebooks.refresh import ROOT
 
-SAMPLES, STARTS = 4000, 32  # that are learned from, and from which every factor is steered
+SAMPLES, STARTS = 4000, 64  # that are learned from, and from which every factor is steered
+REAL = ROOT.parent / "shared" / "ct_chest"
 AMOUNTS = (-1.5, -0.75, 0.0, 0.75, 1.5)  # SDs
 SHOWN = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
 
@@ -59,6 +61,24 @@ def by_mirror(name: str, generator: lp.Generator, steering: Steering) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def realism(name: str, generator: lp.Generator, steering: Steering, real: np.ndarray) -> pd.DataFrame:
+    """KID to real slices, a row a factor: where STARTS slices end that are steered by 1.5 SDs either way, and that are shifted along the best
+    direction of `motion` by as much of the factor (at most 6), beside the slices that they start from."""
+    z, names, extract = generator.draw(STARTS, 1_000_005), list(FACTORS), features()
+    folder = OUT / "directions" / f"{name}-motion{K}"
+    best, directions = best_directions(pd.read_csv(folder / "responses.csv")), lp.Directions.load(folder / "directions.safetensors")
+    away = lambda z: dict(zip(("KID", "error"), kernel_distance(real, extract(generator.images(z))), strict=True))
+    rows = [{"factor": "start", "way": "start"} | away(generator.draw(2 * STARTS, 1_000_005))]
+    for factor in names:
+        far = min(1.5 * steering.spread[steering.factors.index(factor)] / abs(best.loc[factor, "slope"]), 6)
+        ends = {
+            "steered": [lp.steer(generator, z, {factor: amount}, unit="sd", steering=steering).end for amount in (-1.5, 1.5)],
+            "motion": [directions.shift(z, int(best.loc[factor, "direction"]), side * far) for side in (-1, 1)],
+        }
+        rows += [{"factor": factor, "way": way, "shift": far} | away(torch.cat(both)) for way, both in ends.items()]
+    return pd.DataFrame(rows).assign(model=name)
+
+
 def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.DataFrame) -> None:
     """A row each factor, with what steering reaches on average: from the slice nearest to the mean of those on which all that is shown
     in the row can be measured; that is one with free sides for width and x-position, which the frame cuts on many."""
@@ -81,6 +101,13 @@ def main() -> None:
     set_style()
     tables = {name: OUT / f"{name}.csv" for name in ("steering", "steering_rotation")}
     done = {name: pd.read_csv(path) if path.exists() else pd.DataFrame({"model": []}) for name, path in tables.items()}
+    if REAL.is_dir() and not (OUT / "steering_kid.csv").exists():
+        slices = lp.read_slices(REAL, size=128).tensor()
+        real = features()(slices[np.random.default_rng(0).permutation(len(slices))[:1000]])
+        pairs = [(label.partition("-")[0], generator) for label, (generator, _) in lp.load(OUT).items()]
+        kept = lambda name: Steering.load(ROOT / "build" / f"steering_{name}.safetensors")
+        found = pd.concat([realism(name, generator, kept(name), real) for name, generator in dict(pairs).items()])
+        found.to_csv(OUT / "steering_kid.csv", index=False, float_format="%.4g")
     for label, (generator, _) in lp.load(OUT).items():
         name = label.partition("-")[0]
         if name in set(done["steering_rotation"]["model"]) and (OUT / f"steering_{name}.png").exists():

@@ -19,7 +19,16 @@ TESTS = (  # one minus another, over trainings, one-sided: as preregistered
     ("motion", "random", "shape"), ("paper", "random", "shape"), ("motion", "random", "tissue"), ("paper", "random", "tissue"),
     ("steered", "the better straight one", "shape"), ("steered", "the better straight one", "tissue"),
 )  # fmt: skip
-QUALITY = ("seconds", "KID", "error", "ssim", "copied", "kappa")
+QUALITY = {
+    "loss, last tenth: loss_d": "loss of the discriminator, last tenth",
+    "loss, last tenth: loss_g": "loss of the generator, last tenth",
+    "loss, last tenth: loss": "loss, last tenth",
+    "KID": "KID",
+    "error": "error on held-out slices, HU",
+    "ssim": "SSIM on held-out slices",
+    "copied": "samples that copy a training slice",
+    "kappa": "directions that R knows, kappa",
+}  # columns of quality.csv in words
 
 
 def per_training(table: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -78,12 +87,10 @@ def precision(quality: pd.DataFrame, factors: pd.DataFrame) -> pd.DataFrame:
         .mean()
         .unstack()
     )
-    table = quality.set_index(["model", "seed", "precision"])[[name for name in QUALITY if name in quality]]
-    table = table.join(own.add_prefix("selectivity, "))
-    both = [(model, seed) for (model, seed), one in table.groupby(level=[0, 1]) if len(one) == 2]
-    table = table[[index[:2] in both for index in table.index]]
-    stacked = table.stack().rename("value").rename_axis(["model", "seed", "precision", "score"])
-    wide = stacked.groupby(["model", "score", "precision"]).agg(["mean", "min", "max", "count"]).unstack("precision")
+    table = quality.set_index(["model", "seed", "precision"])[list(QUALITY)].rename(columns=QUALITY)
+    table = table.join(own.rename(columns=METHODS).add_prefix("selectivity of directions: "))
+    stacked = table.stack().dropna().rename("value").rename_axis(["model", "seed", "precision", "score"])
+    wide = stacked.groupby(["model", "score", "precision"], sort=False).agg(["mean", "min", "max", "count"]).unstack("precision")
     wide.columns = [f"{precision} {what}" for what, precision in wide.columns]
     return wide.reset_index()
 

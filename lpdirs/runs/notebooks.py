@@ -22,7 +22,7 @@ from lpdirs.base.places import clone, home
 from lpdirs.data.folder import find_files
 from lpdirs.data.private import where
 from lpdirs.runs.own import files_beside, is_factory, make_measures
-from lpdirs.runs.records import changed_files, digest_of_text, files_in, read_log, read_notebook
+from lpdirs.runs.records import changed_files, digest_of_text, files_in, log_executed, read_log, read_notebook
 from lpdirs.runs.settings import COMMON, SAMPLE, TRAINED, check_inputs, resolve, with_hidden_paths
 from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
 
@@ -124,6 +124,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
         for path in files_beside(factory)[:1] if isinstance(factory, str) and is_factory(factory) else ():
             text = text.replace(json.dumps(str(path.parent))[1:-1], "own")
     write_atomic(target, text)
+    log_executed(folder, name)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lpdirs.base.errors import UserError
-from lpdirs.base.files import read_json
+from lpdirs.base.files import alone, read_json, write_atomic
 from lpdirs.base.places import workspace
 
 PASSING = (".pt", ".lock", ".partial")  # endings of files that come and go: checkpoints, locks
@@ -129,6 +129,15 @@ def changed_files(folder: Path, entry: dict, largest: float = float("inf")) -> l
     paths = {name: (folder / name, was) for name, was in entry.get("files", {}).items()}
     whole = lambda path, was: path.is_file() and (path.stat().st_size > largest or digest_of(path) == was)
     return [name for name, (path, was) in paths.items() if not whole(path, was)]
+
+
+def log_executed(folder: Path, notebook: str) -> None:
+    """Take the executed notebook, whose numbers are read too, among the files that its entry answers for."""
+    with alone(folder):
+        log, place = read_log(folder), f"notebooks/{notebook}.ipynb"
+        if notebook in log:
+            log[notebook].setdefault("files", {})[place] = digest_of(folder / place)
+            write_atomic(folder / "run.json", json.dumps(log, indent=1))
 
 
 def entry_of(began: float, folder: Path, notebook: str, parts: tuple[str, ...], log: dict) -> dict:

@@ -89,7 +89,7 @@ def _verify_run(run: Path) -> list[Line]:
     for executed in sorted((run / "notebooks").glob("*.ipynb")):
         if executed.stem in NOTEBOOKS and executed.stem not in log:
             lines.append(Line(run.name, f"notebooks/{executed.name} is there, and run.json says nothing of it: run it again", True))
-    for table in sorted((run / "directions" / "chance").glob("*.csv")):
+    for table in sorted({path.with_suffix(".csv") for path in (run / "directions" / "chance").glob("*.[cj]s*")}):
         if not is_whole(table):
             lines.append(Line(run.name, f"directions/chance/{table.name} is not as it was measured: run notebook 04 again", True))
     for file in directions_files(run):

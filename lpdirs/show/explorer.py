@@ -11,6 +11,7 @@ import numpy as np
 from IPython.core.getipython import get_ipython
 from matplotlib import colormaps
 from torch import Tensor
+from traitlets import Unicode
 
 from lpdirs.base.errors import UserError
 from lpdirs.measures.display import Display
@@ -28,6 +29,12 @@ WHAT = (
     "<small>A shift is counted in standard deviations of z. Selectivity: the factor's share of all measured change; "
     "chance: what the best of as many random directions reaches. The curve: how the factor goes along the direction.</small>"
 )
+
+
+class Picture(widgets.Image):
+    """An image with a name for those who do not see it, its tooltip: ipywidgets shows that where a description is there, and empty."""
+
+    description = Unicode("").tag(sync=True)
 
 
 class Explorer(widgets.VBox):
@@ -73,7 +80,7 @@ class Explorer(widgets.VBox):
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
         side = {"before": SMALL, "after": LARGE, "change": SMALL}
         of = {name: {"width": px, "height": px, "flex": "0 0 auto", "margin": "1px"} for name, px in side.items()}
-        self.images = {name: widgets.Image(format="png", layout=of[name]) for name in captions}
+        self.images = {name: Picture(format="png", layout=of[name]) for name in captions}
         for name, image in self.images.items():
             image.add_class(f"lpdirs-{name}")
         self.image = self.images["after"]
@@ -252,7 +259,11 @@ class Explorer(widgets.VBox):
         colours = colormaps["RdBu_r"](change / (2 * self.scene.display.difference) + 0.5, bytes=True)
         self.images["change"].value = to_png(colours[..., :3])
         moved = [f"{self.titles[k]} {shift:+.1f}" for k, shift in sorted(self.scene.shifts.items())]
-        self.status.value = escape("shift: " + (", ".join(moved) or "none") + self._ended() + " (synthetic, not for diagnosis)")
+        status = "shift: " + (", ".join(moved) or "none") + self._ended()
+        said = {"before": "as it was drawn", "after": status, "change": f"what has changed; {status}"}
+        for name, image in self.images.items():  # the name of a picture for those who do not see it
+            image.tooltip = f"{self.scene.display.noun} {self.scene.seed} of {self.model.label}: {said[name]}"
+        self.status.value = escape(f"{status} (synthetic, not for diagnosis)")
         self.readout.value = self._table(both)
 
     def _ended(self) -> str:

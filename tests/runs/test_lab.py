@@ -40,4 +40,11 @@ def test_what_make_explore_opens_works_without_any_run(tmp_path):
         run_all(tab, address)
         drag(tab, AFTER)
         tab.get_by_text("y-position (").first.wait_for()
+        for name in ("before", "after", "change"):  # what a screen reader reads
+            assert "slice" in (tab.locator(f".jp-OutputArea img.lpdirs-{name}").get_attribute("title") or ""), name
+        assert "shift: " in tab.locator(".jp-OutputArea img.lpdirs-after").get_attribute("title")
+        unnamed = tab.locator(".jp-OutputArea .widget-slider").evaluate_all(
+            "all => all.filter((one) => !one.querySelector('label')?.textContent)"
+        )
+        assert tab.locator(".jp-OutputArea .widget-slider").count() and not unnamed
         keep(tab, "explore.png")

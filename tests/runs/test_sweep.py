@@ -116,7 +116,8 @@ def test_a_sweep_gives_executed_notebooks_scores_and_their_comparison(serial):
         entry = read_log(folder / run)[DISCOVER]
         assert entry["peak_memory_MiB"]["host"] > 100 and entry["device"] in ("cpu", "cuda") and entry["provenance"]["threads"] == 1
         own = [p for p in (folder / run).glob("directions/*/*") if p.name in ("directions.safetensors", "responses.csv", "chance.csv")]
-        assert set(entry["files"]) == {p.relative_to(folder / run).as_posix() for p in own}
+        named = {p.relative_to(folder / run).as_posix() for p in own} | {f"notebooks/{DISCOVER}.ipynb"}
+        assert set(entry["files"]) == named
     page = nbformat.read(folder / "notebooks" / "07_compare_runs.ipynb", 4)
     text = json.dumps(page)
     assert "this sweep" in text and f"../{rows['run'][0]}/notebooks/{DISCOVER}.ipynb" in text

@@ -78,6 +78,12 @@ def test_what_is_shifted_has_a_slider_that_is_shown(explorer):
     assert explorer.rows[hidden] not in explorer.panel.children
 
 
+def test_pictures_say_what_they_show_to_those_who_do_not_see_them(explorer):
+    explorer.set_shifts({0: 2.0})
+    assert explorer.images["after"].tooltip.endswith(f"shift: {explorer.titles[0]} +2.0")
+    assert explorer.images["before"].tooltip.endswith("as it was drawn") and "what has changed" in explorer.images["change"].tooltip
+
+
 def test_undo_goes_back_one_change_at_a_time(explorer):
     pictures = [shown(explorer)]
     for value in (2.0, 5.0):
