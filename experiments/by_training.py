@@ -47,7 +47,7 @@ def tested(table: pd.DataFrame) -> pd.DataFrame:
                 "random": wide["random"].mean(),
             }
             p = stats.ttest_1samp(difference, 0, alternative="greater").pvalue
-            rows.append(about | {"lowest difference": difference.min(), "p": p})
+            rows.append(about | {"lowest difference": difference.min(), "in SDs": difference.mean() / difference.std(), "p": p})
     found = pd.DataFrame(rows).sort_values("p", ignore_index=True)
     return found.assign(holm=np.maximum.accumulate((found["p"] * np.arange(len(found), 0, -1)).clip(upper=1)))
 

@@ -264,14 +264,19 @@ def walks(vae: VAE, train: Slices, test: Slices, measures: Measures) -> pd.DataF
     turned *= torch.linalg.norm(torch.from_numpy(straight.weight[1] - straight.weight[0])) / turned.norm()
     start, end = (lambda p: p["start"].to_numpy(int)), (lambda p: p["end"].to_numpy(int))
     along = lambda path: lambda p: generator.images(path.move(latent(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()))
+    refined = lambda p: invert_by_encoder(vae, generator, test.tensor(start(p)), test.window, steps=50).z
     far = lambda p: torch.from_numpy((p["z_end"] - p["z_start"]).to_numpy()).float()[:, None]
     methods = {
         "unchanged slice": lambda p: test.tensor(start(p)),
         "its reconstruction": lambda p: generator.images(latent(start(p))),
         "curved path": along(curved),
+        "curved path, start refined": lambda p: generator.images(curved.move(refined(p), p["z_start"].to_numpy(), p["z_end"].to_numpy())),
         "straight line": along(straight),
         "random direction": lambda p: generator.images(latent(start(p)) + far(p) * turned),
         "mean slice of the level": lambda p: third.mean_slices(train, p["z_end"].to_numpy()),
+        "most similar training patient": lambda p: third.most_similar(
+            train, test.tensor(start(p)), p["z_start"].to_numpy(), p["z_end"].to_numpy()
+        ),
         "reconstruction of the truth (floor)": lambda p: generator.images(latent(end(p))),
     }
     return third.predictions(test, pairs, methods, measures)

@@ -62,8 +62,8 @@ def by_mirror(name: str, generator: lp.Generator, steering: Steering) -> pd.Data
 
 
 def realism(name: str, generator: lp.Generator, steering: Steering, real: np.ndarray) -> pd.DataFrame:
-    """KID to real slices, a row a factor: where STARTS slices end that are steered by 1.5 SDs either way, and that are shifted along the best
-    direction of `motion` by as much of the factor (at most 6), beside the slices that they start from."""
+    """KID to real slices, a row a factor: of where STARTS slices end that are steered by 1.5 SDs either way, and that are shifted along
+    the best direction of `motion` by as much of the factor (at most 6), beside that of slices as they are drawn."""
     z, names, extract = generator.draw(STARTS, 1_000_005), list(FACTORS), features()
     folder = OUT / "directions" / f"{name}-motion{K}"
     best, directions = best_directions(pd.read_csv(folder / "responses.csv")), lp.Directions.load(folder / "directions.safetensors")

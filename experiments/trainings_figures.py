@@ -49,7 +49,8 @@ def tested(means: pd.DataFrame) -> pd.DataFrame:
         about = {"of": one, "minus": other, "group": group, "trainings": len(difference), "mean": part[one].mean()}
         rows.append(
             about
-            | {"mean of the other": part[other].mean(), "difference": difference.mean(), "lowest difference": difference.min(), "p": p}
+            | {"mean of the other": part[other].mean(), "difference": difference.mean(), "lowest difference": difference.min()}
+            | {"in SDs": difference.mean() / difference.std(), "p": p}
         )
     table = pd.DataFrame(rows)
     order = table["p"].rank(method="first").to_numpy().astype(int) - 1

@@ -74,8 +74,8 @@ def predict(
     """`predictions` of every way to draw a patient's slice at another level; `data` is train and held-out, `best` the best direction for
     z, None where none moves it.
 
-    The slice unchanged, or drawn again and staying put, a random direction and the mean slice need not know where to go; the last, the
-    patient's own slice there drawn again, is the floor.
+    The slice unchanged, or drawn again and staying put, a random direction, the mean slice and that of the most similar training patient
+    need no model that knows where to go; the last, the patient's own slice there drawn again, is the floor.
     """
     train, held_out = data
     generator = walk.generator
@@ -95,6 +95,9 @@ def predict(
         "straight direction": lambda rows: generator.images(at(rows, "start") + far * straight),
         "curved path": lambda rows: generator.images(curved(rows)),
         "mean training slice there": lambda rows: mean_slices(train, rows["z_end"].to_numpy()),
+        "most similar training patient": lambda rows: most_similar(
+            train, held_out.tensor(rows["start"].to_numpy(int)), rows["z_start"].to_numpy(), rows["z_end"].to_numpy()
+        ),
         "the slice itself, drawn again": lambda rows: generator.images(at(rows, "end")),
     }
     return predictions(held_out, pairs, ways, measures)
@@ -108,6 +111,22 @@ def mean_slices(slices: Slices, z: np.ndarray, near: float = 0.03) -> Tensor:
         rows = np.flatnonzero(away <= near)
         drawn.append(slices.tensor(rows if len(rows) else [np.nanargmin(away)]).mean(0))
     return torch.stack(drawn)
+
+
+def most_similar(slices: Slices, starts: Tensor, z_start: np.ndarray, z_end: np.ndarray, near: float = 0.03) -> Tensor:
+    """Without any model: for slices `starts` (N, 1, S, S) at levels z_start (N,) the slice at z_end (N,) of the patient in `slices` who
+    looks most like them at z_start, by mean squares, both give or take `near`; (N, 1, S, S). Where nobody has both, the mean slice."""
+    level, patient, found = known_z(slices.table), slices.table["patient"].to_numpy(), []
+    for start, here, there in zip(starts, z_start, z_end, strict=True):
+        ends = np.flatnonzero(np.abs(level - there) <= near)
+        rows = np.flatnonzero((np.abs(level - here) <= near) & np.isin(patient, patient[ends]))
+        if not len(rows):
+            found.append(mean_slices(slices, np.array([there]), near)[0])
+            continue
+        likest = patient[rows[int((slices.tensor(rows) - start).square().mean((1, 2, 3)).argmin())]]
+        of_that = ends[patient[ends] == likest]
+        found.append(slices.tensor(of_that[[np.abs(level[of_that] - there).argmin()]])[0])
+    return torch.stack(found)
 
 
 def predictions(

@@ -36,7 +36,7 @@ def set_style() -> None:
     """One look for all figures."""
     sns.set_theme(context="notebook", style="white", palette="colorblind", font_scale=0.85)
     plt.rcParams |= {
-        "figure.dpi": 144,
+        "figure.dpi": 128,
         "font.family": "sans-serif",
         "savefig.bbox": "tight",
         "axes.spines.top": False,

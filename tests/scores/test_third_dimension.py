@@ -12,7 +12,17 @@ from lpdirs.discovery.directions import Best, Directions
 from lpdirs.measures.zposition import known_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, sample_patients
-from lpdirs.scores.third_dimension import Walk, mean_slices, over_patients, pairs_of, predict, predictions, reformat, usual_pairs
+from lpdirs.scores.third_dimension import (
+    Walk,
+    mean_slices,
+    most_similar,
+    over_patients,
+    pairs_of,
+    predict,
+    predictions,
+    reformat,
+    usual_pairs,
+)
 from tests.toys import bare
 
 
@@ -116,3 +126,15 @@ def test_the_path_that_knows_the_level_reaches_the_floor_and_a_random_direction_
     floor = error["the slice itself, drawn again"]
     assert error["straight direction"] < 1.3 * floor + 20 and error["curved path"] < 0.5 * error["stays put"]
     assert error["random direction"] > 2 * error["curved path"]
+
+
+def test_the_most_similar_patient_is_found_and_gives_its_slice(slices):
+    """Slices of a patient who is in the set: the same patient is the most similar, and the slice is theirs."""
+    level, patient = known_z(slices.table), slices.table["patient"].to_numpy()
+    rows = np.flatnonzero(patient == patient[0])
+    rows = rows[np.isfinite(level[rows])]
+    start, end = rows[0], rows[-1]
+    found = most_similar(slices, slices.tensor([start]), level[[start]], level[[end]])
+    assert torch.equal(found, slices.tensor([end]))
+    nowhere = most_similar(slices, slices.tensor([start]), np.array([9.0]), level[[end]])
+    assert torch.equal(nowhere, mean_slices(slices, level[[end]]))
