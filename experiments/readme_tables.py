@@ -349,6 +349,14 @@ def precisions() -> list[str]:
     return lines
 
 
+def peers() -> list[str]:
+    """A line each model and code, released by others or ours, on the same generator (`python -m experiments.peers`)."""
+    lines = ["| model | code | seconds | selectivity | \\|r\\| |", "|---|---|---|---|---|"]
+    for row in pd.read_csv(REFERENCE / "trainings" / "peers.csv").itertuples():
+        lines.append(f"| {row.model.upper()} | {row.way} | {row.seconds:.0f} | {row.selectivity:.2f} | {row.r:.2f} |")
+    return lines
+
+
 def searched() -> pd.DataFrame:
     """Every search of `python -m experiments.seeds`; the generator is one of PANELS."""
     folders = {"real CT": "seeds_demo", "phantom": "seeds_phantom"}
@@ -468,7 +476,7 @@ TABLES = {
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [over_trainings, claims],
     "outputs/reference/methods.md": [
-        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, mig_bins, kappa_steps,
+        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, peers, mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
     "outputs/reference/chest/README.md": [  # in the order of the page

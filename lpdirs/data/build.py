@@ -258,6 +258,7 @@ def _table(
                     "z_fraction": None if row["fraction"] is None else round(row["fraction"], 5),
                     "pixel_mm": None if row["pixel_mm"] is None else round(row["pixel_mm"], 5),
                     "lung_fraction": None if row["lung"] is None else round(row["lung"], 4),
+                    **{mark: row[mark] for mark in ("kernel", "thickness") if row.get(mark)},
                     **truth.get(header.instance, {}),
                 }
             )

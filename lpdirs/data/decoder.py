@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 import pydicom
-from pydicom.uid import JPEG2000TransferSyntaxes
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit
 
 from lpdirs.data.reasons import Unusable
 
@@ -62,11 +63,32 @@ def stored_values(ds: Any) -> np.ndarray:
     shared = 0 < stored < allocated and (low > 0 or overlaid)
     plugin = "pylibjpeg" if ds.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes else ""
     ds.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=not shared)
-    raw = ds.pixel_array
+    twelve = ds.file_meta.TransferSyntaxUID == JPEGExtended12Bit and stored > 8  # which pydicom leaves to nobody
+    raw = _by_gdcm(ds) if twelve else ds.pixel_array
     if not shared or raw.dtype.kind not in "iu":
         return raw
     bits = raw.astype(np.int64) >> low & (1 << stored) - 1
     return np.where(bits >> (stored - 1), bits - (1 << stored), bits) if raw.dtype.kind == "i" else bits
+
+
+def _by_gdcm(ds: Any) -> np.ndarray:
+    """JPEG of 12 bits, where GDCM can: of what it cannot it says so on the terminal alone, and goes on."""
+    import gdcm  # here, since it takes a while
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(ds.filename))
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            text = reader.GetImage().GetBuffer() if reader.Read() else ""
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+        if said.tell() or not text:
+            raise Unusable("damaged pixels")
+    kind = "<i2" if ds.PixelRepresentation else "<u2"
+    return np.frombuffer(text.encode("utf-8", "surrogateescape"), kind).reshape(ds.Rows, ds.Columns)
 
 
 def _child() -> subprocess.Popen:

@@ -17,6 +17,7 @@ from lpdirs.data.private import private_folder, pseudonym, salt
 from lpdirs.data.reasons import Unusable, unreadable
 
 HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
+LOOKED_AT = 20  # volumes, whether they are masks
 MOST_FILES, MOST_BYTES = 200_000, 64 * 2**30  # of a zip file
 FOLDERS = 3  # so many folders of pictures are taken for patients
 
@@ -164,6 +165,10 @@ def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:
             f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {patients_are}); where "
             f"several files are one person's, set patients to folder, or the splits do not keep people apart"
         )
+        first = {header.path: header for header in reversed(headers) if header.kind == "volume" and not header.in_hu}
+        masks = sum(volumes.looks_like_a_mask(header) for header in list(first.values())[:LOOKED_AT])
+        if masks:
+            notes.append(f"{masks} volumes look like a mask, with few whole numbers alone: they were read as images; leave masks out")
         if len({header.kind for header in headers}) > len(kinds):
             notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
     if headers and not all(header.in_hu for header in headers):

@@ -112,7 +112,7 @@ def _stacks(members: list[Header]) -> list[list[Header]]:
     """The stacks of a series: divided by geometry, kernel and phase, and by all else that tells apart what repeats or alternates."""
     stacks = _alike(members)
     for tag in (*ALWAYS, *(tag for tag in MARKS if tag not in ALWAYS)):
-        place, divide = list(MARKS).index(tag), _grouped if tag in ALWAYS else _divided
+        place, divide = list(MARKS).index(tag), _by_mark if tag in ALWAYS else _divided
         value: Callable[[Header], Hashable] = lambda h, i=place: h.marks[i] if h.marks else ""  # type: ignore[misc]
         stacks = [part for stack in stacks for part in divide(stack, value)]
     stacks = [part for stack in stacks for part in _by_folder(stack)]
@@ -140,6 +140,17 @@ def _grouped(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list
     for header in stack:
         parts[by(header)].append(header)
     return sorted(parts.values(), key=lambda part: -_places(part))
+
+
+def _by_mark(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:
+    """The parts of a stack by a mark; slices that lack it belong to the largest part that has none at their positions."""
+    parts = _grouped(stack, by)
+    blank = next((part for part in parts if not by(part[0])), [])
+    places = {_place(header) for header in blank}
+    home = next((part for part in parts if part is not blank and places.isdisjoint(map(_place, part))), None)
+    if not blank or home is None:
+        return parts
+    return [home + blank if part is home else part for part in parts if part is not blank]
 
 
 def _divided(stack: list[Header], by: Callable[[Header], Hashable]) -> list[list[Header]]:

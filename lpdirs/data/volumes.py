@@ -19,6 +19,7 @@ from lpdirs.data.reasons import Unusable, unreadable
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ARRAYS = (".npy", ".npz")
+LABELS = 20  # values that a mask has at most
 MOST = 2**31  # values, and bytes, of a file once it is inflated
 MAX_SHEAR = 0.05  # of the axes' inner products, as of a DICOM slice
 SAME = 0.02  # share of the spacing by which two accounts of a geometry may differ
@@ -64,6 +65,13 @@ def holds_a_body(header: Header) -> bool:
     """Whether it is of an array whose values are HU, of a body in air."""
     path = str(header.path)
     return header.kind != "dicom" and path.lower().endswith(ARRAYS) and _of_body(path, header.path.stat().st_mtime_ns)
+
+
+def looks_like_a_mask(header: Header) -> bool:
+    """Whether a volume or array holds few whole numbers alone, as label volumes do."""
+    stack = _read(str(header.path), header.path.stat().st_mtime_ns)[0]
+    values = np.unique(stack[:: max(1, len(stack) // 16), ::2, ::2])
+    return len(values) <= LABELS and bool((values == np.round(values)).all())
 
 
 @lru_cache(maxsize=1)

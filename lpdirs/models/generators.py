@@ -145,6 +145,13 @@ class Generator:
         rng = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(int(seed))
         return self.prior.draw(n, self.latent_dim, rng) / self.unit
 
+    def z_of(self, codes: Any) -> Tensor:
+        """z (N, d) for latent codes (N, ...) as the user's own module takes them, an encoder's say, torch or NumPy: divided by `unit`."""
+        z = torch.as_tensor(codes, dtype=torch.float32).detach().cpu()
+        if z.ndim < 2 or z[0].numel() != self.latent_dim:
+            raise UserError(f"codes must be (N, {self.latent_dim}) for {self.info.name}, not {tuple(z.shape)}")
+        return z.flatten(1) / self.unit
+
     def typicality(self, z: Tensor) -> np.ndarray:
         """For z (N, d) the share of the prior that lies further out, (N,): 0.5 is average, 0.001 is where hardly any sample is."""
         return self.prior.typicality(z * self.unit)
