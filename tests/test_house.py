@@ -161,6 +161,15 @@ def test_notebooks_are_as_a_reader_expects(name):
             assert not re.search(r"(/work/|/root/|/home/|/tmp/|[Ww]arning)", text), text[:300]
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_words_about_the_demo_are_marked_as_such(name):
+    """So that they say of themselves, in anybody else's run, that they are not about it."""
+    for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells:
+        about = re.search(r"(?im)\bin the demo\b|\*\*Answer|^## What we (found|have)", cell.source)
+        if cell.cell_type == "markdown" and about:
+            assert "demo" in cell.metadata.get("tags", []), cell.source[:80]
+
+
 def test_every_setting_belongs_to_a_notebook():
     declared = set()
     for name in NOTEBOOKS:

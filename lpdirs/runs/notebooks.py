@@ -28,6 +28,7 @@ from lpdirs.runs.stage import OWN, READS, notebooks_of, run_folder
 
 HUGE = 10**9  # bytes of a file beyond which its digest is not worth waiting for at each call; the notebooks look at it
 HOW = ("workers", "scheduler")  # settings that no result depends on
+ABOUT_THE_DEMO = "About the run that comes with the project: this one has other data or settings, and its own numbers are in the outputs."
 
 
 class NotebookFailed(UserError):
@@ -117,6 +118,8 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
         ) from None
     notebook = nbformat.read(target, 4)
     notebook.metadata["lpdirs_key"] = stamp
+    if (profile, folder.name) != ("demo", "demo") or any(value is not None for value in given.values()):
+        _say_whose(notebook)
     notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
     where = json.dumps(str(folder.resolve().parent))[1:-1]  # may be named after anyone, as home folders are
     text = nbformat.writes(notebook).replace(where, "outputs").replace(json.dumps(where)[1:-1], "outputs")
@@ -125,6 +128,14 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
             text = text.replace(json.dumps(str(path.parent))[1:-1], "own")
     write_atomic(target, text)
     log_executed(folder, name)
+
+
+def _say_whose(notebook: Any) -> None:
+    """Words about the run that comes with the project, in cells that are tagged "demo", say so in any other run."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and "demo" in cell.metadata.get("tags", []):
+            head, line, rest = cell.source.partition("\n") if cell.source.startswith("#") else ("", "", cell.source)
+            cell.source = f"{head}{line}\n> {ABOUT_THE_DEMO}\n\n{rest.lstrip()}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.files import fingerprint
 from lpdirs.runs.cli import main
-from lpdirs.runs.notebooks import parameter_names, run_notebooks
+from lpdirs.runs.notebooks import ABOUT_THE_DEMO, parameter_names, run_notebooks
 from lpdirs.runs.records import read_log
 from lpdirs.runs.settings import resolve
 from lpdirs.runs.stage import NOTEBOOKS, SINGLE, start
@@ -120,6 +120,18 @@ def test_a_run_ends_with_the_report(tiny_run):
     assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
     assert set(read_log(outputs / "tiny")) == {*SINGLE, "report"}
     assert first.stderr.count("Executing: 100%") >= len(SINGLE)
+
+
+def test_words_about_the_demo_say_so_in_every_other_run(tiny_run):
+    told = 0
+    for name in SINGLE:
+        here, there = (nbformat.read(path / f"{name}.ipynb", 4).cells for path in (tiny_run[0] / "tiny" / "notebooks", ROOT / "notebooks"))
+        for cell in here:
+            tagged = cell.cell_type == "markdown" and "demo" in cell.metadata.get("tags", [])
+            assert (ABOUT_THE_DEMO in cell.source) == tagged, cell.source[:80]
+            told += tagged
+        assert not any(ABOUT_THE_DEMO in cell.source for cell in there)
+    assert told >= len(SINGLE)
 
 
 def test_a_second_call_redoes_nothing(tiny_run):
