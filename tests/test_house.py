@@ -102,7 +102,14 @@ def test_every_import_is_declared():
     """What the package imports is a dependency; what only some of it needs is one of an extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = [Requirement(t).name for t in project["dependencies"] + sum(project["optional-dependencies"].values(), [])]
-    called = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn", "pyyaml": "yaml", "ipython": "IPython"}
+    called = {
+        "pillow": "PIL",
+        "python-gdcm": "gdcm",
+        "scikit-image": "skimage",
+        "scikit-learn": "sklearn",
+        "pyyaml": "yaml",
+        "ipython": "IPython",
+    }
     modules = {called.get(name, name.replace("-", "_")) for name in declared} | {"lpdirs", *sys.stdlib_module_names}
     used = {name.split(".")[0] for path in (ROOT / "lpdirs").rglob("*.py") for name in imports(path)}
     assert used <= modules, used - modules

@@ -70,8 +70,7 @@ def test_a_recipe_runs_as_it_stands(name, tmp_path, monkeypatch):
     for block in (*before, *RECIPES[name]):
         exec(block, space)
     generator = space["generator"]
-    for method in ("motion", "jacobian"):
-        directions = lp.discover(generator, method, 3)
-        assert directions.matrix.shape == (3, generator.latent_dim)
+    directions = lp.discover(generator, "random", 3)
+    assert directions.matrix.shape == (3, generator.latent_dim)
     table = lp.respond(generator, directions, samples=6).table()
     assert len(table) and generator.info.differentiable
