@@ -42,7 +42,7 @@ def execute(source: Path, target: Path, parameters: dict | None, images: bool) -
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags" and v}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
-            for picture in ("image/png", "image/gif"):
+            for picture in ("image/png", "image/jpeg", "image/gif"):
                 if not images:
                     output.get("data", {}).pop(picture, None)
     nbformat.write(notebook, target)
