@@ -65,6 +65,7 @@ def test_a_signal_lets_the_step_finish_and_saves_it(number, dataset, tmp_path):
 
 def test_a_second_signal_ends_at_once(dataset, tmp_path):
     """Whoever presses Ctrl-C twice does not wait for the step."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell has in the background
     task = make("vae", dataset)
     step, after = task.step, []
 
@@ -78,6 +79,9 @@ def test_a_second_signal_ends_at_once(dataset, tmp_path):
         return step(index)
 
     task.step = twice
-    with pytest.raises(KeyboardInterrupt):
-        train(task, STEPS, tmp_path, {}, save_every=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(task, STEPS, tmp_path, {}, save_every=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not after and done(tmp_path) == 4
