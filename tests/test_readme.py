@@ -184,3 +184,11 @@ def test_what_was_preregistered_came_out_as_the_results_say():
     assert (found["trainings"] == 6).all() and found.loc[("motion", "shape"), "holm"] < 0.05
     assert found.loc[[("motion", "tissue"), ("paper", "shape"), ("paper", "tissue")], "holm"].min() > 0.5
     assert (found.loc["steered", "holm"] < 0.001).all() and (found.loc["steered", "lowest difference"] > 0.15).all()
+
+
+def test_what_others_released_reaches_what_the_page_says():
+    table = pd.read_csv(METHODS.parent / "trainings" / "peers.csv").set_index(["way", "model"])["selectivity"]
+    released = table[table.index.get_level_values("way").str.contains("released")]
+    random, motion = (f"{table[way, 'gan']:.2f} and {table[way, 'vae']:.2f}" for way in ("random", "motion"))
+    said = f"{released.min():.2f} to {released.max():.2f} on the same two models, random directions {random}, `motion` {motion}."
+    assert said in TEXTS["outputs/reference/methods.md"]
