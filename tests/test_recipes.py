@@ -10,6 +10,7 @@ import lpdirs as lp
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "examples" / "recipes.md").read_text()
+AFTER = re.findall(r"```python\n(.*?)```", PAGE.split("\n## ")[0], re.S)  # the same for all of them
 RECIPES = {part.split("\n")[0]: re.findall(r"```python\n(.*?)```", part, re.S) for part in PAGE.split("\n## ")[1:]}
 
 
@@ -56,7 +57,7 @@ YOURS = {"StyleGAN2, in W": StyleGAN, "StyleGAN2, in W+": StyleGAN, "MONAI's aut
 
 
 def test_every_recipe_is_tried():
-    assert {*RECIPES} == {*YOURS, "A TorchScript file"} and all(RECIPES.values())
+    assert AFTER and {*RECIPES} == {*YOURS, "A TorchScript file"} and all(RECIPES.values())
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")  # files of others are such
@@ -67,7 +68,7 @@ def test_a_recipe_runs_as_it_stands(name, tmp_path, monkeypatch):
     space = {"lp": lp, "torch": torch, "yours": YOURS[name]() if name in YOURS else None, "slices": torch.rand(40, 1, 32, 32) * 2 - 1}
     torch.jit.trace(nn.Sequential(nn.Linear(16, 256), nn.Sigmoid(), nn.Unflatten(1, (1, 16, 16))), torch.randn(2, 16)).save("decoder.pt")
     before = RECIPES["StyleGAN2, in W"] if name == "StyleGAN2, in W+" else []  # which goes on from there
-    for block in (*before, *RECIPES[name]):
+    for block in (*before, *RECIPES[name], *(AFTER if name == "StyleGAN2, in W" else ())):
         exec(block, space)
     generator = space["generator"]
     directions = lp.discover(generator, "random", 3)

@@ -12,7 +12,8 @@ ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 def on_interrupt(handle: Callable[[int], None]) -> Iterator[None]:
     """Within, each of ENDING calls handle(how many came before); nothing in a thread, which signals do not reach.
 
-    Also where the shell has them ignored, as it does for what a script starts with `&`.
+    SIGINT also where the shell has it ignored, as it does for what a script starts with `&`; SIGHUP and SIGTERM are left alone where they
+    are ignored: a run under `nohup` outlives its terminal.
     """
     came: list[int] = []
 
@@ -21,7 +22,8 @@ def on_interrupt(handle: Callable[[int], None]) -> Iterator[None]:
         handle(len(came) - 1)
 
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in ENDING if main}
+    heard = [number for number in ENDING if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard if main}
     try:
         yield
     finally:

@@ -118,7 +118,7 @@ def run_notebook(name: str, profile: str, folder: Path, given: Mapping[str, Any]
         ) from None
     notebook = nbformat.read(target, 4)
     notebook.metadata["lpdirs_key"] = stamp
-    if (profile, folder.name) != ("demo", "demo") or any(value is not None for value in given.values()):
+    if (profile, folder.name, seed) != ("demo", "demo", 0) or any(given[n] is not None for n in given.keys() - {*HOW}):
         _say_whose(notebook)
     notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
     where = json.dumps(str(folder.resolve().parent))[1:-1]  # may be named after anyone, as home folders are
