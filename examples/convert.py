@@ -20,9 +20,8 @@ import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import unit
 from lpdirs.discovery.directions import Best, DirectionsInfo
-from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.files import save_model
-from lpdirs.models.vae import Decoder
+from lpdirs.models.networks import Decoder, GeneratorNetwork
 from lpdirs.runs.records import digest_of, files_of
 from lpdirs.runs.search import seal
 from lpdirs.runs.stage import parts_of

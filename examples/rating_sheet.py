@@ -29,7 +29,7 @@ from torch import nn
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display
+from lpdirs.measures.measures import Display
 from lpdirs.show.plots import film_strips, shift_heads, strip
 
 COLUMNS = ("rater", "item", "answer", "free_text", "sure", "when")

@@ -41,13 +41,11 @@ from lpdirs.data.store import Slices, open_dataset, to_hu
 from lpdirs.discovery.curved import LatentPath, fit_path
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.anatomy import measure
-from lpdirs.measures.display import ct
-from lpdirs.measures.measures import Measures
-from lpdirs.measures.zposition import fit_z, known_z
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.measures.measures import Measures, ct
+from lpdirs.measures.thorax import fit_z, known_z
 from lpdirs.models.files import load_generator, load_model
+from lpdirs.models.networks import VAE, GeneratorNetwork
 from lpdirs.models.training import encode
-from lpdirs.models.vae import VAE
 from lpdirs.runs.records import digest_of
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets

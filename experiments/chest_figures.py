@@ -17,17 +17,15 @@ from lpdirs.data.store import Slices, to_hu
 from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import factor_words
-from lpdirs.measures.thorax import UNITS
-from lpdirs.measures.zposition import known_z
+from lpdirs.measures.thorax import UNITS, known_z
 from lpdirs.models.files import load_model
 from lpdirs.models.generators import Generator
+from lpdirs.models.networks import VAE
 from lpdirs.models.training import encode
-from lpdirs.models.vae import VAE
 from lpdirs.scores.chance import open_chance
 from lpdirs.scores.inversion import Inversion, edit, invert, invert_by_encoder
 from lpdirs.scores.third_dimension import reformat
-from lpdirs.show.marking import NOTICE, save_figure
-from lpdirs.show.plots import film_strips, mosaic, shift_heads, strip
+from lpdirs.show.plots import NOTICE, film_strips, mosaic, save_figure, shift_heads, strip
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "chest"

@@ -21,10 +21,10 @@ from experiments.chest_figures import OUT
 from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import Slices, open_dataset
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import fit_z
 from lpdirs.models.training import VAETraining
 from lpdirs.runs.settings import resolve
-from lpdirs.scores.intervals import holm
+from lpdirs.scores.response import holm
 from lpdirs.show.plots import set_style
 
 FOLDS, WHOLE = 5, 20  # slices of a series that is a whole one, at least

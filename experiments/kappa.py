@@ -13,7 +13,7 @@ import pandas as pd
 
 from lpdirs.discovery.methods import discover
 from lpdirs.models.files import load_generator
-from lpdirs.scores.recoverability import recoverability
+from lpdirs.scores.score import recoverability
 from tests.conftest import ROOT
 
 OUT = ROOT / "outputs" / "reference" / "methods"

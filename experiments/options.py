@@ -19,7 +19,7 @@ from experiments.chest_figures import OUT, generator_of
 from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import fit_z
 from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve
 from lpdirs.scores.inversion import invert_by_encoder

@@ -28,7 +28,7 @@ from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import DiscoverySettings
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import fit_z
 from lpdirs.models.files import load_generator
 from lpdirs.scores.response import Responses, cross_fitted, respond, spread_of
 

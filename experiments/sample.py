@@ -1,7 +1,7 @@
 """Makes data_manifests/chest_ct, the embedded sample of real chest CT: python -m experiments.sample FOLDER, which holds the collections.
 
 FOLDER is the reduced copy of public collections that the project was given (128 px, HU kept, new headers with public ids). What is
-taken: slices whose body is at least 12 percent lung (`lpdirs.data.lungs`), of series finer than 2 mm every second one.
+taken: slices whose body is at least 12 percent lung (`lpdirs.data.body`), of series finer than 2 mm every second one.
 """
 
 import shutil
@@ -15,14 +15,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from lpdirs.base.places import clone
+from lpdirs.data.body import lung_fractions
 from lpdirs.data.dicom import Header
 from lpdirs.data.folder import find_files
 from lpdirs.data.lidc import read_manifest
-from lpdirs.data.lungs import lung_fractions
 from lpdirs.data.pixels import read_slice
 from lpdirs.data.reading import read_headers
-from lpdirs.data.split import split_of
 from lpdirs.data.stacks import arrange
+from lpdirs.data.store import split_of
 
 COLLECTIONS = {  # folder: its name
     "lidc_idri": "LIDC-IDRI",

@@ -25,7 +25,7 @@ from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import DiscoverySettings
 from lpdirs.measures.measures import factor_words
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import fit_z
 from lpdirs.models.files import load_generator
 from lpdirs.runs.models import GENERATORS
 from lpdirs.runs.search import KNOWN

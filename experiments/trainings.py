@@ -27,8 +27,7 @@ from lpdirs.data.store import open_dataset
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.measures.thorax import GROUPS
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import GROUPS, fit_z
 from lpdirs.models.files import fingerprint, load_generator, save_model
 from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve

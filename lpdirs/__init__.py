@@ -22,15 +22,15 @@ WHERE = {  # public name: its module
     "as_generator": "lpdirs.models.wrapping",
     "Generator": "lpdirs.models.generators",
     "Prior": "lpdirs.models.priors",
-    "load": "lpdirs.runs.load",
-    "read_slices": "lpdirs.data.slices",
+    "load": "lpdirs.runs.models",
+    "read_slices": "lpdirs.data.build",
     "discover": "lpdirs.discovery.methods",
     "method": "lpdirs.discovery.registry",
     "DiscoverySettings": "lpdirs.discovery.objective",
     "Directions": "lpdirs.discovery.directions",
     "Measures": "lpdirs.measures.measures",
     "thorax": "lpdirs.measures.thorax",
-    "Display": "lpdirs.measures.display",
+    "Display": "lpdirs.measures.measures",
     "respond": "lpdirs.scores.response",
     "random_sets": "lpdirs.scores.chance",
     "Rules": "lpdirs.scores.naming",
@@ -42,24 +42,24 @@ WHERE = {  # public name: its module
     "edit": "lpdirs.scores.inversion",
     "strips": "lpdirs.show.plots",
     "gif": "lpdirs.show.plots",
-    "explore": "lpdirs.runs.load",
+    "explore": "lpdirs.runs.models",
     "share": "lpdirs.show.share",
 }
 
 if TYPE_CHECKING:
-    from lpdirs.data.slices import read_slices as read_slices
+    from lpdirs.data.build import read_slices as read_slices
     from lpdirs.discovery.directions import Directions as Directions
     from lpdirs.discovery.methods import discover as discover
     from lpdirs.discovery.objective import DiscoverySettings as DiscoverySettings
     from lpdirs.discovery.registry import method as method
-    from lpdirs.measures.display import Display as Display
+    from lpdirs.measures.measures import Display as Display
     from lpdirs.measures.measures import Measures as Measures
     from lpdirs.measures.thorax import thorax as thorax
     from lpdirs.models.generators import Generator as Generator
     from lpdirs.models.priors import Prior as Prior
     from lpdirs.models.wrapping import as_generator as as_generator
-    from lpdirs.runs.load import explore as explore
-    from lpdirs.runs.load import load as load
+    from lpdirs.runs.models import explore as explore
+    from lpdirs.runs.models import load as load
     from lpdirs.scores.chance import random_sets as random_sets
     from lpdirs.scores.inversion import edit as edit
     from lpdirs.scores.inversion import invert as invert

@@ -9,8 +9,7 @@ from torch import nn
 
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.dcgan import GeneratorNetwork
-from lpdirs.models.vae import VAE, Decoder
+from lpdirs.models.networks import VAE, Decoder, GeneratorNetwork
 from tests.conftest import ROOT
 from tests.toys import lively
 

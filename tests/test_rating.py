@@ -9,7 +9,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import FACTORS
-from lpdirs.models.vae import Decoder
+from lpdirs.models.networks import Decoder
 from tests.conftest import ROOT
 from tests.toys import lively
 

@@ -15,7 +15,7 @@ from experiments.by_training import tested as beyond_random
 from experiments.folds import OTHERS, differences, permuted
 from experiments.readme_tables import TABLES, searched
 from lpdirs.runs import cli
-from lpdirs.scores.intervals import holm
+from lpdirs.scores.response import holm
 from tests.conftest import ROOT
 
 METHODS = ROOT / "outputs" / "reference" / "methods"

@@ -12,8 +12,7 @@ from experiments.release import LARGEST, MOST, RUNS, draw_best
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.files import load_generator
-from lpdirs.runs.load import explore
-from lpdirs.runs.models import GENERATORS
+from lpdirs.runs.models import GENERATORS, explore
 from lpdirs.runs.verify import verify
 from lpdirs.scores.response import best_directions, respond
 from tests.conftest import ROOT

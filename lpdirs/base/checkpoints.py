@@ -5,11 +5,9 @@ import io
 import json
 import os
 import signal
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import torch
 
 from lpdirs.base.errors import SettingsDiffer, UserError
 from lpdirs.base.files import alone, check_settings, write_atomic
+from lpdirs.base.interrupts import on_interrupt
 
 # modules that do not change what a training computes: with other ones of these a checkpoint goes on
-NOT_MATHEMATICS = tuple(f"lpdirs.base.{name}" for name in ("errors", "files", "settings", "code", "places", "progress"))
+NOT_MATHEMATICS = tuple(f"lpdirs.base.{name}" for name in ("errors", "files", "checked", "code", "interrupts", "places", "progress"))
 
 
 def stream(seed: int, *keys: int, device: Any = "cpu") -> torch.Generator:
@@ -89,7 +88,15 @@ def _train(
         history = saved["history"]
         if len(history) == steps:
             report(steps, steps, history[-1])
-    with _deferred_signals() as caught:
+    began = 0.0
+
+    def again(_: int) -> None:  # whoever asks again does not want to wait for the step
+        nonlocal began
+        began = began or time.monotonic()
+        if time.monotonic() - began > TWICE:
+            raise KeyboardInterrupt
+
+    with on_interrupt(again) as caught:
         for index in range(len(history), steps):
             losses = task.step(index)
             if not all(np.isfinite(v) for v in losses.values()):
@@ -103,38 +110,9 @@ def _train(
                 _save_checkpoint(folder, {"settings": settings, "history": history, "task": task.state_dict()})
             if caught:
                 break
+    if caught:
+        signal.raise_signal(caught[0])  # with whatever handled it before
     return history
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are noted in; at the end, or at a second one, they are raised, with whatever handled them before."""
-    caught: list[int] = []
-    first = 0.0
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
-        yield caught
-        return
-    before: dict[int, Any] = {}
-
-    def note(got: int, _: object) -> None:
-        nonlocal first
-        caught.append(got)
-        first = first or time.monotonic()
-        if time.monotonic() - first > TWICE:  # whoever asks again does not want to wait for the step
-            restore()
-            signal.raise_signal(got)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before |= {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        restore()
-        for number in caught[:1]:
-            signal.raise_signal(number)
 
 
 def _save_checkpoint(folder: Path, content: dict) -> None:

@@ -9,8 +9,8 @@ ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 
 
 @contextmanager
-def on_interrupt(handle: Callable[[int], None]) -> Iterator[None]:
-    """Within, each of ENDING calls handle(how many came before); nothing in a thread, which signals do not reach.
+def on_interrupt(handle: Callable[[int], None]) -> Iterator[list[int]]:
+    """Within, each of ENDING calls handle(how many came before) and is listed; nothing in a thread, which signals do not reach.
 
     SIGINT also where the shell has it ignored, as it does for what a script starts with `&`; SIGHUP and SIGTERM are left alone where they
     are ignored: a run under `nohup` outlives its terminal.
@@ -25,7 +25,7 @@ def on_interrupt(handle: Callable[[int], None]) -> Iterator[None]:
     heard = [number for number in ENDING if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in heard if main}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,8 +5,10 @@ import hashlib
 import io
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -15,19 +17,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lpdirs.base.checked import Side
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import cluster, cores, each
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import alone, check_settings, read_json, write_atomic
+from lpdirs.base.progress import Progress
 from lpdirs.data.dicom import Header
-from lpdirs.data.folder import inventory_of, list_files
+from lpdirs.data.folder import REASONS, TRANSIENT, inventory_of, list_files
 from lpdirs.data.lidc import written_splits
 from lpdirs.data.private import KNOWN, pseudonym, salt, write_key
-from lpdirs.data.reading import notes_on_kinds, one_unit, read_headers, shared_series, unpacked, whose
-from lpdirs.data.reasons import REASONS, TRANSIENT
+from lpdirs.data.reading import notes_on_kinds, one_unit, read_headers, shared_series, whose
 from lpdirs.data.series import DataSettings, is_finished, write_part
-from lpdirs.data.split import SPLITS, notes_on, split_patients
 from lpdirs.data.stacks import arrange, preferences
+from lpdirs.data.store import SPLITS, Slices, notes_on, open_dataset, split_patients
 
 OWN = ("factors.csv", "patients.csv", "cohort.json")  # files that write_cohort puts beside its DICOM
 STAMP = ".source"  # beside the data set: names, sizes and times of the files that it was made of
@@ -78,11 +81,6 @@ def _build(
     if before and not isinstance(before.get("settings"), dict):
         raise UserError(f"{folder.parent.name}/{folder.name}/dataset.json is damaged: delete it to have the data set built again")
     current = bool(before) and before["settings"].get("code") == wanted["code"]  # other code may read the same files otherwise
-    if before and "window" in before["settings"]:  # as earlier versions wrote them
-        low, high = before["settings"].pop("window")
-        before["settings"] |= {"salt": None, "source": wanted["source"], "window_low": low, "window_high": high}
-    if before:
-        before["settings"].setdefault("patients", "auto")  # as earlier versions had it
     if before:
         check_settings(before["settings"] | {"code": wanted["code"]}, wanted, folder)
     if not source.is_dir():
@@ -99,12 +97,12 @@ def _build(
         report(before["slices"], before["slices"])
         return before
     parts.mkdir(exist_ok=True)
-    with unpacked(files, source) as (loose, below, others), cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
-        rejected, headers = [*refused, *others], list[Header]()
-        for read, others in each(client, read_headers, ((loose[i : i + 500],) for i in range(0, len(loose), 500))):
+    with cluster(workers or (cores() if len(files) > MANY else 1), scheduler) as client:
+        rejected, headers = [*refused], list[Header]()
+        for read, others in each(client, read_headers, ((files[i : i + 500],) for i in range(0, len(files), 500))):
             headers += read
             rejected += others
-        name_of = lambda path: path.relative_to(below if below in path.parents else source).as_posix()
+        name_of = lambda path: path.relative_to(source).as_posix()
         headers, left_out = one_unit(whose(headers, name_of, settings.patients))
         rejected += left_out
         arranged = arrange(headers, settings.kernel)
@@ -287,3 +285,27 @@ def _join(path: Path, parts: list[tuple[Path, list[int]]], size: int) -> str:
 
     write_atomic(path, noted())
     return digest.hexdigest()
+
+
+def read_slices(
+    source: str | Path, size: Side = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
+) -> Slices:
+    """All usable slices of the files below `source` (DICOM, and what data_manifests/README.md lists besides), at `size` px.
+
+    Values beyond `window` (HU) are clipped to it. What `Slices` holds: `hu` (N, size, size), `table` (a row a slice) and `tensor(rows)`,
+    (n, 1, size, size) in [-1, 1], as models take them. The data set is written to `folder` (slices.npy, slices.csv, rejected.csv with a
+    reason for each file that is not used) where one is given. What there is to know of the files is printed. UserError where nothing
+    can be used.
+    """
+    if not isinstance(source, str | Path) or not str(source):
+        raise UserError(f"read_slices takes the folder that holds your files, not {source!r}")
+    if not isinstance(window, tuple | list) or len(window) != 2:
+        raise UserError(f"window must be (lowest, highest) in HU, not {window!r}")
+    settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(folder or temporary)
+        about = build_dataset(Path(source), target, settings, Progress("reading slices"))
+        left_out = [f"left out: {', '.join(f'{n} {why}' for why, n in about['rejected'].items())}"] if about["rejected"] else []
+        print(*[f"{about['slices']} slices of {about['patients']} patients", *left_out, *about["notes"]], sep="; ")
+        slices = open_dataset(target)
+        return slices if folder else replace(slices, hu=np.array(slices.hu))

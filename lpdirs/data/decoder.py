@@ -20,7 +20,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGExtended12Bit
 
-from lpdirs.data.reasons import Unusable
+from lpdirs.data.folder import Unusable
 
 PATIENCE = 60  # seconds that a child gets to end
 LONGEST = 60.0  # seconds that a file may take, and a second for each MB of it

@@ -1,7 +1,6 @@
 """DICOM files to upright axial slices in HU. Reads only; what cannot be used is named, with a reason from REASONS."""
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,8 +20,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from lpdirs.data.folder import check_kind
-from lpdirs.data.reasons import Unusable, unreadable
+from lpdirs.data.folder import Unusable, check_kind, reasoned
 from lpdirs.phantom import MANUFACTURER
 
 MAX_TILT = 20.0  # degrees from the axial plane, and in plane from the patient's axes
@@ -113,14 +111,9 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of a CT slice; Unusable with the reason if it is none."""
-    try:
+    with reasoned("not DICOM"):
         check_kind(path)
-        with warnings.catch_warnings(action="ignore"):
-            return _read_header(path)
-    except Unusable:
-        raise
-    except Exception as error:  # whatever a hostile file makes the parser raise, at once or when a value is looked at
-        raise Unusable("cannot be read" if unreadable(error) else "not DICOM") from error
+        return _read_header(path)
 
 
 def _read_header(path: Path) -> Header:
@@ -250,3 +243,59 @@ def in_order(end: int) -> Callable[..., bool]:
         return stopped
 
     return stop
+
+
+MOST = 10_000  # frames of a file
+
+
+def frames_of(path: Path) -> list[Header]:
+    """The frames of an enhanced CT, in the file's order; Unusable where they do not say where they lie."""
+    with reasoned("not DICOM"):
+        return _frames_of(path)
+
+
+def _frames_of(path: Path) -> list[Header]:
+    with open(path, "rb") as file:
+        ds = read_partial(file, in_order(PIXELS), force=True)
+    each, shared = ds.get("PerFrameFunctionalGroupsSequence") or [], (ds.get("SharedFunctionalGroupsSequence") or [None])[0]
+    count = int(ds.get("NumberOfFrames") or 0)
+    if not 1 <= count <= MOST or len(each) != count:
+        raise Unusable("several frames")
+    if str(ds.get("Modality") or "CT").upper() != "CT":
+        raise Unusable("not a CT image")
+    file_header = header_of(path, ds)
+    return [_frame(file_header, i, groups, shared) for i, groups in enumerate(each)]
+
+
+def _frame(header: Header, index: int, own: Any, shared: Any) -> Header:
+    def group(name: str) -> Any:
+        for groups in (own, shared):
+            if groups is not None and groups.get(name):
+                return groups[name].value[0]
+        return {}
+
+    values, measures, content = group("PixelValueTransformationSequence"), group("PixelMeasuresSequence"), group("FrameContentSequence")
+    kind, kernel = group("CTImageFrameTypeSequence"), group("CTReconstructionSequence")
+    if "LOCALIZER" in str(kind.get("FrameType") or "").upper():
+        raise Unusable("not axial")
+    orientation = numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6, "no geometry")
+    turn(orientation)
+    slope, intercept = rescale_of(values)
+    told = dict(zip(MARKS, header.marks, strict=True)) | {
+        "ImageType": str(kind.get("FrameType") or ""),
+        "ConvolutionKernel": str(kernel.get("ConvolutionKernel") or ""),
+        "TemporalPositionIdentifier": str(content.get("TemporalPositionIndex") or ""),
+        "AcquisitionNumber": str(content.get("FrameAcquisitionNumber") or ""),
+    }
+    return replace(
+        header,
+        frame=index,
+        instance=f"{header.instance}.{index}",
+        number=index,
+        orientation=orientation,
+        position=numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3, "no geometry"),
+        spacing=spacing_of(measures),
+        slope=slope,
+        intercept=intercept,
+        marks=tuple(told.values()),
+    )

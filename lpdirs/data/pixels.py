@@ -1,6 +1,5 @@
 """The pixels of a CT file as an upright slice in HU, or the reason why they are none."""
 
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from scipy import ndimage
 
 from lpdirs.data.decoder import decode, stored_values
 from lpdirs.data.dicom import PIXELS, Header, in_order, turn
-from lpdirs.data.folder import LARGEST, quiet_pydicom
-from lpdirs.data.reasons import Unusable, unreadable
+from lpdirs.data.folder import LARGEST, Unusable, quiet_pydicom, reasoned
 
 MOST = 2**31  # bytes of a file of several frames
 IMPOSSIBLE = 31_000.0  # HU beyond which no scanner writes: the extended scale ends at 30,710
@@ -27,15 +25,10 @@ def read_hu(header: Header) -> np.ndarray:
 
 def read_slice(header: Header, raw: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """`read_hu`, and where the scanner did not see (padding), bool (rows, columns); there the HU are air's. `raw`: what a volume holds."""
-    try:
-        with warnings.catch_warnings(action="ignore"), quiet_pydicom():
-            if raw is None:
-                frame, changed = header.frame, header.path.stat().st_mtime_ns
-                raw = _pixels(header.path) if frame is None else _frames(header.path, changed)[frame]
-    except Unusable:
-        raise
-    except Exception as error:
-        raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
+    if raw is None:
+        with reasoned("damaged pixels"), quiet_pydicom():
+            frame, changed = header.frame, header.path.stat().st_mtime_ns
+            raw = _pixels(header.path) if frame is None else _frames(header.path, changed)[frame]
     if raw.ndim != 2:
         raise Unusable("colour" if raw.ndim == 3 and raw.shape[-1] in (3, 4) else "several frames")
     if raw.shape != header.shape:

@@ -1,24 +1,16 @@
-"""Which reader a file goes to; what lies in zip files; and whose pictures are whose."""
+"""Which reader a file goes to, and whose pictures are whose."""
 
 import os
-import shutil
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from lpdirs.data import volumes
-from lpdirs.data.dicom import Header, read_header
-from lpdirs.data.enhanced import frames_of
-from lpdirs.data.folder import list_files, quiet_pydicom
-from lpdirs.data.private import private_folder, pseudonym, salt
-from lpdirs.data.reasons import Unusable, unreadable
+from lpdirs.data.dicom import Header, frames_of, read_header
+from lpdirs.data.folder import Unusable, quiet_pydicom
 
 HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
 LOOKED_AT = 20  # volumes, whether they are masks
-MOST_FILES, MOST_BYTES = 200_000, 64 * 2**30  # of a zip file
 FOLDERS = 3  # so many folders of pictures are taken for patients
 
 
@@ -49,13 +41,7 @@ def _headers_of(path: Path) -> list[Header]:
     except Unusable as reason:
         if str(reason) != "several frames":
             raise
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return frames_of(path)
-    except Unusable:
-        raise
-    except Exception as error:  # whatever a hostile file makes the parser raise
-        raise Unusable("cannot be read" if unreadable(error) else "not DICOM") from error
+    return frames_of(path)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -67,46 +53,6 @@ def _is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def unpack(archives: list[Path], source: Path, folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """What lies in zip files below `source`, written below `folder`, as if each were a folder; and what cannot be used, with reasons."""
-    files, rejected = [], []
-    for path in archives:
-        into = folder / path.relative_to(source)
-        into.mkdir(parents=True, exist_ok=True)
-        try:
-            lost = _extract(path, into)
-        except Exception as error:  # a damaged archive makes its library raise anything
-            full = isinstance(error, OSError) and unreadable(error)
-            rejected.append((path, "cannot be read" if full else "archive"))
-            continue
-        rejected += [(member, "archive") for member in lost]
-        found, others = list_files(into)
-        files += found
-        rejected += others if found or others else [(path, "archive")]
-    return files, rejected
-
-
-def _extract(path: Path, into: Path) -> list[Path]:
-    """Write what lies in a zip file; returns those that could not be, since they are damaged or another has their name."""
-    lost, taken = [], set[str]()
-    with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
-        size = sum(member.file_size for member in members)
-        if len(members) > MOST_FILES or size > min(MOST_BYTES, shutil.disk_usage(into).free // 2):
-            raise Unusable("archive")
-        for number, member in enumerate(members):
-            inside = "/".join(part for part in member.filename.replace("\\", "/").split("/") if part not in ("", ".", ".."))
-            target = into / f"again-{number}" if inside in taken else into
-            taken.add(inside)
-            try:
-                archive.extract(member, target)  # never outside of it
-            except Exception:  # damaged, encrypted, or a name that no file can have
-                lost.append(into / (inside[:200] or f"member {number}"))
-    if members and len(lost) == len(members):
-        raise Unusable("archive")
-    return lost
 
 
 def whose(headers: list[Header], name_of: Callable[[Path], str], patients: str) -> list[Header]:
@@ -123,26 +69,6 @@ def whose(headers: list[Header], name_of: Callable[[Path], str], patients: str) 
         return replace(header, patient=patient, study=patient, series=patient if picture else name)
 
     return [named(header) for header in headers]
-
-
-@contextmanager
-def unpacked(files: list[Path], source: Path) -> Iterator[tuple[list[Path], Path, list[tuple[Path, str]]]]:
-    """The files with those in zip files, which are unpacked below a private folder for as long; that folder; and what cannot be used."""
-    archives = [path for path in files if path.name.lower().endswith(".zip") and path.is_file()]
-    if not archives:
-        yield files, Path(os.devnull), []
-        return
-    below = private_folder() / pseudonym(str(source), salt(), "unpacked-")
-    shutil.rmtree(below, ignore_errors=True)  # of a build that was killed
-    before = os.umask(0o077)  # all of it for the user alone, from its first byte
-    try:
-        below.mkdir()
-        inner, rejected = unpack(archives, source, below)
-        os.umask(before)
-        yield [path for path in files if path not in set(archives)] + inner, below, rejected
-    finally:
-        os.umask(before)
-        shutil.rmtree(below, ignore_errors=True)
 
 
 def one_unit(headers: list[Header]) -> tuple[list[Header], list[tuple[Path, str]]]:

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 from pydantic import model_validator
 
+from lpdirs.base.checked import Settings, Side, setting
 from lpdirs.base.files import write_array, write_atomic
-from lpdirs.base.settings import Settings, Side, setting
+from lpdirs.data.body import SIZE, lung_fractions
 from lpdirs.data.dicom import Header
-from lpdirs.data.lungs import SIZE, lung_fractions
+from lpdirs.data.folder import TRANSIENT, Unusable
 from lpdirs.data.pixels import read_slice
-from lpdirs.data.reasons import TRANSIENT, Unusable
 from lpdirs.data.volumes import raw_values, read_values
 
 NARROWEST = 50  # of a window: values are kept as whole numbers

@@ -1,7 +1,6 @@
 """Volumes, pictures and arrays that are not DICOM: NIfTI (nibabel), MetaImage and NRRD (SimpleITK), PNG, TIFF, JPEG, BMP, NumPy."""
 
 import gzip
-import warnings
 import zipfile
 import zlib
 from functools import lru_cache
@@ -13,8 +12,8 @@ from PIL import Image, ImageOps, ImageSequence
 
 from lpdirs.base.errors import UserError, optional
 from lpdirs.data.dicom import MAX_TILT, Header
+from lpdirs.data.folder import Unusable, reasoned
 from lpdirs.data.pixels import is_plausible
-from lpdirs.data.reasons import Unusable, unreadable
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -93,20 +92,13 @@ def _range(path: str, changed: int) -> tuple[float, float]:
 def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], float, bool]:
     """Values (n, rows, columns), upright and head first; mm between rows, columns and slices; z of the first; whether they are HU."""
     name = path.lower()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            if name.endswith((".nii", ".nii.gz")):
-                stack, spacing, origin = _nifti(path)
-            elif name.endswith(VOLUMES):
-                stack, spacing, origin = _volume(path)
-            else:
-                stack, spacing, origin = (_array(path) if name.endswith(ARRAYS) else _picture(path)), (1.0, 1.0, 1.0), 0.0
-    except Unusable:
-        raise
-    except UserError as error:  # the library that reads volumes is not installed
-        raise Unusable("no reader") from error
-    except Exception as error:  # whatever a damaged file makes its library raise
-        raise Unusable("cannot be read" if unreadable(error) else "damaged pixels") from error
+    with reasoned("damaged pixels"):
+        if name.endswith((".nii", ".nii.gz")):
+            stack, spacing, origin = _nifti(path)
+        elif name.endswith(VOLUMES):
+            stack, spacing, origin = _volume(path)
+        else:
+            stack, spacing, origin = (_array(path) if name.endswith(ARRAYS) else _picture(path)), (1.0, 1.0, 1.0), 0.0
     if stack.ndim != 3 or stack.size == 0 or not np.isrealobj(stack):
         raise Unusable("no picture")
     if stack.size > MOST:
@@ -117,7 +109,7 @@ def _read(path: str, _: int) -> tuple[np.ndarray, tuple[float, float, float], fl
 
 
 def _nifti(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
-    nibabel = optional("nibabel", "formats")
+    nibabel = _library("nibabel")
     _check_name(Path(path))
     try:
         image = nibabel.load(path)
@@ -184,7 +176,7 @@ def _upright(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[
 
 
 def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
-    sitk = optional("SimpleITK", "formats")
+    sitk = _library("SimpleITK")
     _check_name(Path(path))
     meta = path.lower().endswith((".mha", ".mhd"))
     _check_meta(Path(path)) if meta else _check_nrrd(Path(path))
@@ -207,6 +199,13 @@ def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
     return _upright(
         (values if n == 3 else values[None]).transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ affine
     )  # ITK counts to left and back
+
+
+def _library(name: str) -> Any:
+    try:
+        return optional(name, "formats")
+    except UserError as error:
+        raise Unusable("no reader") from error
 
 
 def _check_name(path: Path) -> None:

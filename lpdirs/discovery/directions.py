@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lpdirs.base.checked import Settings
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
-from lpdirs.base.settings import Settings
 from lpdirs.discovery.registry import title_of
 from lpdirs.measures.measures import factor_words
 from lpdirs.models.files import read_header

@@ -1,11 +1,13 @@
-"""What is measured on images: a function to a table, with units. One's own goes everywhere that the thorax's goes."""
+"""What is measured on images, a function to a table with units, and how they are shown. One's own goes wherever the thorax's goes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from lpdirs.base.errors import UserError
@@ -127,3 +129,117 @@ def factor_words(name: str) -> str:
     factor, space, number = name.partition(" ")
     words = f"{factor[0]}-position" if factor in ("x_position", "y_position", "z_position") else factor.replace("_", " ")
     return WORDS.get(factor, words) + space + number
+
+
+CT_GREY = (-1000.0, 600.0)  # HU of black and white in every figure, whatever it shows
+CT_PRESETS = {"full": CT_GREY, "lung": (-1350.0, 150.0), "mediastinum": (-160.0, 240.0), "bone": (-450.0, 1050.0)}
+CT_LIMIT = 800.0  # HU at the ends of a difference's colours
+
+
+@dataclass(frozen=True)
+class Display:
+    """`window` is the values that -1 and +1 stand for, `low` and `high` those of black and white, all in `unit`.
+
+    `presets` are further pairs of black and white to choose from, `limit` is the value at the ends of a difference's colours (default:
+    half of the window), `noun` what one image is called.
+    """
+
+    window: tuple[float, float] = (-1.0, 1.0)
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    presets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    limit: float | None = None
+    noun: str = "image"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.window, tuple | list) or len(self.window) != 2 or not all(isinstance(v, Real) for v in self.window):
+            raise UserError(f"display: window must be (what -1 stands for, what 1 stands for), not {self.window!r}")
+        for what, (low, high) in {"window": self.window, "low and high": self.grey, **self.presets}.items():
+            if not low < high:
+                raise UserError(f"display: {what} must go from a smaller to a larger value, not from {low:g} to {high:g}")
+
+    @property
+    def grey(self) -> tuple[float, float]:
+        """Values of black and white."""
+        low, high = self.window
+        return (low if self.low is None else self.low), (high if self.high is None else self.high)
+
+    @property
+    def greys(self) -> dict[str, tuple[float, float]]:
+        """All pairs of black and white, by name; "full" is the usual one."""
+        return {"full": self.grey, **self.presets}
+
+    @property
+    def difference(self) -> float:
+        """The value at the ends of a difference's colours."""
+        return self.limit or (self.window[1] - self.window[0]) / 2
+
+    def value(self, x: Any) -> Any:
+        """[-1, 1] as values in the unit."""
+        low, high = self.window
+        return (x + 1) * ((high - low) / 2) + low
+
+    def pictures(self, x: Any) -> np.ndarray:
+        """Images (N, C, S, S) in [-1, 1] as values, (N, S, S), or (N, S, S, 3) of colour."""
+        values = np.asarray(self.value(x))
+        return values[:, 0] if values.shape[1] == 1 else np.moveaxis(values, 1, -1)
+
+    def to_grey(self, values: np.ndarray, preset: str = "full") -> np.ndarray:
+        """Values as 8 bits: grey, or colour where they are."""
+        low, high = self.greys[preset]
+        return (np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def ct(window: tuple[float, float]) -> Display:
+    """CT in HU, of a data set that was clipped to `window`."""
+    return Display(window, *CT_GREY, "HU", CT_PRESETS, CT_LIMIT, "slice")
+
+
+def display_of_data(described: Mapping[str, Any]) -> Display:
+    """How the slices of a data set are shown, of which dataset.json says `described`."""
+    window = tuple(described["window"])
+    return ct(window) if described.get("unit", "HU") == "HU" else Display(window, noun="slice")
+
+
+UNITS = {
+    "brightness": "of the range",
+    "contrast": "of the range",
+    "x_position": "half widths, to the right",
+    "y_position": "half heights, down",
+    "size": "half widths",
+    "width_over_height": "doublings",
+    "tilt": "correlation of x and y",
+    "sharpness": "of the range a pixel",
+}
+COLOUR = {"red": "of the range, above the mean of the colours", "blue": "of the range, above the mean of the colours"}
+
+
+def measure_moments(images: Tensor) -> pd.DataFrame:
+    """The factors of UNITS, with colour also COLOUR, of images (N, C, S, S) in [-1, 1], a row an image.
+
+    Place, size, shape and tilt are those of what differs from the border's median, weighted by how much; NaN where nothing does.
+    """
+    x = (images.double() + 1) / 2
+    grey = x.mean(1)
+    border = torch.cat([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], 1).median(1).values
+    weight = (grey - border[:, None, None]).abs()
+    total = weight.sum((1, 2))
+    weight = weight / torch.where(total > 1e-3 * weight[0].numel(), total, torch.nan)[:, None, None]
+    across, down = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in (grey.shape[2], grey.shape[1]))
+    of_x, of_y = weight.sum(1), weight.sum(2)
+    cx, cy = of_x @ across, of_y @ down
+    xx, yy = of_x @ across.square() - cx.square(), of_y @ down.square() - cy.square()
+    xy = torch.einsum("nyx,y,x->n", weight, down, across) - cx * cy
+    gradient = torch.hypot(grey.diff(dim=1)[:, :, 1:], grey.diff(dim=2)[:, 1:])
+    shape = {"size": (xx + yy).sqrt(), "width_over_height": 0.5 * torch.log2(xx / yy), "tilt": xy / (xx * yy).sqrt()}
+    table = {"brightness": grey.mean((1, 2)), "contrast": grey.std((1, 2)), "x_position": cx, "y_position": cy, **shape}
+    table["sharpness"] = gradient.mean((1, 2))
+    if x.shape[1] == 3:
+        table |= {"red": (x[:, 0] - grey).mean((1, 2)), "blue": (x[:, 2] - grey).mean((1, 2))}
+    return pd.DataFrame({name: values.numpy() for name, values in table.items()})
+
+
+def moments(channels: int = 1) -> Measures:
+    """Measures of any images with 1 or 3 `channels`; better ones are of your own subject (`lp.Measures`)."""
+    return Measures(measure_moments, UNITS | (COLOUR if channels == 3 else {}))

@@ -12,9 +12,8 @@ from torch import nn
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import write_atomic
-from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.generators import Generator, GeneratorInfo
-from lpdirs.models.vae import VAE, Decoder
+from lpdirs.models.networks import VAE, Decoder, GeneratorNetwork
 
 KINDS: dict[str, type[nn.Module]] = {"dcgan": GeneratorNetwork, "vae": VAE, "decoder": Decoder}
 

@@ -7,14 +7,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lpdirs.base.checked import Settings, Side, setting
 from lpdirs.base.checkpoints import NOT_MATHEMATICS, Task, stream
 from lpdirs.base.code import fingerprint_of_code
 from lpdirs.base.compute import PRECISION_HELP, autocast, compiled, precision_for
-from lpdirs.base.settings import Settings, Side, setting
 from lpdirs.data.store import Loader, Slices
-from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
 from lpdirs.models.generators import Generator, copied
-from lpdirs.models.vae import LOSSES, VAE, kl_per_dimension
+from lpdirs.models.networks import LOSSES, VAE, Discriminator, GeneratorNetwork, kl_per_dimension
 
 WIDE = 1024  # channels, above which channels last does not pay on CPUs
 

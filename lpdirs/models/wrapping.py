@@ -1,9 +1,12 @@
 """as_generator: any torch module that draws images as a generator, tried once before it is believed."""
 
+import functools
 import hashlib
+import inspect
 import io
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
@@ -11,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import InstanceOf
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lpdirs.base.checked import Count, Numbers, checked
+from lpdirs.base.compute import compiled
 from lpdirs.base.errors import UserError, first_line
-from lpdirs.measures.display import Display
-from lpdirs.measures.measures import Measures
-from lpdirs.models.described import OF_TORCH, described
-from lpdirs.models.generators import NORMAL, Generator, copied, fingerprint_of_weights
+from lpdirs.measures.measures import Display, Measures
+from lpdirs.models.generators import NORMAL, SAME, Generator, copied, fingerprint_of_weights
 from lpdirs.models.priors import Prior
 from lpdirs.models.trial import try_out
 
@@ -169,3 +172,104 @@ def _copied(module: nn.Module) -> nn.Module:
         torch.jit.save(module, file)
         file.seek(0)
         return torch.jit.load(file)
+
+
+OF_TORCH = frozenset(vars(nn.Module())) | {"training"}  # what every module has; weights and buffers are taken in by themselves
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+def described(value: Any, depth: int = 6) -> str:
+    """Numbers and text as they are, arrays by their hash, functions by their code and what it refers to, all else by its type."""
+    if depth < 0:
+        return "..."
+    inner = functools.partial(described, depth=depth - 1)
+    if isinstance(value, PLAIN):
+        return repr(value)
+    if isinstance(value, Tensor | np.ndarray):
+        try:
+            array = value.detach().cpu().contiguous().numpy() if isinstance(value, Tensor) else value
+        except (TypeError, RuntimeError):  # sparse, quantised or of a type that numpy has not
+            return f"{type(value).__name__} {tuple(value.shape)}"
+        return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{inner(key)}: {inner(value[key])}" for key in sorted(value, key=repr)) + "}"
+    if isinstance(value, set | frozenset):
+        return f"set[{', '.join(map(inner, sorted(value, key=repr)))}]"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}[{', '.join(map(inner, value))}]"
+    if isinstance(value, functools.partial):
+        return f"partial {inner(value.func)} {inner(value.args)} {inner(value.keywords)}"
+    code = getattr(value, "__code__", None)
+    if code is None or isinstance(value, nn.Module):  # a module's weights stand among those of what it is a part of
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    outside = {name: value.__globals__[name] for name in code.co_names if name in value.__globals__}
+    held = {name: v for name, v in outside.items() if isinstance(v, (*PLAIN, list, tuple, dict, Tensor, np.ndarray))}
+    closed = inspect.getclosurevars(value).nonlocals if inspect.isfunction(value) else {}
+    consts = [const for const in code.co_consts if not hasattr(const, "co_code")]
+    own = (_written(value, code), code.co_names, consts, value.__defaults__, value.__kwdefaults__, held, closed)
+    return f"function {hashlib.sha256(inner(own).encode()).hexdigest()[:16]}"
+
+
+def _written(function: Any, code: Any) -> str:
+    """Its source, which other versions of Python leave as it is; the bytecode of what has no name, since a line may hold several."""
+    try:
+        return code.co_code.hex() if code.co_name == "<lambda>" else inspect.getsource(function)
+    except (OSError, TypeError):
+        return code.co_code.hex()
+
+
+def faster(generator: Generator, compile: str = "off") -> Generator:
+    """The same with BatchNorm folded into convolutions, channels last; compiled unless `compile` is "off".
+
+    It is tried before it is believed: where it draws other images, or none, the generator is returned as it is. So is one that draws
+    noise of its own, of which tracing would make a constant.
+    """
+    if generator.noise != "none":
+        return generator
+    module = copied(generator.module)
+    if isinstance(module, Wrapped):
+        module.module = fold_batchnorm(module.module)
+    else:
+        module = fold_batchnorm(module)
+    if all(p.ndim != 5 for p in module.parameters()):  # weights of volumes, and StyleGAN2's, have another layout
+        module = module.to(memory_format=torch.channels_last)
+    fast = generator.but(module=module)
+    z = generator.draw(3, 0).to(generator.device)
+    try:
+        with torch.enable_grad():
+            drawn = fast(z.requires_grad_(generator.info.differentiable))
+            if generator.info.differentiable:
+                torch.autograd.grad(drawn.sum(), z)
+        same = torch.allclose(drawn.detach(), generator(z).detach(), atol=2 * SAME)
+    except Exception:  # a user's own module may do anything in another layout
+        return generator
+    return generator.but(module=compiled(module, compile)) if same else generator
+
+
+def fold_batchnorm(module: nn.Module) -> nn.Module:
+    """A frozen module in eval mode with every BatchNorm that follows a convolution folded into its weights; equal up to rounding.
+
+    One whose code cannot be traced is returned as it is.
+    """
+    try:
+        traced = fx.symbolic_trace(module)
+    except Exception:  # a user's own module may do anything in its forward
+        return module
+    parts = dict(traced.named_modules())
+    calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or not isinstance(parts[node.target], nn.BatchNorm2d | nn.BatchNorm1d):
+            continue
+        before, norm = node.args[0], parts[node.target]
+        layer = parts.get(getattr(before, "target", None)) if getattr(before, "op", "") == "call_module" else None
+        if not isinstance(layer, nn.modules.conv._ConvNd) or len(before.users) > 1 or calls[before.target] > 1 or norm.running_mean is None:
+            continue
+        weight, bias = fuse_conv_bn_weights(
+            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transpose=layer.transposed
+        )
+        layer.weight, layer.bias = nn.Parameter(weight.detach(), False), nn.Parameter(bias.detach(), False)
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced

@@ -9,9 +9,8 @@ It is a test object with known truth, not a model of any population: ranges are 
 import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-from lpdirs.phantom.canvas import Canvas, bump, ramp
+from lpdirs.phantom.canvas import Canvas, bump, filaments, ramp, sample
 from lpdirs.phantom.population import LENGTH_MM, Patient, breast_shape, factors_at, trunk
-from lpdirs.phantom.texture import filaments, sample
 
 FOV_MM = 420.0  # side of the square field of view
 HILUM = 0.45  # t at which the large vessels of the lungs begin

@@ -1,8 +1,6 @@
 """Scores of a whole sweep: collected, shown with their spread, and tested with a correction for all comparisons of a table."""
 
 from collections.abc import Mapping
-from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy.stats import permutation_test
 
 from lpdirs.base.errors import MissingInput
 from lpdirs.discovery.directions import MODELS
 from lpdirs.runs.grid import Grid, label_of
 from lpdirs.runs.models import sets_of
-from lpdirs.runs.scoring import read_scores
-from lpdirs.scores.intervals import holm
+from lpdirs.runs.search import read_scores
+from lpdirs.scores.response import holm
 
 FLIPS = 100_000  # signs that are drawn at random, where there are more
 
@@ -137,19 +136,10 @@ def tested(rows: pd.DataFrame, pairs: list[tuple[str, str]], columns: list[str],
     return table.assign(holm=holm(table["p"].to_numpy()))
 
 
-@lru_cache(maxsize=4)
-def _signs(n: int, seed: int) -> np.ndarray:
-    """All signs of n differences, or where these are more than FLIPS, so many at random, a row each."""
-    if 2**n <= FLIPS:
-        return np.array(list(product((1.0, -1.0), repeat=n)))
-    return np.random.default_rng(seed).choice((1.0, -1.0), (FLIPS, n))
-
-
 def _sign_flip(difference: np.ndarray, seed: int) -> float:
-    """How likely a mean as far from 0 is where the signs are chance: exact, or counting the differences themselves as one more draw."""
-    signs, own = _signs(len(difference), seed), abs(difference.sum())
-    reached = int((np.abs(signs @ difference) >= own * (1 - 1e-12)).sum())
-    return reached / len(signs) if 2 ** len(difference) <= FLIPS else (reached + 1) / (len(signs) + 1)
+    """How likely a mean as far from 0 is where the signs are chance: exact, or where there are more than FLIPS signs, by so many."""
+    test = permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=FLIPS, random_state=seed)
+    return float(test.pvalue)
 
 
 def heat_maps(tables: Mapping[str, pd.DataFrame], label: str, **style: Any) -> Figure:

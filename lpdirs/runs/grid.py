@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from lpdirs.base.checked import Settings
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import check_name, write_atomic
-from lpdirs.base.settings import Settings
 from lpdirs.runs.own import is_factory
 from lpdirs.runs.settings import PLACES, RunSettings, check_inputs, different, load_profile, read_yaml, resolve, with_hidden_paths
 

@@ -1,26 +1,32 @@
-"""The generators and direction sets of a run, and what its slices are measured and shown with."""
+"""The generators and direction sets of a run, what its slices are measured and shown with; load() and explore()."""
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from pydantic import InstanceOf
 from torch import nn
 
+from lpdirs.base.checked import Positive, checked
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import read_json
+from lpdirs.base.places import home
+from lpdirs.base.progress import Progress
+from lpdirs.data.private import where
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.curved import fit_path
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.measures import Measures
-from lpdirs.measures.moments import moments
-from lpdirs.measures.thorax import thorax
-from lpdirs.measures.zposition import fit_z, known_z
-from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
+from lpdirs.measures.measures import Display, Measures, moments
+from lpdirs.measures.thorax import fit_z, known_z, thorax
+from lpdirs.models.files import fingerprint, load_generator, load_model, read_header, save_model
 from lpdirs.models.generators import Generator
+from lpdirs.models.networks import VAE
 from lpdirs.models.training import GANSettings, VAESettings, encode
-from lpdirs.models.vae import VAE
+from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.own import is_factory, keep, kept, make_measures, open_own
 from lpdirs.runs.records import read_log
-from lpdirs.runs.stage import Stage
+from lpdirs.runs.settings import SAMPLE, MachineSettings, SourceSettings
+from lpdirs.runs.stage import Stage, open_run
 from lpdirs.scores.inversion import invert, invert_by_encoder
 from lpdirs.scores.third_dimension import Walk
 from lpdirs.show.scene import Models
@@ -189,3 +195,69 @@ def walk_of(stage: Stage, generator: Generator) -> Walk:
     return Walk(
         generator, fit_path(z, factors["z_position"].to_numpy()), lambda x: invert(generator, x, train.window, steps, 2, stage.seed).z
     )
+
+
+def source_of(settings: SourceSettings, own: Path) -> Path:
+    """The folder of DICOM files; a synthetic cohort is written to own/dicom first."""
+    if settings.data_dir is not None:
+        return where(settings.data_dir).resolve()
+    if settings.cohort == SAMPLE:
+        return home() / "data_manifests" / SAMPLE / "dicom"
+    write_cohort(Cohort.read(home() / "data_manifests" / f"{settings.cohort}.json"), own / "dicom", Progress("writing patients"))
+    return own / "dicom"
+
+
+def about(data: dict) -> str:
+    """What a data set says of itself: whose names stand in it, and what to know before its numbers are believed."""
+    names = {
+        "pseudonyms": "Patients, series and files appear under pseudonyms; what these stand for is in the private folder (~/.lpdirs), "
+        "which is not to be shared. Pictures and the values of pixels are as they are: whoever knows the patient may know the slice.",
+        "as in the files": "Names are as in the files: they are synthetic, or those of a public collection.",
+    }
+    return "\n".join([names[data["names"]], *(f"Note: {note}" for note in data["notes"])])
+
+
+@checked
+def load(path: str | Path, device: str = "cpu", trust: bool = False) -> Any:
+    """Open what lies at `path`.
+
+    A file of directions gives Directions, one of weights a generator, and a run's folder {label: (generator, directions)}. Nothing that
+    lies in a run, or that it names, is executed; a run of somebody's own generator needs `trust`, which calls the function that makes it.
+    UserError, in one line, for anything else.
+    """
+    device, path = MachineSettings(device=device).chosen, Path(path)
+    if path.is_dir():
+        return open_models(open_run(path.resolve(), trust=trust))
+    if not path.exists():
+        raise MissingInput(f"there is no file {path}")
+    if path.suffix in (".pt", ".pth", ".tar", ".ckpt"):
+        raise UserError(
+            f"{path.name} is a checkpoint: of the original code, examples/convert.py opens it; else build its module and wrap it"
+        )
+    is_directions = read_header(path).get("format", "").startswith("lpdirs.directions")
+    return Directions.load(path) if is_directions else load_generator(path, device)
+
+
+@checked
+def explore(
+    what: Any = "demo",
+    measures: InstanceOf[Measures] | None = None,
+    display: InstanceOf[Display] | None = None,
+    outputs: str = "outputs",
+    furthest: Positive = 6.0,
+    trust: bool = False,
+) -> Any:
+    """Sliders on all direction sets of a run, `explore("demo")`, or on one's own, `explore({"mine": (generator, directions)})`.
+
+    With `measures` the factors are read before and after; a run and a generator bring their own. `furthest` is the sliders' end, in units
+    of z. Where outputs/<run>/ is not there, the run of that name that comes with the project is opened; `trust` as in `load`.
+    MissingInput says what there is.
+    """
+    from lpdirs.show.explorer import Explorer
+
+    if isinstance(what, dict):
+        return Explorer(what, measures, display, furthest)
+    if not isinstance(what, str | Path):
+        raise UserError(f"explore takes the name of a run, or {{'mine': (generator, directions)}}, not {type(what).__name__}")
+    stage = open_run(what, outputs, trust)
+    return Explorer(open_models(stage), measures, display, furthest, folder=Path.cwd() / "exports")

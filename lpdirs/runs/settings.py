@@ -10,9 +10,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from lpdirs.base.checked import Settings, flat_name, setting
 from lpdirs.base.errors import UserError
 from lpdirs.base.places import home
-from lpdirs.base.settings import Settings, flat_name, setting
 from lpdirs.data.private import hide, where
 from lpdirs.data.series import DataSettings
 from lpdirs.discovery import methods  # noqa: F401  # registers them

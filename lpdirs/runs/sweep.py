@@ -56,7 +56,7 @@ def do(job: Job, folder: Path, threads: int, *needed: Outcome) -> Outcome:
         if job.notebook == DISCOVER:
             import torch
 
-            from lpdirs.runs.scoring import score_run  # here, since who hands out the jobs does without all that it imports
+            from lpdirs.runs.search import score_run  # here, since who hands out the jobs does without all that it imports
 
             torch.set_num_threads(threads)
             score_run(run, job.settings.analysis.score_steps, job.seed, trust=True)  # what the grid names

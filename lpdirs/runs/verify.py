@@ -9,8 +9,7 @@ from lpdirs.models.files import load_generator
 from lpdirs.runs.grid import Grid
 from lpdirs.runs.models import GENERATORS, check_belongs, directions_files
 from lpdirs.runs.records import changed_files, provenance, read_log, read_notebook
-from lpdirs.runs.scoring import read_scores
-from lpdirs.runs.search import is_whole
+from lpdirs.runs.search import is_whole, read_scores
 from lpdirs.runs.stage import NOTEBOOKS, REPORT
 
 WRITES = ("01_data_preparation", "02_train_gan", "03_train_vae", "04_discover_directions")  # notebooks without which there is nothing

@@ -21,7 +21,7 @@ from lpdirs.scores.disentanglement import one_to_one
 from lpdirs.scores.response import STILL, best_directions, cross_fitted, respond
 
 TIMES = 20  # as many random directions as the set has: a rule that none of them meets, a random set meets in one case of 20
-UNUSED = ("r_pooled", "rho", "q", "missing_first", "missing_last")  # columns of a response table that nothing asks of random directions
+UNUSED = ("q", "missing_first", "missing_last")  # columns of a response table that nothing asks of random directions
 
 
 def against(name: str, found: pd.Series, band: pd.DataFrame, disjoint: int) -> pd.DataFrame:

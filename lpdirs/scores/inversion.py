@@ -15,8 +15,8 @@ from lpdirs.base.progress import Progress
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.generators import Generator
+from lpdirs.models.networks import VAE
 from lpdirs.models.training import encode
-from lpdirs.models.vae import VAE
 
 LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of z's distance from the prior's middle beside the squared error
 REFINED_WEIGHT = 2e-3  # the same where the encoder's z is refined: with it z ends as far from the middle as samples are

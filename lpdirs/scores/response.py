@@ -17,7 +17,6 @@ from lpdirs.base.progress import Progress
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Measures
 from lpdirs.models.generators import Generator
-from lpdirs.scores.intervals import bca, wilson
 
 RESAMPLES = 1000
 HALVES = ("odd", "even")  # of the starting images
@@ -57,9 +56,8 @@ class Responses:
 
         They are bootstrap intervals, corrected for bias and skewness (Efron's BCa), and Wilson's for the share of signs.
 
-        r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. rho: Spearman's, likewise.
-        r_pooled: Pearson's over all paths at once, each taken from its own mean: how straight and how alike. slope: units a unit
-        of shift. effect: SDs of unshifted samples per unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
+        r: Pearson's correlation of shift and factor along a path, mean over paths: how straight. slope: units a unit of shift.
+        effect: SDs of unshifted samples per unit of shift. sign_consistency: share of paths whose slope has the sign of the mean.
         selectivity: the factor's share of the direction's absolute effects. moved: how far the factor goes from its own mean along a
         path, root mean square over paths, in SDs: what bends, or goes up here and down there, has no effect and moves.
         q: of a t-test of the paths' slopes against 0, after Benjamini and Hochberg over the whole table.
@@ -96,14 +94,12 @@ class Responses:
         table["sign_consistency_low"], table["sign_consistency_high"] = wilson(steady.ravel(), np.isfinite(slopes).sum(1).ravel())
         table["slope"] = slope[0].ravel()
         with np.errstate(invalid="ignore", divide="ignore"), _quiet():
-            table["r_pooled"] = (xy.sum(1) / np.sqrt(xx.sum(1) * yy.sum(1))).ravel()
             table["moved"] = (np.sqrt(np.nanmean(y**2, (1, 2))) / np.where(self.spread > 0, self.spread, np.nan)).ravel()
         level = self._at_level()
         of_level = [self._of_resamples(level[None, :, i].astype(float), slopes, along) for i in range(f)]
         for name, which in (("r_level", 0), ("sign_level", 4)):
             table[name] = np.stack([parts[which][0, :, i] for i, parts in enumerate(of_level)], 1).ravel()
         table["at_level"] = np.tile(level.mean(0), k)
-        table["rho"] = self._spearman(enough).ravel()
         table["q"] = _q_values(slopes).ravel()
         table["missing"] = 1 - measured.mean((1, 2)).ravel()
         for name, end in (("missing_first", self.shifts.argmin()), ("missing_last", self.shifts.argmax())):
@@ -148,15 +144,6 @@ class Responses:
                 value = self.values[0, np.abs(self.shifts).argmin(), :, names.get_loc(other)]
                 here[:, names.get_loc(factor)] = (value >= low) & (value <= high)
         return here
-
-    def _spearman(self, enough: np.ndarray) -> np.ndarray:
-        ranks = stats.rankdata(np.where(np.isfinite(self.values), self.values, np.inf), axis=1)
-        order = stats.rankdata(self.shifts)
-        x, y = order - order.mean(), ranks - ranks.mean(1, keepdims=True)
-        whole = np.isfinite(self.values).all(1) & enough
-        with np.errstate(invalid="ignore", divide="ignore"), _quiet():
-            rho = np.einsum("s,ksnf->knf", x, y) / np.sqrt((x**2).sum() * (y**2).sum(1))
-            return np.nanmean(np.where(whole, rho, np.nan), axis=1)
 
 
 def _but_one_part(n: int, parts: int = 256) -> np.ndarray:
@@ -258,3 +245,48 @@ def cross_fitted(table: pd.DataFrame, sets: np.ndarray | None = None) -> dict[st
             found[name].append(np.where(np.isfinite(score.max(1)), values[chosen, np.arange(len(factors))], np.nan))
     with _quiet():
         return {name: pd.DataFrame(np.nanmean(values, axis=0), columns=factors) for name, values in found.items()}
+
+
+def bca(value: np.ndarray, drawn: np.ndarray, left_out: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of values of any shape, lower and upper end.
+
+    `drawn` (B, ...) are the same values on B resamples, `left_out` (N, ...) those without one row each; NaN where nothing was measured.
+    """
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning), np.errstate(invalid="ignore", divide="ignore"):
+        below = (np.sum(drawn < value, 0) + 0.5 * np.sum(drawn == value, 0)) / np.maximum(np.isfinite(drawn).sum(0), 1)
+        bias = stats.norm.ppf(np.clip(below, 1e-3, 1 - 1e-3))
+        away = np.nanmean(left_out, 0) - left_out
+        skew = np.nansum(away**3, 0) / (6 * np.nansum(away**2, 0) ** 1.5)
+        skew = np.where(np.isfinite(skew), skew, 0.0)
+        ordered = np.sort(drawn, axis=0)  # NaN last
+        last = np.maximum(np.isfinite(drawn).sum(0) - 1, 0)
+        ends = []
+        for share in ((1 - level) / 2, (1 + level) / 2):
+            z = bias + stats.norm.ppf(share)
+            at = stats.norm.cdf(bias + z / (1 - skew * z)) * last
+            lower = np.clip(np.floor(at), 0, last).astype(int)
+            upper = np.clip(lower + 1, 0, last)
+            a, b = (np.take_along_axis(ordered, index[None], 0)[0] for index in (lower, upper))
+            ends.append(np.where(np.isfinite(value), a + (at - lower) * (b - a), np.nan))
+    return ends[0], ends[1]
+
+
+def wilson(share: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval (1927) of a share of n, lower and upper end; NaN where n is 0."""
+    z2 = stats.norm.ppf((1 + level) / 2) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        reach = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return middle - reach, middle + reach
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values after Holm's correction (1979) for all of them; what was not tested (NaN) stays so, and does not count."""
+    p = np.asarray(p, float)
+    tested = np.isfinite(p)
+    order = np.argsort(p[tested], kind="stable")
+    adjusted = np.minimum(1.0, np.maximum.accumulate(p[tested][order] * np.arange(len(order), 0, -1)))
+    out, values = np.full(p.shape, np.nan), np.empty(len(order))
+    values[order] = adjusted
+    out[tested] = values
+    return out

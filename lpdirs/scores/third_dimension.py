@@ -14,7 +14,7 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.curved import LatentPath
 from lpdirs.discovery.directions import Best, Directions
 from lpdirs.measures.measures import Measures
-from lpdirs.measures.zposition import known_z
+from lpdirs.measures.thorax import known_z
 from lpdirs.models.generators import Generator
 
 GAPS_MM = (10, 20, 40, 60, 100)  # how far apart slices are, to the nearest that the series have

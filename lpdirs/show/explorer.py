@@ -14,9 +14,8 @@ from torch import Tensor
 from traitlets import Unicode
 
 from lpdirs.base.errors import UserError
-from lpdirs.measures.display import Display
-from lpdirs.measures.measures import Measures, factor_words
-from lpdirs.show.marking import NOTICE
+from lpdirs.measures.measures import Display, Measures, factor_words
+from lpdirs.show.plots import NOTICE
 from lpdirs.show.scene import Models, Scene, read_state, title_of, to_png
 
 SHOWN = 8  # sliders before a search

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from lpdirs.base.errors import UserError, optional
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display
-from lpdirs.measures.measures import factor_words
+from lpdirs.measures.measures import Display, factor_words
 from lpdirs.models.generators import Generator, copied
 from lpdirs.scores.steering import Steering, steer
-from lpdirs.show.marking import NOTICE
+from lpdirs.show.plots import NOTICE
 from lpdirs.show.scene import Models, title_of
 
 BITS = range(10, 15)  # of a weight in a large tensor; in others, which hold few of them, two more

@@ -19,11 +19,9 @@ from torch import Tensor
 from lpdirs.base.checked import Count, Numbers, Positive, Seed, checked
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display, ct
-from lpdirs.measures.measures import factor_words
+from lpdirs.measures.measures import Display, ct, factor_words
 from lpdirs.models.generators import Generator
 from lpdirs.scores.steering import Steered
-from lpdirs.show.marking import MARK, NOTICE
 
 SIDE = 0.95  # inches of an image in a strip
 TILE = 144  # px of an image in an animation
@@ -278,3 +276,23 @@ def as_png(gif: Path) -> bytes:
     out = io.BytesIO()
     frames[0].save(out, "PNG", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
     return out.getvalue()
+
+
+NOTICE = "synthetic, drawn by a generative model; not for diagnosis"
+MARK = "SYNTHETIC"
+
+
+def mark(picture: Image.Image, size: int = 14) -> Image.Image:
+    """The picture with MARK at its lower left, white with a black edge, of `size` px."""
+    picture = picture.copy()
+    pen = ImageDraw.Draw(picture)
+    pen.text((8, picture.height - size - 8), MARK, fill=255, font=ImageFont.load_default(size), stroke_width=1, stroke_fill=0)
+    return picture
+
+
+def save_figure(fig: Figure, path: Path, dpi: int = 110, notice: str = NOTICE) -> Path:
+    """A figure as PNG, with `notice` below it and in its metadata; returns `path`."""
+    text = fig.text(0.995, 0.0, notice, ha="right", va="top", fontsize=7, color="0.4")
+    fig.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Description": notice})
+    text.remove()
+    return path

@@ -16,11 +16,10 @@ from torch import Tensor
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import Display
-from lpdirs.measures.measures import Measures
+from lpdirs.measures.measures import Display, Measures
 from lpdirs.models.generators import Generator
 from lpdirs.scores.steering import Steered, Steering, fit_steering, steer
-from lpdirs.show.marking import NOTICE, mark
+from lpdirs.show.plots import NOTICE, mark
 
 LEAST_SIDE = 256  # px of exported pictures
 FORMAT = "lpdirs.scene/3"

@@ -17,8 +17,7 @@ from torch import Tensor
 from lpdirs.base.checked import Count, Positive, checked
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
-from lpdirs.measures.display import Display
-from lpdirs.measures.measures import factor_words
+from lpdirs.measures.measures import Display, factor_words
 from lpdirs.models.generators import Generator
 from lpdirs.scores.steering import Steering
 from lpdirs.show.live import live_page

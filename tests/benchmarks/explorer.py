@@ -11,10 +11,9 @@ import lpdirs as lp
 from lpdirs.base.compute import cores
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.measures.display import ct
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.measures.measures import ct
 from lpdirs.models.generators import Generator
-from lpdirs.models.vae import Decoder
+from lpdirs.models.networks import Decoder, GeneratorNetwork
 from lpdirs.show.explorer import Explorer
 from tests.benchmarks.bench import write
 from tests.browser import has_browser, jupyter_lab, page, run_all
@@ -43,7 +42,7 @@ CELL = """import torch
 import lpdirs as lp
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.models.vae import Decoder
+from lpdirs.models.networks import Decoder
 
 decoder = Decoder(64, 32, 8)
 for _ in range(3):

@@ -28,9 +28,9 @@ from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.measures.zposition import fit_z
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.measures.thorax import fit_z
 from lpdirs.models.generators import Generator
+from lpdirs.models.networks import GeneratorNetwork
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.comparison import collect, pairs_to_test, tested

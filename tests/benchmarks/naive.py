@@ -8,11 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from lpdirs.base.checkpoints import stream
-from lpdirs.discovery.objective import DirectionMatrix, DiscoverySettings, draw_shifts
-from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
+from lpdirs.discovery.objective import DirectionMatrix, DiscoverySettings, draw_shifts, make_reconstructor
 from lpdirs.models.generators import Generator
-from lpdirs.models.vae import VAE, kl_per_dimension
+from lpdirs.models.networks import VAE, Discriminator, GeneratorNetwork, kl_per_dimension
 
 
 class NaiveDiscovery:

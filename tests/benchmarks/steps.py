@@ -17,8 +17,8 @@ from lpdirs.base.compute import cores
 from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
+from lpdirs.models.networks import Decoder, Encoder
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
-from lpdirs.models.vae import Decoder, Encoder
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
 from tests.benchmarks.bench import Apart, alternate, write

@@ -22,7 +22,7 @@ ORDER = ("by hand", "1 worker", "2 workers")
 
 def by_hand(grid: Grid, folder: Path) -> None:
     """The same notebooks and scores, one after the other in one process, without Dask."""
-    from lpdirs.runs.scoring import score_run
+    from lpdirs.runs.search import score_run
 
     for job in grid.jobs():
         if job.notebook == DISCOVER:

@@ -21,9 +21,9 @@ from lpdirs.data.build import build_dataset
 from lpdirs.data.series import DataSettings
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.files import load_generator
 from lpdirs.models.generators import Generator
+from lpdirs.models.networks import GeneratorNetwork
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs.settings import resolve
 from tests.benchmarks.bench import Apart, alternate, write
@@ -96,7 +96,7 @@ import sys, torch
 from pathlib import Path
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.networks import GeneratorNetwork
 from lpdirs.models.generators import Generator
 from lpdirs.models.training import GANTraining, VAETraining
 from lpdirs.runs.settings import resolve

@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLS
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
-from lpdirs.data.reasons import Unusable
+from lpdirs.data.folder import Unusable
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.phantom.cohort import Cohort, write_cohort

@@ -10,12 +10,10 @@ import pytest
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import SettingsDiffer, UserError
 from lpdirs.data.build import NoSlices, build_dataset
-from lpdirs.data.folder import find_files
+from lpdirs.data.folder import REASONS, find_files
 from lpdirs.data.lidc import read_manifest
-from lpdirs.data.reasons import REASONS
 from lpdirs.data.series import DataSettings, z_fractions
-from lpdirs.data.split import SPLITS, split_of
-from lpdirs.data.store import Loader, affine, open_dataset, scale, to_hu
+from lpdirs.data.store import SPLITS, Loader, affine, open_dataset, scale, split_of, to_hu
 from tests.conftest import COHORT, SETTINGS
 
 

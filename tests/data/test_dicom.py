@@ -6,10 +6,9 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from lpdirs.data.dicom import read_header
-from lpdirs.data.folder import find_files
+from lpdirs.data.folder import REASONS, Unusable, find_files
 from lpdirs.data.pixels import read_hu
 from lpdirs.data.reading import read_headers
-from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.stacks import arrange
 from lpdirs.phantom.cohort import Cohort, to_dicom
 from lpdirs.phantom.painting import render

@@ -17,10 +17,9 @@ from pydicom.uid import RLELossless
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
 from lpdirs.data.dicom import read_header
-from lpdirs.data.folder import find_files, list_files
+from lpdirs.data.folder import REASONS, Unusable, find_files, list_files
 from lpdirs.data.pixels import read_hu
 from lpdirs.data.reading import read_headers
-from lpdirs.data.reasons import REASONS, Unusable
 from lpdirs.data.series import DataSettings
 from lpdirs.data.stacks import arrange
 from lpdirs.data.store import open_dataset

@@ -12,7 +12,7 @@ import pytest
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.lidc import Incomplete, arrived, choose, fetch, folder_of, read_manifest
-from lpdirs.data.split import SPLITS, split_of
+from lpdirs.data.store import SPLITS, split_of
 from lpdirs.runs.cli import main
 from tests.conftest import ROOT
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lpdirs.data.body import lung_fractions, lung_masks
 from lpdirs.data.build import build_dataset
-from lpdirs.data.lungs import lung_fractions, lung_masks
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.phantom.painting import FOV_MM, render

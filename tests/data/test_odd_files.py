@@ -243,7 +243,7 @@ def test_links_hidden_files_and_foreign_files_are_all_listed(tmp_path):
     with open(os.fsencode(source) + b"/Bef\xfcnde/=liesmich.txt", "w") as text:
         text.write("x")
     data, _ = build(tmp_path)
-    kinds = {"linked again": 2, "hidden": 2, "not a file": 1, "damaged pixels": 3, "not DICOM": 2, "cannot be read": 1}
+    kinds = {"linked again": 2, "hidden": 2, "not a file": 1, "damaged pixels": 3, "not DICOM": 1, "cannot be read": 1, "archive": 1}
     assert data["slices"] == 12 and data["rejected"] == kinds
     assert any("could not be opened" in note for note in data["notes"])
 

@@ -152,7 +152,7 @@ def test_twelve_bits_of_jpeg_are_read_where_gdcm_can(tmp_path):
     from pydicom.data import get_testdata_file
 
     from lpdirs.data.decoder import decode
-    from lpdirs.data.reasons import Unusable
+    from lpdirs.data.folder import Unusable
 
     hu = chest(0.5)
     path = write(tmp_path / "plain.dcm", hu, 0, raw=np.clip(hu + 1024, 0, 4095), BitsStored=12, HighBit=11, RescaleIntercept=-1024)

@@ -24,9 +24,8 @@ from lpdirs.data.build import STAMP, build_dataset
 from lpdirs.data.dicom import Header
 from lpdirs.data.private import pseudonym
 from lpdirs.data.series import LUNG_SHOWS, DataSettings, cut_lungs, resample, z_fractions
-from lpdirs.data.split import split_of
 from lpdirs.data.stacks import arrange
-from lpdirs.data.store import open_dataset
+from lpdirs.data.store import open_dataset, split_of
 from tests.conftest import COHORT, ROOT, SETTINGS
 from tests.data.test_build import as_if_real
 

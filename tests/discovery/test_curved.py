@@ -12,7 +12,7 @@ from lpdirs.discovery.directions import FORMAT, Directions
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
 from lpdirs.models.files import read_header
-from lpdirs.models.vae import Decoder
+from lpdirs.models.networks import Decoder
 from tests.toys import lively
 
 D, RADIUS = 4, 2.0

@@ -12,9 +12,8 @@ from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.discovery.others import contrast
 from lpdirs.discovery.registry import METHODS
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.networks import Decoder, GeneratorNetwork
 from lpdirs.models.priors import Prior
-from lpdirs.models.vae import Decoder
 from lpdirs.models.wrapping import as_generator
 from tests.toys import bare, lively
 

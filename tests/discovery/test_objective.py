@@ -4,9 +4,8 @@ from torch import nn
 
 from lpdirs.base.checkpoints import stream, train
 from lpdirs.base.errors import UserError
-from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts
-from lpdirs.discovery.reconstructor import make_reconstructor
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.discovery.objective import Discovery, DiscoverySettings, draw_shifts, make_reconstructor
+from lpdirs.models.networks import GeneratorNetwork
 from tests.models.test_training import same
 from tests.toys import bare
 

@@ -11,7 +11,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.data.body import body_masks, dilate
 from lpdirs.data.store import open_dataset, to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
-from lpdirs.measures.zposition import fit_z
+from lpdirs.measures.thorax import fit_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import COUCHES, factors_at, sample_patients
 from tests.measures.mirror import mirror_axis
@@ -39,31 +39,25 @@ def test_measures_agree_with_the_truth(measured_and_true, name, least):
     assert slope == pytest.approx(1, abs={"width": 0.2, "breast": 0.25}.get(name, 0.05))
 
 
-def test_lung_area_at_64_px_with_noise_is_that_at_256_px_without():
+def test_lung_share_at_64_px_with_noise_is_that_at_256_px_without():
     t, patients = np.linspace(0.1, 0.9, 4), sample_patients(8, seed=12)
     coarse = measure(np.concatenate([render(p, t, 64) for p in patients]), PIXEL)
     fine = measure(np.concatenate([render(p, t, 256, noise=0) for p in patients]), FOV_MM / 256)
-    for name, least in (("lung_area", 0.99), ("left_lung_area", 0.98), ("right_lung_area", 0.98), ("fat_area", 0.9), ("bone_area", 0.6)):
-        assert np.corrcoef(coarse[name], fine[name])[0, 1] > least, name
-    assert np.allclose(coarse["left_lung_area"] + coarse["right_lung_area"], coarse["lung_area"])
+    assert np.corrcoef(coarse["lung_share"], fine["lung_share"])[0, 1] > 0.98
     assert coarse["lung_density"].between(-950, -700).all()
 
 
 def test_a_mirror_swaps_left_and_right_and_turns_the_roll():
     hu = render(sample_patients(1, 1)[0], 0.6, 64)
     read, mirrored = (measure(x, PIXEL).iloc[0] for x in (hu, hu[:, :, ::-1]))
-    assert mirrored["left_lung_area"] == pytest.approx(read["right_lung_area"], rel=0.02)
+    assert mirrored["lung_share"] == pytest.approx(read["lung_share"], rel=0.02)
     assert mirrored["rotation"] == pytest.approx(-read["rotation"], abs=0.01)
     assert mirrored["breast"] == pytest.approx(read["breast"], abs=0.1)
 
 
-def test_noise_and_sharpness_read_what_was_done_to_the_slice(rng):
+def test_noise_changes_no_extent(rng):
     hu = render(sample_patients(1, 1)[0], 0.5, 128, noise=0)
-    grainy = hu + rng.normal(0, 60, hu.shape)
-    blurred = ndimage.gaussian_filter(hu, (0, 1.5, 1.5))
-    plain, noisy, soft = (measure(x, FOV_MM / 128).iloc[0] for x in (hu, grainy, blurred))
-    assert noisy["noise"] == pytest.approx(60, rel=0.15) and plain["noise"] < 15
-    assert soft["sharpness"] < 0.7 * plain["sharpness"]
+    plain, noisy = (measure(x, FOV_MM / 128).iloc[0] for x in (hu, hu + rng.normal(0, 60, hu.shape)))
     assert noisy["thickness"] == pytest.approx(plain["thickness"], abs=3)
 
 

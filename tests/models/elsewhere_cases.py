@@ -14,16 +14,15 @@ from lpdirs.data.store import open_dataset
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.discovery.registry import METHODS
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.networks import VAE, GeneratorNetwork
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining, encode
-from lpdirs.models.vae import VAE
 from lpdirs.runs.notebooks import run_notebooks, source_of
 from lpdirs.runs.settings import MachineSettings
 from lpdirs.runs.stage import SINGLE
 from lpdirs.scores.inversion import invert_by_encoder
 from lpdirs.scores.naming import distinct, image_changes
 from lpdirs.scores.realism import neighbours
-from lpdirs.scores.recoverability import recoverability
+from lpdirs.scores.score import recoverability
 from tests.elsewhere import Mixture, elsewhere
 from tests.toys import lively
 

@@ -7,7 +7,7 @@ import torch
 from lpdirs.base.checkpoints import train
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.networks import GeneratorNetwork
 from lpdirs.models.training import GANSettings, GANTraining, VAESettings, VAETraining
 from tests.toys import bare
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import lpdirs as lp
 from lpdirs.base.errors import UserError
-from lpdirs.models.frozen import faster
+from lpdirs.models.wrapping import faster
 
 
 class Disc(nn.Module):

@@ -13,10 +13,8 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.thorax import thorax
-from lpdirs.models.dcgan import GeneratorNetwork
-from lpdirs.models.frozen import faster
-from lpdirs.models.vae import Decoder
-from lpdirs.models.wrapping import as_generator
+from lpdirs.models.networks import Decoder, GeneratorNetwork
+from lpdirs.models.wrapping import as_generator, faster
 from lpdirs.scores.response import respond
 from tests.toys import bare, lively
 
@@ -132,7 +130,7 @@ COMPILED = """
 import torch
 import lpdirs as lp
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.models.networks import GeneratorNetwork
 torch.manual_seed(0)
 generator = lp.Generator(GeneratorNetwork(32, 6, 8).eval(), 6)
 for mode in ("off", "default"):

@@ -2,9 +2,8 @@ import pytest
 import torch
 
 from lpdirs.base.errors import UserError
-from lpdirs.models.dcgan import Discriminator, GeneratorNetwork
 from lpdirs.models.files import fingerprint, load_generator, load_model, save_model
-from lpdirs.models.vae import VAE, Decoder, Encoder, calibrated_loss, kl_per_dimension, paper_loss
+from lpdirs.models.networks import VAE, Decoder, Discriminator, Encoder, GeneratorNetwork, calibrated_loss, kl_per_dimension, paper_loss
 from lpdirs.models.wrapping import as_generator
 
 

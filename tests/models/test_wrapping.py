@@ -12,10 +12,9 @@ from torch import nn
 import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.objective import DiscoverySettings
-from lpdirs.models.frozen import faster
 from lpdirs.models.priors import Prior
 from lpdirs.models.trial import first_layers
-from lpdirs.models.wrapping import as_generator
+from lpdirs.models.wrapping import as_generator, faster
 from tests.toys import bare
 
 D = 8
@@ -534,8 +533,7 @@ def test_what_a_measuring_function_gives_wrongly_is_one_line():
 @pytest.mark.parametrize("name", ["gan", "vae"])
 def test_sefa_is_of_the_first_weight_alone_though_what_follows_is_linear_too(name):
     """A BatchNorm in eval mode, or a convolution, right behind the first layer is linear in z, and no first layer."""
-    from lpdirs.models.dcgan import GeneratorNetwork
-    from lpdirs.models.vae import Decoder
+    from lpdirs.models.networks import Decoder, GeneratorNetwork
 
     torch.manual_seed(0)
     module = GeneratorNetwork(32, D, 4) if name == "gan" else Decoder(32, D, 4)

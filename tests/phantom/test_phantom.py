@@ -3,8 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lpdirs.data.body import body_mask
-from lpdirs.data.lungs import lung_fractions
+from lpdirs.data.body import body_mask, lung_fractions
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import COUCHES, FACTORS, factors_at, sample_patients
 

@@ -17,7 +17,7 @@ from lpdirs.runs.models import measures_of, open_models
 from lpdirs.runs.notebooks import is_done, run_notebooks
 from lpdirs.runs.own import keep, make_generator
 from lpdirs.runs.report import write_report
-from lpdirs.runs.scoring import score_run
+from lpdirs.runs.search import score_run
 from lpdirs.runs.stage import open_run
 from lpdirs.runs.sweep import sweep
 from lpdirs.runs.verify import verify

@@ -22,15 +22,14 @@ from lpdirs.discovery.directions import Directions, DirectionsInfo
 from lpdirs.discovery.methods import discover
 from lpdirs.discovery.objective import Discovery, DiscoverySettings
 from lpdirs.measures.thorax import thorax
-from lpdirs.models.dcgan import GeneratorNetwork
 from lpdirs.models.files import load_generator, save_model
-from lpdirs.models.vae import VAE
+from lpdirs.models.networks import VAE, GeneratorNetwork
 from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs import notebooks
 from lpdirs.runs.models import open_models
 from lpdirs.runs.notebooks import is_done, key
 from lpdirs.runs.records import files_of
-from lpdirs.runs.scoring import score_run
+from lpdirs.runs.search import score_run
 from lpdirs.runs.stage import NOTEBOOKS, open_run
 from lpdirs.runs.verify import verify
 from lpdirs.scores.response import respond

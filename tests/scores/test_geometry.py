@@ -4,7 +4,7 @@ from torch import nn
 
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
-from lpdirs.scores.geometry import additivity, agreement, coherence
+from lpdirs.scores.disentanglement import additivity, agreement, coherence
 from tests.toys import bare
 
 

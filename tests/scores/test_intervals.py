@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lpdirs.scores.intervals import wilson
 from lpdirs.scores.realism import kernel_distance
-from lpdirs.scores.response import Responses
+from lpdirs.scores.response import Responses, wilson
 
 SHIFTS = np.array([-4.0, -2, 0, 2, 4])
 REPEATS = 300

@@ -8,7 +8,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.generators import GeneratorInfo
-from lpdirs.models.vae import VAE, Decoder
+from lpdirs.models.networks import VAE, Decoder
 from lpdirs.scores.inversion import edit, invert, invert_by_encoder
 from tests.toys import bare, lively
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lpdirs.discovery.directions import Directions
-from lpdirs.scores.recoverability import recoverability
+from lpdirs.scores.score import recoverability
 from tests.toys import bare
 
 

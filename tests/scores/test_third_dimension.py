@@ -9,7 +9,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.data.store import Slices, open_dataset
 from lpdirs.discovery.curved import fit_path
 from lpdirs.discovery.directions import Best, Directions
-from lpdirs.measures.zposition import known_z
+from lpdirs.measures.thorax import known_z
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import LENGTH_MM, sample_patients
 from lpdirs.scores.third_dimension import (

@@ -13,14 +13,12 @@ import lpdirs as lp
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Best, Directions, DirectionsInfo
-from lpdirs.measures.display import ct
+from lpdirs.measures.measures import ct
 from lpdirs.measures.thorax import thorax
-from lpdirs.models.dcgan import GeneratorNetwork
-from lpdirs.models.vae import Decoder
-from lpdirs.runs.load import explore
+from lpdirs.models.networks import Decoder, GeneratorNetwork
+from lpdirs.runs.models import explore
 from lpdirs.show.explorer import SHOWN, Explorer
-from lpdirs.show.marking import NOTICE, save_figure
-from lpdirs.show.plots import animation, as_png, contact_sheet, film_strips, mosaic, shift_heads
+from lpdirs.show.plots import NOTICE, animation, as_png, contact_sheet, film_strips, mosaic, save_figure, shift_heads
 from lpdirs.show.scene import FORMAT
 from tests.scores.test_steering import MEASURES, Mixed
 from tests.toys import lively

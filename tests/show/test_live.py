@@ -13,10 +13,8 @@ from torch import nn
 import lpdirs as lp
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Best, Directions, DirectionsInfo
-from lpdirs.measures.display import ct
-from lpdirs.measures.measures import Measures
-from lpdirs.models.dcgan import GeneratorNetwork
-from lpdirs.models.vae import Decoder
+from lpdirs.measures.measures import Measures, ct
+from lpdirs.models.networks import Decoder, GeneratorNetwork
 from lpdirs.show.live import NotLive, export
 from tests.browser import page
 from tests.toys import lively

@@ -12,9 +12,8 @@ from PIL import Image
 
 from lpdirs.base.errors import UserError
 from lpdirs.discovery.directions import Directions, DirectionsInfo
-from lpdirs.measures.display import ct
-from lpdirs.measures.measures import Measures
-from lpdirs.models.dcgan import GeneratorNetwork
+from lpdirs.measures.measures import Measures, ct
+from lpdirs.models.networks import GeneratorNetwork
 from lpdirs.show.plots import strip
 from lpdirs.show.share import share
 from tests.browser import page
