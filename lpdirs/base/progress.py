@@ -26,8 +26,10 @@ def note(label: str, done: int, total: int) -> None:
             path.write_text(json.dumps({"doing": label, "done": done, "total": total}))
 
 
-def _in_kernel() -> bool:
+def in_kernel() -> bool:
     """Whether this is a notebook's process; a sweep's workers have loaded the same, and are none."""
+    if "ipykernel" not in sys.modules:
+        return False
     from IPython.core.getipython import get_ipython
 
     return getattr(get_ipython(), "kernel", None) is not None
@@ -42,7 +44,7 @@ class Progress:
         self.begun: int | None = None  # how much was done before, when a run is resumed
         self.handle: Any = None
         self.bar: Any = None
-        if "ipykernel" in sys.modules and _in_kernel():
+        if in_kernel():
             from IPython.display import HTML, display
 
             self._html = HTML

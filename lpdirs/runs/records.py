@@ -39,6 +39,7 @@ def _is_entry(entry: object) -> bool:
     files, computed, settings = entry.get("files", {}), entry.get("provenance", {}), entry.get("settings", {})
     of_text = isinstance(files, dict) and all(isinstance(v, str) and len(k) < 250 for k, v in files.items())
     packages = computed.get("packages", {}) if isinstance(computed, dict) else None
+    of_text = of_text and isinstance(entry.get("answer", ""), str)
     return of_text and isinstance(packages, dict) and isinstance(entry.get("results", {}), dict) and isinstance(settings, dict)
 
 

@@ -23,7 +23,7 @@ PAGE = """<!doctype html>
   :root {{ color-scheme: light dark; }}
   body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
   table {{ border-collapse: collapse; width: 100%; }} td, th {{ text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top;
-  border-bottom: 1px solid #8884; }} td:nth-child(2) {{ white-space: nowrap; }}
+  border-bottom: 1px solid #8884; }} td:last-child {{ white-space: nowrap; }}
   img {{ max-width: 100%; background: white; }} pre {{ overflow-x: auto; }}
 </style></head><body>
 <h1>Run “{run}”</h1>
@@ -33,7 +33,7 @@ PAGE = """<!doctype html>
 {conclusion}
 {best}
 <h2>The notebooks</h2>
-<table><thead><tr><th>notebook</th><th>time</th><th>result</th></tr></thead><tbody>{rows}</tbody></table>
+<table><thead><tr><th>notebook</th><th>answer of this run</th><th>time</th></tr></thead><tbody>{rows}</tbody></table>
 {pictures}
 <p>Generated slices are synthetic and not for diagnosis. Settings, versions and timings are in <a href="../run.json">run.json</a>.</p>
 </body></html>
@@ -63,9 +63,9 @@ def write_report(folder: Path) -> Path:
         pages[name] = digest_of(path)
         if before.get(name) != pages[name] or not page.exists() or digest_of(page) != whole.get(f"report/{page.name}"):
             write_atomic(page, _page_of(path))
-        results = "<br>".join(escape(f"{k.replace('_', ' ')}: {_text(v)}") for k, v in log[name].get("results", {}).items())
         title = "".join(content["cells"][0]["source"]).splitlines()[0].lstrip("# ")
-        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{log[name]["seconds"]:.0f} s</td><td>{results}</td></tr>')
+        said, took = escape(log[name].get("answer", "")), f"{log[name]['seconds']:.0f} s"
+        rows.append(f'<tr><td><a href="{name}.html">{escape(title)}</a></td><td>{said}</td><td>{took}</td></tr>')
     sets = {path.parent.name: Directions.load(path) for path in directions_files(folder)}
     pictures = "".join(
         f"<h2>{escape(directions.id.title)}</h2>"
@@ -164,7 +164,3 @@ def _best(sets: dict[str, Directions]) -> str:
         return ""
     said = "Chance is the median of the best of as many random directions. Beyond chance is said of selectivity, corrected, at 5 percent."
     return f"<h2>The best direction for each factor</h2><p>{said}</p>{pd.DataFrame(rows).to_html(index=False, border=0)}"
-
-
-def _text(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"') if not isinstance(value, str) else value

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from IPython.display import Markdown, display
 
 from lpdirs.base.compute import keep_memory, threads
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.base.files import alone, check_name, write_atomic
 from lpdirs.base.places import home, workspace
-from lpdirs.base.progress import note, note_to
+from lpdirs.base.progress import in_kernel, note, note_to
 from lpdirs.runs.records import changed_files, entry_of, read_log
 from lpdirs.runs.settings import (
     COMMON,
@@ -41,6 +42,7 @@ NOTEBOOKS = {  # notebook: the folder of a run that it writes first
     "07_compare_runs": "comparison",  # of a sweep's folder, which holds runs
     "08_your_own_generator": "own",
 }
+WAITING = "*The answer of this run stands here once the notebook has run to its end.*"
 REPORT = "report"  # in run.json beside the notebooks
 SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
 OWN = SINGLE[3:]  # of which a run consists that trains no generator
@@ -66,6 +68,7 @@ class Stage:
     given: dict[str, Any]
     began: float
     trust: bool = True  # whether functions that the run names, and not the user, may be called
+    room: Any = None  # below the notebook's title, for its answer
 
     @property
     def own(self) -> Path:
@@ -89,15 +92,19 @@ class Stage:
             )
         return path
 
-    def done(self, **results: object) -> None:
-        """Write the stage into run.json: settings, seconds, memory, results, fingerprints of its files, versions, git revision."""
+    def done(self, answer: str, **results: object) -> None:
+        """Write the stage into run.json: settings, seconds, memory, results, fingerprints of its files, versions, git revision; and the
+        `answer` to the notebook's question, in Markdown, which is shown below its title."""
         values = self.settings.flat()
+        if self.room is not None:
+            self.room.update(Markdown(f"**Answer of this run.** {answer}"))
         entry = {
             "profile": self.profile,
             "seed": self.seed,
             "settings": {k: values[k] for k in self.given},
             "device": self.device,
             "results": results,
+            "answer": answer,
         }
         with alone(self.folder):  # GAN and VAE may end at the same moment
             log = read_log(self.folder)
@@ -150,7 +157,8 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     check_whole(folder, notebook, settings)
     torch.set_num_threads(threads())
     note_to(folder / f".{notebook}.json")
-    return Stage(notebook, names["profile"], folder, seed, with_seed(settings, seed), given, time.time())
+    room = display(Markdown(WAITING), display_id=True) if in_kernel() else None
+    return Stage(notebook, names["profile"], folder, seed, with_seed(settings, seed), given, time.time(), room=room)
 
 
 def check_whole(folder: Path, notebook: str, settings: RunSettings) -> None:

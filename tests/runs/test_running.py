@@ -90,7 +90,7 @@ def test_mistakes_show_as_one_line_in_a_notebook():
 
 def test_what_was_run_is_written_down(tmp_path):
     stage = start("02_train_gan", COMMON | {"outputs": str(tmp_path), "gan_steps": 7})
-    stage.done(loss=1.5)
+    stage.done("It fell.", loss=1.5)
     entry = read_log(tmp_path / "r")["02_train_gan"]
     assert entry["settings"]["gan_steps"] == 7 and entry["results"] == {"loss": 1.5} and entry["seed"] == 0
     assert {"packages", "git", "git_dirty", "machine"} <= entry["provenance"].keys()
