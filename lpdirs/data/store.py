@@ -65,7 +65,7 @@ class Loader:
     a GPU the next batch is read into pinned memory by a thread while the present one is used; the affine runs on the GPU.
     """
 
-    def __init__(self, slices: Slices, batch: int, seed: int, augment: bool = False, device: str = "cpu"):
+    def __init__(self, slices: Slices, batch: int, seed: int, augment: bool | str = False, device: str = "cpu"):
         if not len(slices):
             raise UserError("there is no slice to train on: no patient fell to training; see what notebook 01 says of the patients")
         self.slices, self.batch, self.seed, self.augment, self.device = slices, batch, seed, augment, torch.device(device)
@@ -83,7 +83,11 @@ class Loader:
             x = self._next[1].result() if self._next and self._next[0] == index else self._read(index)
             self._next = index + 1, self._pool.submit(self._read, index + 1)
         x = scale(x.to(self.device, non_blocking=True).float(), self.slices.window)[:, None]
-        return affine(x, stream(self.seed, 3, index, device=self.device)) if self.augment else x
+        return moved(x, self.motions(index)) if self.augment else x
+
+    def motions(self, index: int) -> Tensor:
+        """What is done to each slice of the batch of step `index`: `motions` (batch, 5)."""
+        return motions(self.batch, stream(self.seed, 3, index, device=self.device), self.augment == "wide")
 
 
 def scale(hu: Tensor, window: tuple[float, float]) -> Tensor:
@@ -98,13 +102,27 @@ def to_hu(x: Any, window: tuple[float, float]) -> Any:
     return (x + 1) * ((high - low) / 2) + low
 
 
-def affine(x: Tensor, rng: torch.Generator, degrees: float = 1.0, zoom: float = 1.1) -> Tensor:
-    """The paper's augmentation: rotation by +-1 degree and scale from 1 to 1.1, bilinear, with air in the corners."""
-    turn, larger = (torch.rand(len(x), generator=rng, device=rng.device) for _ in range(2))
-    angle, factor = torch.deg2rad((2 * turn - 1) * degrees), 1 / (1 + (zoom - 1) * larger)
-    cos, sin, zero = angle.cos() * factor, angle.sin() * factor, torch.zeros_like(angle)
-    theta = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3).to(x)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+def motions(n: int, rng: torch.Generator, wide: bool = False) -> Tensor:
+    """Random motions (n, 5): a turn in degrees, growth to the side and up, and shifts to the side and down, in half sides.
+
+    The paper's turn by at most 1 degree and grow by at most a tenth, both ways alike. `wide` turns by at most 10 degrees, and grows,
+    shrinks and shifts each way by at most a tenth of the side, independently: a model of such slices holds these motions for sure.
+    """
+    if not wide:
+        turn, larger = (torch.rand(n, generator=rng, device=rng.device) for _ in range(2))
+        zero, grown = torch.zeros_like(turn), 1 + 0.1 * larger
+        return torch.stack([2 * turn - 1, grown, grown, zero, zero], 1)
+    turn, across, down, side, fall = 2 * torch.rand(5, n, generator=rng, device=rng.device) - 1
+    return torch.stack([10 * turn, 1 + 0.1 * across, 1 + 0.1 * down, 0.2 * side, 0.2 * fall], 1)
+
+
+def moved(x: Tensor, motions: Tensor) -> Tensor:
+    """Slices (N, 1, S, S) grown, turned and shifted by `motions` (N, 5), bilinear, with air where nothing is known."""
+    turn, across, down, side, fall = motions.unbind(1)
+    cos, sin, across, down = torch.deg2rad(turn).cos(), torch.deg2rad(turn).sin(), 1 / across, 1 / down
+    theta = torch.stack([cos * across, -sin * across, sin * down, cos * down], 1).view(-1, 2, 2)
+    theta = torch.cat([theta, -theta @ torch.stack([side, fall], 1)[:, :, None]], 2)
+    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1
 
 

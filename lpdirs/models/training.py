@@ -23,7 +23,7 @@ class TrainingSettings(Settings):
 
     size: Side = setting(64, "width and height, px")
     latent_dim: int = setting(32, "dimensions of z", ge=1, le=4096)
-    augment: bool = setting(False, "the paper's random affine")
+    augment: bool | Literal["wide"] = setting(False, "the paper's random affine; wide: turns, shifts and stretches, known of each slice")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", PRECISION_HELP)
     compile: Literal["off", "default"] = setting("off", "off, or default (torch.compile, for GPUs)")
     seed: int = Field(0, ge=0)

@@ -3,8 +3,8 @@
 A straight direction moves several factors at once. Here z goes step by step: what is still missing of the target is turned into a step
 by the factors' Jacobian, the image is drawn and measured anew, and what was measured corrects both step and Jacobian. The Jacobian is that
 of a small network that has learned z -> factors from samples of the generator (StyleFlow, Abdal et al. 2021, and IALS, Han et al. 2021,
-learn where to go from z; both need labelled attributes and neither measures what it did); a rank-one update (Broyden 1965) takes in what
-each step did. No gradient of the generator or of the measures is needed.
+learn where to go from z; both need labelled attributes and neither measures what it did), set right by central differences of the measures
+at the start and where a path stalls; a rank-one update (Broyden 1965) takes in what each step did. No gradient is needed.
 """
 
 import json
@@ -32,14 +32,16 @@ from lpdirs.scores.response import Responses, spread_of
 
 LEAST = 20  # samples on which a factor must have been measured
 HIDDEN, EPOCHS, BATCH = 256, 150, 256  # of the network z -> factors, and of its training
-DAMPING = 2e-2  # of the pseudoinverse, relative to the mean square of the Jacobian's rows
+DAMPING = 5e-3  # of the pseudoinverse, relative to the mean square of the Jacobian's rows
 LONGEST = 1.2  # of a step, in units of z
 MISSING = 0.7  # SDs of a factor that one step tries to make good
-REACHED = 0.1  # SDs within which a target is reached
+REACHED, CLOSE = 0.1, 0.03  # SDs within which a target is reached, and within which a path ends
+OTHERS = 2.0  # weight of the mean of what else moved, beside what is missing, where a path is nearest
+NEAR, PART = 0.3, 8  # units of z by which central differences go, and images whose neighbours are drawn at once
 TYPICAL = 0.02  # share of each step by which z goes back towards the prior's middle, where that moves no factor
 FARTHEST = 1e-4  # share of the prior that lies further out, below which a path has left it
 LOST = 2  # rounds that a path may go on without being measured
-STALLED = 3  # rounds without progress after which a path ends
+AGAIN, STALLED = 3, 6  # rounds without progress after which slopes are measured again, and after which a path ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,21 @@ class Steering:
     def jacobian(self, z: Tensor) -> Tensor:
         """How each factor, in SDs, goes with each coordinate of z (B, d): (B, F, d)."""
         return torch.func.vmap(torch.func.jacrev(self.network))(z).detach()
+
+    def slopes(self, generator: Generator, z: Tensor, measures: Measures | None = None) -> Tensor:
+        """The same as measured, by central differences: (N, F, d) at z (N, d), NaN where a neighbour cannot be measured; 2 d images a z."""
+        steps, measures, found = NEAR * torch.eye(z.shape[1]), measures or generator.measures, []
+        for part in z.split(PART):
+            around = torch.stack([part[:, None] + steps, part[:, None] - steps], 1)  # (n, 2, d, d)
+            read = measures.of(generator, around.flatten(0, 2))[list(self.factors)].to_numpy(float) / self._unit
+            up, down = torch.from_numpy(read).float().unflatten(0, around.shape[:3]).unbind(1)
+            found.append((up - down).transpose(1, 2) / (2 * NEAR))
+        return torch.cat(found)
+
+    @property
+    def _unit(self) -> np.ndarray:
+        """SDs of the factors, infinite for one that does not vary."""
+        return np.where(self.spread > 0, self.spread, np.inf)
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors."""
@@ -189,10 +206,12 @@ def steer(
     hold: Literal["others", "none"] | tuple[str, ...] = "others",
     absolute: bool = False,
     unit: Literal["own", "sd"] = "own",
-    rounds: Count = 12,
+    rounds: Count = 20,
     steering: InstanceOf[Steering] | None = None,
     seed: Seed = 0,
     longest: Positive = LONGEST,
+    probes: Whole = 2,
+    slopes: Tensor | None = None,
 ) -> Steered:
     """From z (N, d) to images in which the factors in `changes` have changed so much, {"thickness": 20}, and the others hold.
 
@@ -200,6 +219,8 @@ def steer(
     which factors are to stay as they are: "others" (all that are not changed), "none", or some by name. `steering` is what `fit_steering`
     gave (else it is fitted first). Each round draws and measures N images; a path ends when it has reached its target, cannot be measured,
     has left the prior or makes no progress, and the result is its nearest point. The same arguments give the same paths.
+    `probes` is how often slopes are measured around an image of a path, 2 latent_dim images each time: at its start (unless they are given
+    as `slopes`, of `Steering.slopes`), and again where it stalls; 0 leaves it to what was learned.
     UserError for factors that are not there, or a steering of another generator.
     """
     measures = measures or generator.measures
@@ -207,7 +228,7 @@ def steer(
     _check(generator, measures, steering, changes, hold)
     z = torch.as_tensor(z, dtype=torch.float32)
     z = z[None] if z.ndim == 1 else z
-    names, spread = steering.factors, np.where(steering.spread > 0, steering.spread, np.inf)
+    names, spread = steering.factors, steering._unit
     read = lambda z: measures.of(generator, z)[list(names)].to_numpy(float) / spread
     now = start = read(z)
     held = [name for name in names if name not in changes] if hold == "others" else () if hold == "none" else hold
@@ -219,9 +240,14 @@ def steer(
         asked[:, i] = (value / spread[i] if unit == "own" else value + steering.mean[i] / spread[i]) - start[:, i] if absolute else amount
     changed = [names.index(name) for name in changes]
     middle = generator.prior.middle(generator.latent_dim)[0]
-    jacobian, path, factors, first = steering.jacobian(z), [z], [start], steering.network(z).double().numpy()
-    why, (still, lost), away = [""] * len(z), np.zeros((2, len(z)), int), _away(asked, now, start, changed)
-    best, nearest = np.zeros(len(z), int), away.copy()
+    path, factors, first = [z], [start], steering.network(z).double().numpy()
+    learned = steering.jacobian(z)
+    if slopes is None and probes:
+        slopes = steering.slopes(generator, z, measures)
+    correction = torch.zeros_like(learned) if slopes is None else torch.nan_to_num(slopes - learned)  # of what was learned
+    why, (still, lost), asked_again = [""] * len(z), np.zeros((2, len(z)), int), np.full(len(z), probes < 2)
+    own, others = _away(asked, now, start, changed)
+    best, nearest, reached = np.zeros(len(z), int), own + OTHERS * others, own + others < REACHED
     for i in range(rounds):
         going = np.array([not w for w in why])
         if not going.any():
@@ -229,26 +255,32 @@ def steer(
         wanted = start + np.nan_to_num(asked) * np.where(np.isin(np.arange(len(names)), changed), min(1.0, (i + 1) / 3), 1.0)
         guess = start + (steering.network(z).double().numpy() - first)  # the network's word for what cannot be measured just now
         missing = np.where(np.isfinite(asked), wanted - np.where(np.isfinite(now), now, guess), np.nan)
-        step = _step(jacobian, missing, middle - z) * torch.from_numpy(going).float()[:, None]
+        step = _step(learned + correction, missing, middle - z) * torch.from_numpy(going).float()[:, None]
         step = step * (longest / step.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
         z = z + step
         before, now = now, now.copy()
         now[going] = read(z[torch.from_numpy(going)])
-        jacobian = _updated(steering.jacobian(z), step, now - before)
+        learned = steering.jacobian(z)
+        correction = _updated(learned + correction, step, now - before) - learned
         path.append(z)
         factors.append(now)
-        away = _away(asked, now, start, changed)
-        better = going & (away < nearest - 1e-3)
-        best, nearest = np.where(better, i + 1, best), np.where(better, away, nearest)
+        own, others = _away(asked, now, start, changed)
+        better = going & (own + OTHERS * others < nearest - 1e-3)
+        best, nearest = np.where(better, i + 1, best), np.where(better, own + OTHERS * others, nearest)
+        reached = np.where(better, own + others < REACHED, reached)
         still = np.where(better, 0, still + 1)
+        stalls = torch.from_numpy(going & (still == AGAIN) & ~asked_again)
+        if stalls.any():
+            asked_again |= stalls.numpy()
+            correction[stalls] = torch.nan_to_num(steering.slopes(generator, z[stalls], measures) - learned[stalls])
         out = generator.typicality(z) < FARTHEST
         for n in np.flatnonzero(going):
             lost[n] = 0 if np.isfinite(now[n, changed]).all() else lost[n] + 1
             unmeasured = lost[n] > LOST or not np.isfinite(start[n, changed]).all()
-            reached = i >= 2 and away[n] < REACHED
-            why[n] = "cannot be measured" if unmeasured else "left the prior" if out[n] else "reached" if reached else ""
+            close = i >= 2 and own[n] + others[n] < CLOSE
+            why[n] = "cannot be measured" if unmeasured else "left the prior" if out[n] else "reached" if close else ""
             why[n] = why[n] or ("no progress" if still[n] >= STALLED and i >= 4 else "")
-    ended = ["reached" if close < REACHED else w or "no progress" for w, close in zip(why, nearest, strict=True)]
+    ended = ["reached" if close else w or "no progress" for w, close in zip(why, reached, strict=True)]
     scale = np.where(np.isfinite(spread), spread, np.nan)
     return Steered(torch.stack(path), np.stack(factors) * scale, names, scale, asked * scale, tuple(ended), best)
 
@@ -262,7 +294,8 @@ def respond_steered(
     amounts: Numbers = (-1.5, -0.75, 0, 0.75, 1.5),
     samples: Whole = 16,
     seed: Seed = 0,
-    rounds: Count = 12,
+    rounds: Count = 20,
+    probes: Whole = 2,
 ) -> Responses:
     """What `respond` measures of directions, of steering: k is the factor that was to change while the others held, shifts are `amounts`
     in SDs.
@@ -275,12 +308,17 @@ def respond_steered(
     z, n = generator.draw(samples, rng), np.arange(samples)
     values = np.full((len(steering.factors), len(amounts), samples, len(steering.factors)), np.nan)
     bar = Progress("steering")
+    slopes = steering.slopes(generator, z, measures) if probes else None
     for k, name in enumerate(steering.factors):
         if name not in steering.can_move:
             continue
         for i, amount in enumerate(amounts):
-            found = steer(generator, z, {name: amount}, measures, unit="sd", steering=steering, rounds=rounds if amount else 1)
-            values[k, i] = found.factors[found.rounds if amount else 0, n]
+            if not amount:
+                values[k, i] = measures.of(generator, z)[list(steering.factors)].to_numpy(float)
+                continue
+            change = {name: amount}
+            found = steer(generator, z, change, measures, unit="sd", rounds=rounds, steering=steering, probes=probes, slopes=slopes)
+            values[k, i] = found.factors[found.rounds, n]
             bar(k * len(amounts) + i + 1, values.shape[0] * len(amounts))
     spread = pd.Series(steering.spread, list(steering.factors))
     return Responses(
@@ -299,14 +337,14 @@ def _check(generator: Generator, measures: Measures, steering: Steering, changes
         raise UserError(f"{', '.join(still)} cannot be measured, or does not vary, in samples of this generator")
 
 
-def _away(asked: np.ndarray, now: np.ndarray, start: np.ndarray, changed: list[int]) -> np.ndarray:
-    """How far each image is from what was asked, (N,), in SDs: what is missing of the changes, and the mean of what else moved."""
+def _away(asked: np.ndarray, now: np.ndarray, start: np.ndarray, changed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """How far each image is from what was asked, in SDs, (N,) each: the most that a change lacks, and the mean of what else moved."""
     off = np.abs(start + asked - now)
     own = off[:, changed]
     held = np.delete(off, changed, axis=1)
     known = np.isfinite(held).sum(1)
     others = np.where(known > 0, np.nansum(held, axis=1) / np.maximum(known, 1), 0.0)
-    return np.where(np.isfinite(own).all(1), own.max(1), np.inf) + others
+    return np.where(np.isfinite(own).all(1), own.max(1), np.inf), others
 
 
 def _step(jacobian: Tensor, missing: np.ndarray, home: Tensor) -> Tensor:

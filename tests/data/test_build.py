@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
 
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import SettingsDiffer, UserError
@@ -13,7 +14,7 @@ from lpdirs.data.build import NoSlices, build_dataset
 from lpdirs.data.folder import REASONS, find_files
 from lpdirs.data.lidc import read_manifest
 from lpdirs.data.series import DataSettings, z_fractions
-from lpdirs.data.store import SPLITS, Loader, affine, open_dataset, scale, split_of, to_hu
+from lpdirs.data.store import SPLITS, Loader, motions, moved, open_dataset, scale, split_of, to_hu
 from tests.conftest import COHORT, SETTINGS
 
 
@@ -162,15 +163,26 @@ def test_scaling_keeps_hu(dataset):
     assert np.allclose(scale(to_hu(x, slices.window), slices.window), x, atol=1e-5)
 
 
-def test_augmentation_fills_with_air(dataset):
-    slices = open_dataset(dataset)
-    air = -np.ones((4, 1, 32, 32), np.float32)
-    import torch
+def test_augmentation_moves_as_it_says_and_fills_with_air(dataset):
+    air = -torch.ones(4, 1, 32, 32)
+    assert torch.allclose(moved(air, motions(4, stream(0, 1), wide=True)), air, atol=1e-5)
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    box = -torch.ones(1, 1, 64, 64)
+    box[:, :, 16:48, 24:40] = 1  # half as wide as high
+    extent = lambda x, dim: float(((x + 1).sum((0, 1, dim)) > (x + 1).sum((0, 1, dim)).max() / 2).sum())
+    centre = lambda x: [float(((x + 1).sum((0, 1, dim)) * axis).sum() / (x + 1).sum()) for dim in (2, 3)]
+    assert centre(moved(box, torch.tensor([[0.0, 1, 1, 0.2, -0.1]]))) == pytest.approx([0.2, -0.1], abs=0.01)
+    larger = moved(box, torch.tensor([[0.0, 1.5, 0.5, 0, 0]]))
+    assert (extent(larger, 2), extent(larger, 3)) == pytest.approx((24, 16), abs=1)
+    turned = moved(box, torch.tensor([[90.0, 1, 1, 0, 0]]))
+    assert (extent(turned, 2), extent(turned, 3)) == pytest.approx((32, 16), abs=1)
 
-    moved = affine(torch.from_numpy(air), stream(0, 1), degrees=30, zoom=1.0)
-    assert np.allclose(moved, air, atol=1e-5)
-    x = slices.tensor(slice(0, 4))
-    assert affine(x, stream(0, 1)).shape == x.shape and not np.array_equal(affine(x, stream(0, 1)), x)
+
+def test_what_was_done_to_a_slice_is_known(dataset):
+    slices = open_dataset(dataset)
+    plain, wide = Loader(slices, 4, 0), Loader(slices, 4, 0, augment="wide")
+    assert torch.equal(wide[3], moved(plain[3], wide.motions(3))) and not torch.equal(wide[3], plain[3])
+    assert wide.motions(3)[:, 0].abs().max() > 1 and Loader(slices, 4, 0, augment=True).motions(3)[:, 0].abs().max() <= 1
 
 
 def test_real_ct_is_all_accounted_for(real_ct, tmp_path):
