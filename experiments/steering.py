@@ -21,7 +21,7 @@ from lpdirs.show.plots import film_strips, set_style
 from tests.measures.mirror import mirror_axis
 from tests.notebooks.refresh import ROOT
 
-SAMPLES, STARTS = 4000, 64  # that are learned from, and from which every factor is steered; steering.csv as committed is of 32
+SAMPLES, STARTS = 4000, 64  # that are learned from, and from which every factor is steered
 REAL = ROOT.parent / "shared" / "ct_chest"
 AMOUNTS = (-1.5, -0.75, 0.0, 0.75, 1.5)  # SDs
 SHOWN = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)

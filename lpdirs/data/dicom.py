@@ -82,6 +82,7 @@ class Header:
     frame: int | None = None  # of a file that holds several
     kind: str = "dicom"  # or volume, or picture
     in_hu: bool = True
+    mask: bool = False  # of a volume: whether it looks like a label volume
 
     @property
     def listed(self) -> Path:

@@ -10,7 +10,6 @@ from lpdirs.data.dicom import Header, frames_of, read_header
 from lpdirs.data.folder import Unusable, quiet_pydicom
 
 HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
-LOOKED_AT = 20  # volumes, whether they are masks
 FOLDERS = 3  # so many folders of pictures are taken for patients
 
 
@@ -91,9 +90,7 @@ def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:
             f"{files} volumes, pictures or arrays were taken for {patients} patients (setting patients: {patients_are}); where "
             f"several files are one person's, set patients to folder, or the splits do not keep people apart"
         )
-        first = {header.path: header for header in reversed(headers) if header.kind == "volume" and not header.in_hu}
-        masks = sum(volumes.looks_like_a_mask(header) for header in list(first.values())[:LOOKED_AT])
-        if masks:
+        if masks := len({header.path for header in headers if header.mask}):
             notes.append(f"{masks} volumes look like a mask, with few whole numbers alone: they were read as images; leave masks out")
         if len({header.kind for header in headers}) > len(kinds):
             notes.append("DICOM and other files lie together: whoever is in both counts as two patients")

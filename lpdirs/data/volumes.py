@@ -39,6 +39,7 @@ def headers_of(path: Path) -> list[Header]:
     common = {"path": path, "patient": str(path), "study": str(path), "series": str(path), "orientation": AXIAL}
     common |= {"spacing": spacing[:2], "slope": 1.0, "intercept": 0.0, "padding": None, "shape": (rows, columns), "in_hu": in_hu}
     common["kind"] = "volume" if path.name.lower().endswith(VOLUMES) else "picture"
+    common["mask"] = common["kind"] == "volume" and not in_hu and _looks_like_a_mask(stack)
     return [
         Header(**common, instance=str(i), number=i, position=(0.0, 0.0, origin - i * spacing[2]), frame=i)  # type: ignore[arg-type]
         for i in range(len(stack))
@@ -66,9 +67,8 @@ def holds_a_body(header: Header) -> bool:
     return header.kind != "dicom" and path.lower().endswith(ARRAYS) and _of_body(path, header.path.stat().st_mtime_ns)
 
 
-def looks_like_a_mask(header: Header) -> bool:
-    """Whether a volume or array holds few whole numbers alone, as label volumes do."""
-    stack = _read(str(header.path), header.path.stat().st_mtime_ns)[0]
+def _looks_like_a_mask(stack: np.ndarray) -> bool:
+    """Whether a volume holds few whole numbers alone, as label volumes do."""
     values = np.unique(stack[:: max(1, len(stack) // 16), ::2, ::2])
     return len(values) <= LABELS and bool((values == np.round(values)).all())
 

@@ -28,7 +28,8 @@ def hidden(factory: str) -> str:
     place, _, function = factory.rpartition(":")
     if not place.endswith(".py"):
         _check_module(place, factory)
-    if not place.endswith(".py") or place.startswith("folder-"):
+        return factory
+    if place.startswith("folder-"):
         return factory
     path = next((p for p in (Path(place), workspace() / place) if p.is_file()), None)
     if path is None:
@@ -47,6 +48,8 @@ def _check_module(place: str, factory: str) -> None:
         known = bool(place) and importlib.util.find_spec(place) is not None
     except (ImportError, ValueError):
         known = False
+    except (Exception, SystemExit) as error:  # a package of the user's is begun to be imported, and may do anything
+        raise UserError(f"{factory}: {place} cannot be imported ({type(error).__name__}: {first_line(error)})") from error
     if not known:
         raise UserError(f"{factory}: there is no module {place!r}: give FILE.py:FUNCTION, or package.module:FUNCTION, which makes it")
 

@@ -91,13 +91,14 @@ def _paths(generator: Generator, steering: Steering, z: Tensor) -> dict[str, Any
     """z (starts, factors, amounts, d) on steered paths, and all factors measured there (starts, factors, amounts, factors)."""
     names = steering.can_move
     at = np.array([steering.factors.index(name) for name in names])
-    found, read = [], []
+    found, read, slopes = [], [], steering.slopes(generator, z)
+    still = generator.measures.of(generator, z)[list(steering.factors)].to_numpy(float)
     for name in names:
         ends, values = [], []
         for amount in AMOUNTS:
-            one = steer(generator, z, {name: amount or 0.01}, unit="sd", steering=steering, rounds=12 if amount else 1)
-            ends.append(one.end if amount else z)
-            values.append(one.factors[one.rounds if amount else 0, np.arange(len(z))][:, at])
+            one = steer(generator, z, {name: amount}, unit="sd", steering=steering, slopes=slopes) if amount else None
+            ends.append(one.end if one else z)
+            values.append((one.factors[one.rounds, np.arange(len(z))] if one else still)[:, at])
         found.append(torch.stack(ends, 1))
         read.append(np.stack(values, 1))
     units = {name: generator.measures.units.get(name, "") for name in names}

@@ -64,6 +64,7 @@ class Scene:
     learned: dict[Generator, Steering] = field(default_factory=dict)  # sets of directions share a generator
     _drawn: tuple = (None, None)
     _steered: tuple = (None, None)
+    _slopes: tuple = (None, None)
 
     def __post_init__(self) -> None:
         check_models(self.models)
@@ -114,8 +115,11 @@ class Scene:
         """The path from the shifted z by which `changes` are reached; computed once for a view."""
         z = self._shifted()
         view = self.label, tuple(z[0].tolist()), tuple(sorted(self.changes.items()))
+        if self._slopes[0] != view[:2]:
+            self._slopes = view[:2], self.steering.slopes(self.generator, z, self.measuring)
         if self._steered[0] != view:
-            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=self.steering)
+            how = self.steering
+            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=how, probes=1, slopes=self._slopes[1])
         return self._steered[1]
 
     def values(self, images: Tensor) -> np.ndarray:

@@ -165,6 +165,14 @@ def test_what_cannot_be_made_is_one_line(home, function, says):
     assert "\n" not in str(error.value) and "Smith" not in str(error.value)
 
 
+def test_a_package_that_fails_as_it_is_imported_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"broken_package.made:make.*RuntimeError: no licence"):
+        make_generator("broken_package.made:make")
+
+
 def test_a_file_that_is_not_there_is_said_before_any_work(tmp_path):
     with pytest.raises(UserError, match="there is no file nowhere.py"):
         run_notebooks("smoke", "x", {"generators": ["nowhere.py:make"]}, 0, tmp_path)

@@ -35,6 +35,9 @@ CASES = [
     ("response_shifts", [-1e308, 0, 1], "at least -1000"),
     ("response_samples", 10**12, "at most 1000000"),
     ("direction_steps", 10**20, "at most 1"),
+    ("augment", "wider", "augment"),
+    ("scheduler", "host", "must be an address such as tcp://10.0.0.5:8786"),
+    ("scheduler", "tcp://a b", "must be an address"),
     ("device", "cuda:7", "there is none here"),
 ]
 
@@ -99,6 +102,17 @@ def test_every_other_way_in_checks_too(way, tmp_path, capsys, monkeypatch):
         (tmp_path / "notebooks" / "profiles" / "mine.yaml").write_text("profile: [")
         with pytest.raises(UserError, match="mine.yaml is not YAML"):
             resolve("mine", {})
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.5:8786", "tls://node1:8786", "node1:8786", "ucx://10.0.0.5:1"])
+def test_a_scheduler_s_address_is_read(address):
+    assert resolve("smoke", {"scheduler": address}).source.scheduler == address
+
+
+@pytest.mark.parametrize(("given", "kept"), [(True, True), (False, False), ("wide", "wide")])
+def test_augmentation_is_off_the_paper_s_or_wide(given, kept):
+    settings = resolve("smoke", {"augment": given})
+    assert settings.gan.augment is kept or settings.gan.augment == kept == "wide"
 
 
 def test_numbers_in_words_are_read():

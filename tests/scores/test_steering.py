@@ -153,3 +153,33 @@ def test_what_hardly_varies_is_not_steered(fitted):
         steer(generator, generator.draw(1, 0), {"d": 1.0}, faint, steering=steering)
     with pytest.raises(UserError, match="give more samples, or other measures"):
         fit_steering(generator, faint, samples=10)
+
+
+def test_slopes_are_those_of_the_measures_and_not_of_what_was_learned(fitted):
+    generator, steering = fitted
+    z = generator.draw(3, 5)
+    true = torch.zeros(3, 4, D)
+    true[:, 0, 0], true[:, 0, 1] = 1, 0.75 * torch.cos(1.5 * z[:, 1])
+    found = steering.slopes(generator, z) * torch.tensor(steering.spread).float()[None, :, None]
+    assert torch.allclose(found[:, 0], true[:, 0], atol=0.05)
+    blind = lp.Measures(lambda images: bands(images).assign(b=np.nan), dict.fromkeys("abcd", "mm"))
+    assert steering.slopes(generator, z, blind)[:, 1].isnan().all(), "what cannot be measured has no slope"
+
+
+def test_measured_slopes_lead_where_what_was_learned_does_not(fitted):
+    """A network that has learned nothing: without a probe z goes nowhere, with one it arrives."""
+    generator, steering = fitted
+    torch.manual_seed(0)
+    ignorant = Steering(
+        nn.Sequential(nn.Linear(D, 4)).requires_grad_(False),
+        steering.factors,
+        steering.mean,
+        steering.spread,
+        steering.r2,
+        steering.generator,
+    )
+    z = generator.draw(12, 4)
+    arrived = [steer(generator, z, {"a": 1.0}, steering=ignorant, probes=probes).why.count("reached") for probes in (0, 1, 2)]
+    assert arrived[0] < arrived[1] <= arrived[2] and arrived[2] >= 9
+    given = steer(generator, z, {"a": 1.0}, steering=ignorant, probes=1, slopes=ignorant.slopes(generator, z))
+    assert torch.equal(given.z, steer(generator, z, {"a": 1.0}, steering=ignorant, probes=1).z)
