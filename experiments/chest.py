@@ -41,6 +41,7 @@ from lpdirs.data.store import Slices, open_dataset, to_hu
 from lpdirs.discovery.curved import LatentPath, fit_path
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.anatomy import measure
+from lpdirs.measures.inner import inner
 from lpdirs.measures.measures import Measures, ct
 from lpdirs.measures.thorax import fit_z, known_z
 from lpdirs.models.files import load_generator, load_model
@@ -54,7 +55,6 @@ from lpdirs.scores.naming import Rules
 from lpdirs.scores.realism import features, kernel_distance, neighbours
 from lpdirs.scores.response import best_directions, respond
 from lpdirs.show.plots import set_style
-from tests.measures.mirror import mirror_axis
 
 SHIPPED = {"gan": "gan0", "vae": "vae2"}
 FILES = {"gan": "gan/generator.safetensors", "vae": "vae/vae.safetensors"}
@@ -310,7 +310,7 @@ def roll(slices: Slices, pixel_mm: float) -> dict:
     """How far the roll of the outline is from the axis about which bones and lungs mirror best, on all slices where it is measured."""
     hu = to_hu(slices.tensor()[:, 0].numpy(), slices.window)
     measured = measure(hu, pixel_mm, ("rotation",))["rotation"].dropna()
-    off = (measured - mirror_axis(hu[measured.index])).dropna()
+    off = (measured - inner(hu[measured.index], pixel_mm)["axis_rotation"]).dropna()
     found = {"r": measured[off.index].corr(measured[off.index] - off), "mean": off.abs().mean(), "95 percent": off.abs().quantile(0.95)}
     return {"slices": len(off)} | {name: round(float(value), 2) for name, value in found.items()}
 

@@ -8,6 +8,7 @@ the checkout) and steering_<model>.png into outputs/reference/chest. What is the
 import numpy as np
 import pandas as pd
 import torch
+from tests.measures.mirror import mirror_axis
 
 import lpdirs as lp
 from experiments import FACTORS, MODELS
@@ -18,7 +19,6 @@ from lpdirs.scores.realism import features, kernel_distance
 from lpdirs.scores.response import best_directions
 from lpdirs.scores.steering import Steering, fit_steering, respond_steered
 from lpdirs.show.plots import film_strips, set_style
-from tests.measures.mirror import mirror_axis
 from tests.notebooks.refresh import ROOT
 
 SAMPLES, STARTS = 4000, 64  # that are learned from, and from which every factor is steered

@@ -17,6 +17,7 @@ from lpdirs.base.errors import UserError
 from lpdirs.data.body import BODY_HU
 from lpdirs.data.store import Slices, to_hu
 from lpdirs.measures.anatomy import MEASURES, measure
+from lpdirs.measures.inner import INNER, inner
 from lpdirs.measures.measures import Measures
 
 EXTENT = "of the lungs' extent"  # what z is a fraction of in a patient
@@ -94,11 +95,11 @@ class _Centred(KernelRidge):
         return super().predict(x) + self.mean
 
 
-UNITS = {name: unit for name, (_, unit) in MEASURES.items()} | {"z_position": EXTENT}
+UNITS = {name: unit for name, (_, unit) in (MEASURES | INNER).items()} | {"z_position": EXTENT}
 FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")  # that directions are judged by
 MAIN = FACTORS[:5]  # those that the paper names
 TISSUE = ("lung_density", "lung_share", "mediastinum", "contrast", "skin_fat")  # no turn, shift or stretch is one of these
-GROUPS = {"shape": FACTORS, "tissue": TISSUE, "all": FACTORS + TISSUE}
+GROUPS = {"shape": FACTORS, "tissue": TISSUE, "inner": tuple(INNER), "all": FACTORS + TISSUE}
 
 
 def measure_all(
@@ -110,7 +111,9 @@ def measure_all(
 ) -> pd.DataFrame:
     """The measures in `names` of slices (N, 1, S, S) in [-1, 1], with z_position where a regression is given."""
     hu = to_hu(slices[:, 0].numpy(), window)
-    table = measure(hu, pixel_mm, names)
+    table = measure(hu, pixel_mm, [name for name in names if name in MEASURES])
+    if set(names) & set(INNER):
+        table = table.assign(**inner(hu, pixel_mm))[list(names)]
     if z_position is not None:
         table["z_position"] = z_position(hu)
     return table
@@ -119,9 +122,10 @@ def measure_all(
 def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition | None = None, factors: str = "shape") -> Measures:
     """Measures of chest slices whose values -1 and +1 are `window` in HU, with pixels of `pixel_mm`.
 
-    Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts
-    exist at some levels of the body alone, which z tells. With factors="tissue" how dense and large the lungs are, what lies between
-    them, contrast agent and fat under the skin; "all" are both.
+    Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts exist
+    at some levels of the body alone, which z tells. With factors="tissue" how dense and large the lungs are, what lies between them, contrast
+    agent and fat under the skin; "all" are both. "inner" is the shape by what lies inside (`lpdirs.measures.inner`), which can be measured
+    also where the frame cuts the sides.
     """
     numbers = [*window, pixel_mm] if isinstance(window, tuple | list) and len(window) == 2 else []
     if not numbers or not all(isinstance(v, Real) for v in numbers) or not window[0] < window[1] or not pixel_mm > 0:
@@ -135,7 +139,7 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
             window=(float(window[0]), float(window[1])),
             pixel_mm=pixel_mm,
             z_position=z_position if "z_position" in chosen else None,
-            names=tuple(name for name in chosen if name in MEASURES),
+            names=tuple(name for name in chosen if name in MEASURES | INNER),
         ),
         {name: z_position.unit if name == "z_position" and z_position else UNITS[name] for name in chosen},
         tuple(name for name in MAIN if name in chosen),

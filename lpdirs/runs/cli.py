@@ -22,7 +22,7 @@ def main(words: list[str] | None = None) -> int:
         nargs="+",
         help="your own, FILE.py:FUNCTION that returns lp.as_generator(...), in place of gan and vae; or beside: gan vae FILE.py:FUNCTION",
     )
-    run.add_argument("--measures", help="thorax, tissue, moments, or FILE.py:FUNCTION that returns lp.Measures(...)")
+    run.add_argument("--measures", help="thorax, inner, tissue, moments, or FILE.py:FUNCTION that returns lp.Measures(...)")
     run.add_argument("--scheduler", help="address of a running Dask cluster that reads the data (default: processes on this machine)")
     run.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     run.add_argument("--outputs", default="outputs", help="where runs are written (default: outputs, in the clone or else here)")

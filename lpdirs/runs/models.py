@@ -156,8 +156,8 @@ def data_of(stage: Stage) -> dict | None:
 def measures_of(stage: Stage, generator: Generator) -> Measures:
     """What a generator's images are measured with: as the settings say, else its own measures, else by its data.
 
-    Those of chest slices in HU are the thorax's (its shape, or as "tissue" what it is made of), with z where the data set lets it be
-    learned; those of any other images `moments`.
+    Those of chest slices in HU are the thorax's (its shape, as "inner" that by what lies inside, or as "tissue" what it is made of), with z
+    where the data set lets it be learned; those of any other images `moments`.
     """
     chosen = stage.settings.choice.measures
     if chosen is not None and is_factory(chosen):
@@ -172,7 +172,7 @@ def measures_of(stage: Stage, generator: Generator) -> Measures:
         return generator.measures
     if data is None or window is None:
         raise UserError(f"{generator.info.name} says nothing of HU: give it measures=lp.thorax(window, pixel_mm) in as_generator")
-    group = "tissue" if chosen == "tissue" else "shape"
+    group = chosen if chosen in ("tissue", "inner") else "shape"
     return _of_chest(stage.folder, data["fingerprint"], tuple(data["window"]), data["pixel_mm"], stage.seed, group)
 
 

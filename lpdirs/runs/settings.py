@@ -51,7 +51,7 @@ class ChoiceSettings(Settings):
     start: str = setting("random", "what A begins at: random (the paper's), or a method that computes directions")
     measures: str | None = setting(
         None,
-        "thorax, tissue, moments, or a function that makes your own: file.py:make; null: each generator's own, else by the data",
+        "thorax, inner, tissue, moments, or a function that makes your own: file.py:make; null: the generator's, else by the data",
         min_length=1,
     )
 
@@ -66,9 +66,9 @@ class ChoiceSettings(Settings):
     @field_validator("measures")
     @classmethod
     def _of_a_kind(cls, value: str | None) -> str | None:
-        if value in (None, "thorax", "tissue", "moments") or ":" in str(value):
+        if value in (None, "thorax", "inner", "tissue", "moments") or ":" in str(value):
             return value
-        raise ValueError(f"must be thorax, tissue, moments or FILE.py:FUNCTION, not {value!r}")
+        raise ValueError(f"must be thorax, inner, tissue, moments or FILE.py:FUNCTION, not {value!r}")
 
     @field_validator("generators")
     @classmethod

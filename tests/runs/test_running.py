@@ -31,7 +31,7 @@ COMMON = {"profile": "smoke", "run": "r", "seed": 0}
         (["--set", "gan_steps"], "--set takes NAME=VALUE"),
         (["--data", "nowhere"], "data folder nowhere does not exist"),
         (["--data", ""], "data folder given to --data does not exist"),
-        (["--measures", "moment"], "measures must be thorax, tissue, moments or FILE.py:FUNCTION, not 'moment'"),
+        (["--measures", "moment"], "measures must be thorax, inner, tissue, moments or FILE.py:FUNCTION, not 'moment'"),
         (["--set", "seed=3"], "setting seed is given apart, as --seed"),
         (["--set", "method="], "--set takes NAME=VALUE, not 'method='; method=null is the default"),
     ],
