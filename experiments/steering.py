@@ -1,19 +1,17 @@
 """Steering on the shipped models of real chest CT: one factor moves, the others hold. `python -m experiments.steering`
 
-Writes steering.csv (a row a model and factor, beside the best straight direction and random sets), steering_rotation.csv (rotation by a
-judge that was not asked: the axis about which a slice mirrors best), steering_kid.csv (how real the ends are, where real slices lie beside
-the checkout) and steering_<model>.png into outputs/reference/chest. What is there is not made again. Half an hour on two cores.
+Writes steering.csv (a row a model and factor, beside the best straight direction and random sets), steering_kid.csv (how real the ends are,
+where real slices lie beside the checkout) and steering_<model>.png into outputs/reference/chest. What is there is not made again. Half an
+hour on two cores.
 """
 
 import numpy as np
 import pandas as pd
 import torch
-from tests.measures.mirror import mirror_axis
 
 import lpdirs as lp
 from experiments import FACTORS, MODELS
 from experiments.chest_figures import OUT, K, save_greys
-from lpdirs.data.store import to_hu
 from lpdirs.measures.measures import factor_words
 from lpdirs.scores.realism import features, kernel_distance
 from lpdirs.scores.response import best_directions
@@ -38,29 +36,6 @@ def purity(name: str, generator: lp.Generator, steering: Steering) -> pd.DataFra
     return found.assign(chance=against.loc[f"motion{K}"]["selectivity_chance"], model=name).reset_index()
 
 
-def by_mirror(name: str, generator: lp.Generator, steering: Steering) -> pd.DataFrame:
-    """Degrees by which the outline and the axis of best mirroring turn, from 1.5 SDs below to 1.5 above, on STARTS slices: steered, and
-    along the best direction of `motion` by as much of the outline's turn."""
-    z, window, rows = generator.draw(STARTS, 1_000_004), generator.info.window, []
-    measured = lambda z: (
-        generator.measures.of(generator, z)["rotation"].to_numpy(),
-        mirror_axis(to_hu(generator.images(z)[:, 0].numpy(), window)),
-    )
-    steered = [lp.steer(generator, z, {"rotation": amount}, unit="sd", steering=steering).end for amount in (-1.5, 1.5)]
-    folder = OUT / "directions" / f"{name}-motion{K}"
-    best = best_directions(pd.read_csv(folder / "responses.csv")).loc["rotation"]
-    directions = lp.Directions.load(folder / "directions.safetensors")
-    far = 1.5 * steering.spread[steering.factors.index("rotation")] / abs(best["slope"])
-    straight = [directions.shift(z, int(best["direction"]), float(np.sign(best["slope"]) * side * min(far, 6))) for side in (-1, 1)]
-    for way, ends in (("steered", steered), ("motion", straight)):
-        (outline, axis), (outline_end, axis_end) = map(measured, ends)
-        turned = pd.DataFrame({"outline": outline_end - outline, "axis": axis_end - axis}).dropna()
-        rows.append(
-            {"model": name, "way": way, "slices": len(turned)} | turned.mean().to_dict() | turned.sem().add_suffix("_error").to_dict()
-        )
-    return pd.DataFrame(rows)
-
-
 def realism(name: str, generator: lp.Generator, steering: Steering, real: np.ndarray) -> pd.DataFrame:
     """KID to real slices, a row a factor: of where STARTS slices end that are steered by 1.5 SDs either way, and that are shifted along
     the best direction of `motion` by as much of the factor (at most 6), beside that of slices as they are drawn."""
@@ -69,10 +44,11 @@ def realism(name: str, generator: lp.Generator, steering: Steering, real: np.nda
     best, directions = best_directions(pd.read_csv(folder / "responses.csv")), lp.Directions.load(folder / "directions.safetensors")
     away = lambda z: dict(zip(("KID", "error"), kernel_distance(real, extract(generator.images(z))), strict=True))
     rows = [{"factor": "start", "way": "start"} | away(generator.draw(2 * STARTS, 1_000_005))]
+    how = {"unit": "sd", "steering": steering, "slopes": steering.slopes(generator, z)}
     for factor in names:
         far = min(1.5 * steering.spread[steering.factors.index(factor)] / abs(best.loc[factor, "slope"]), 6)
         ends = {
-            "steered": [lp.steer(generator, z, {factor: amount}, unit="sd", steering=steering).end for amount in (-1.5, 1.5)],
+            "steered": [lp.steer(generator, z, {factor: amount}, **how).end for amount in (-1.5, 1.5)],
             "motion": [directions.shift(z, int(best.loc[factor, "direction"]), side * far) for side in (-1, 1)],
         }
         rows += [{"factor": factor, "way": way, "shift": far} | away(torch.cat(both)) for way, both in ends.items()]
@@ -99,37 +75,27 @@ def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.Dat
 
 def main() -> None:
     set_style()
-    tables = {name: OUT / f"{name}.csv" for name in ("steering", "steering_rotation")}
-    done = {name: pd.read_csv(path) if path.exists() else pd.DataFrame({"model": []}) for name, path in tables.items()}
+    pairs = {label.partition("-")[0]: generator for label, (generator, _) in lp.load(OUT).items()}
+    known, parts = {}, []
+    for name, generator in pairs.items():
+        kept = ROOT / "build" / f"steering_{name}.safetensors"
+        if not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            fit_steering(generator, samples=SAMPLES).save(kept)
+        known[name] = Steering.load(kept)
+    if not (OUT / "steering.csv").exists():
+        parts = [purity(name, generator, known[name]) for name, generator in pairs.items()]
+        pd.concat(parts, ignore_index=True).to_csv(OUT / "steering.csv", index=False, float_format="%.5g")
+    table = pd.read_csv(OUT / "steering.csv")
+    print(table.round(2).to_string(), flush=True)
+    for name, generator in pairs.items():
+        if not (OUT / f"steering_{name}.png").exists():
+            figure(name, generator, known[name], table.query("model == @name"))
     if REAL.is_dir() and not (OUT / "steering_kid.csv").exists():
         slices = lp.read_slices(REAL, size=128).tensor()
         real = features()(slices[np.random.default_rng(0).permutation(len(slices))[:1000]])
-        pairs = [(label.partition("-")[0], generator) for label, (generator, _) in lp.load(OUT).items()]
-        kept = lambda name: Steering.load(ROOT / "build" / f"steering_{name}.safetensors")
-        found = pd.concat([realism(name, generator, kept(name), real) for name, generator in dict(pairs).items()])
+        found = pd.concat([realism(name, generator, known[name], real) for name, generator in pairs.items()])
         found.to_csv(OUT / "steering_kid.csv", index=False, float_format="%.4g")
-    for label, (generator, _) in lp.load(OUT).items():
-        name = label.partition("-")[0]
-        if name in set(done["steering_rotation"]["model"]) and (OUT / f"steering_{name}.png").exists():
-            continue
-        kept = ROOT / "build" / f"steering_{name}.safetensors"
-        if not kept.exists():
-            fit_steering(generator, samples=SAMPLES).save(kept)
-        steering = Steering.load(kept)
-        if name in set(done["steering_rotation"]["model"]):
-            figure(name, generator, steering, done["steering"].query("model == @name"))
-            continue
-        found = purity(name, generator, steering)
-        figure(name, generator, steering, found)
-        for key, rows in (("steering", found), ("steering_rotation", by_mirror(name, generator, steering))):
-            done[key] = pd.concat([done[key], rows], ignore_index=True)
-            done[key].to_csv(tables[key], index=False, float_format="%.5g")
-        print(
-            found.set_index("factor").select_dtypes("number").round(2).to_string(),
-            done["steering_rotation"].round(2).to_string(),
-            sep="\n",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

@@ -58,8 +58,6 @@ def rows_of(kind: str, generator: lp.Generator, paper: lp.Directions, against_ch
         d = generator.latent_dim
         matrix = torch.cat([random(d, d, 1_000_003 + i, orthonormal=True) for i in range(-(-TIMES * K // d))])[: TIMES * K]
         many = measured(lp.Directions(matrix))
-        steering = fit_steering(generator, samples=3000)
-        steered = respond_steered(generator, steering, amounts=AMOUNTS, samples=STARTS // 2)
     rng = np.random.default_rng(0)
     members = np.stack([rng.choice(TIMES * K, K, replace=False) for _ in range(SETS)])
     for group in ("shape", "tissue"):
@@ -70,20 +68,6 @@ def rows_of(kind: str, generator: lp.Generator, paper: lp.Directions, against_ch
                 found = cross_fitted(table).items()
                 placed = pd.concat([against(score, best.iloc[0], bands[score], TIMES) for score, best in found], axis=1)
                 rows += [{"method": name, "group": group, "factor": f} | row.to_dict() for f, row in placed.iterrows()]
-            own = of_group(steered, group)
-            names = dict(enumerate(steering.factors))
-            own = own[own["factor"] == own["direction"].map(names)].set_index("factor")
-            rows += [
-                {
-                    "method": "steered",
-                    "group": group,
-                    "factor": f,
-                    "selectivity": row["selectivity"],
-                    "r": row["r"],
-                    "reached": row["effect"],
-                }
-                for f, row in own.iterrows()
-            ]
         else:
             for name, table in tables.items():
                 best = cross_fitted(table)
@@ -92,6 +76,33 @@ def rows_of(kind: str, generator: lp.Generator, paper: lp.Directions, against_ch
                     for f in best["r"].columns
                 ]
     return rows
+
+
+def steered_rows(generator: lp.Generator) -> list[dict]:
+    """A row a factor of either group, steered while all others of both hold."""
+    steering = fit_steering(generator, samples=3000)
+    steered, rows = respond_steered(generator, steering, amounts=AMOUNTS, samples=STARTS // 2), []
+    for group in ("shape", "tissue"):
+        own = of_group(steered, group)
+        own = own[own["factor"] == own["direction"].map(dict(enumerate(steering.factors)))].set_index("factor")
+        known = own.rename(columns={"effect": "reached"})[["selectivity", "r", "reached"]]
+        rows += [{"method": "steered", "group": group, "factor": f} | row.to_dict() for f, row in known.iterrows()]
+    return rows
+
+
+def steer_again(data: Path, folder: Path, seeds: list[int]) -> None:
+    """The steered rows of trainings that are there, by the present code."""
+    slices, about = open_dataset(data, "train"), read_json(data / "dataset.json")
+    measures = lp.thorax(slices.window, about["pixel_mm"], fit_z(slices, open_dataset(data, "test")), "all")
+    for seed in seeds:
+        for kind in ("gan", "vae"):
+            which = {"model": kind, "data": "chest 64 px", "seed": seed, "precision": "bf16"}
+            generator = load_generator(folder / f"{kind}-bf16-{seed}" / "model.safetensors").but(measures=measures)
+            new = pd.DataFrame([which | row for row in steered_rows(generator)])
+            table = pd.read_csv(OUT / "factors.csv")
+            old = (table[list(which)].astype(str) == pd.Series(which).astype(str)).all(axis=1) & (table["method"] == "steered")
+            pd.concat([table[~old], new], ignore_index=True).to_csv(OUT / "factors.csv", index=False, float_format="%.5g")
+            print(kind, seed, new.groupby("group")[["selectivity", "reached"]].mean().round(3).to_dict(), flush=True)
 
 
 def main(data: Path, folder: Path, precisions: list[str], seeds: list[int]) -> None:
@@ -130,7 +141,8 @@ def main(data: Path, folder: Path, precisions: list[str], seeds: list[int]) -> N
                 search = Discovery(generator, DiscoverySettings(n_directions=K, seed=seed, precision=precision, steps=STEPS))
                 train(search, STEPS, place / "search", search.identity())
                 row |= {"kappa": (search.accuracy() - 1 / K) / (1 - 1 / K), "weights": fingerprint(place / "model.safetensors")}
-                factors = [which | one for one in rows_of(kind, generator, search.directions(), precision == "bf16")]
+                found = rows_of(kind, generator, search.directions(), precision == "bf16")
+                factors = [which | one for one in [*found, *(steered_rows(generator) if precision == "bf16" else [])]]
                 for name, new in (("factors", factors), ("quality", [row])):
                     tables[name] = pd.concat([tables[name], pd.DataFrame(new)], ignore_index=True)
                     tables[name].to_csv(kept[name], index=False, float_format="%.5g")
@@ -143,5 +155,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11, 12])
+    parser.add_argument("--steer-again", action="store_true", help="make the steered rows of these trainings again, and nothing else")
     given = parser.parse_args()
-    main(given.data, given.folder, given.only, given.seeds)
+    if given.steer_again:
+        steer_again(given.data, given.folder, given.seeds)
+    else:
+        main(given.data, given.folder, given.only, given.seeds)

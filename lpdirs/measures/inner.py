@@ -1,7 +1,7 @@
 """Second definitions of the thorax's shape, by what lies inside: lungs and bones, and the line about which they mirror best.
 
-The outline is not read, so that slices whose sides the frame cuts can be measured, and what steering was fed by one definition can be judged
-by the other. Soft tissue counts for nothing: a bulge of the skin moves none of them.
+The outline is not read, so that slices whose sides the frame cuts can be measured, and what steering was fed by one definition can be
+judged by the other. Soft tissue counts for nothing: a bulge of the skin moves none of them.
 """
 
 import numpy as np

@@ -123,9 +123,9 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     """Measures of chest slices whose values -1 and +1 are `window` in HU, with pixels of `pixel_mm`.
 
     Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts exist
-    at some levels of the body alone, which z tells. With factors="tissue" how dense and large the lungs are, what lies between them, contrast
-    agent and fat under the skin; "all" are both. "inner" is the shape by what lies inside (`lpdirs.measures.inner`), which can be measured
-    also where the frame cuts the sides.
+    at some levels of the body alone, which z tells. With factors="tissue" how dense and large the lungs are, what lies between them,
+    contrast agent and fat under the skin; "all" are both. "inner" is the shape by what lies inside (`lpdirs.measures.inner`), which can
+    be measured also where the frame cuts the sides.
     """
     numbers = [*window, pixel_mm] if isinstance(window, tuple | list) and len(window) == 2 else []
     if not numbers or not all(isinstance(v, Real) for v in numbers) or not window[0] < window[1] or not pixel_mm > 0:
