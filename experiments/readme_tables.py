@@ -21,6 +21,13 @@ WORDS = {
     "z_position": "z-position",
 }
 ALL = WORDS | {"x_position": "x-position", "width": "body width"}
+SECOND = {
+    "axis_rotation": "axis of lungs and bones",
+    "axis_x": "that axis",
+    "spine_y": "the spine",
+    "lungs_width": "the lungs",
+    "lungs_depth": "the lungs",
+}
 MODELS = ("gan", "vae")
 PANELS = ("real CT, GAN", "real CT, VAE", "phantom, GAN", "phantom, VAE")  # of the searches of `python -m experiments.seeds`
 UNITS = {"rotation": "degrees", "z_position": "of the lungs' extent"}  # the others are mm
@@ -119,12 +126,78 @@ def chest_steering() -> list[str]:
     return [*lines, f"| mean | {' | '.join(cells)} |"]
 
 
-def chest_turned() -> list[str]:
-    """A line each model and way: how far the outline turns, and the axis about which the slice mirrors best."""
-    lines = ["| model | way | outline turns, degrees | axis of mirroring turns, degrees | slices |", "|---|---|---|---|---|"]
-    for row in pd.read_csv(CHEST / "steering_rotation.csv").itertuples():
-        turns = f"{row.outline:+.1f} ± {1.96 * row.outline_error:.1f} | {row.axis:+.1f} ± {1.96 * row.axis_error:.1f}"
-        lines.append(f"| {row.model.upper()} | {row.way} | {turns} | {row.slices} |")
+def chest_second() -> list[str]:
+    """A line each factor: selectivity by a second definition, which steering was not fed, along what was chosen by the first."""
+    table = pd.read_csv(CHEST / "steering_second.csv").set_index(["model", "factor", "way"])["selectivity"].unstack("way")
+    heads = "steered | `motion` | random |"
+    lines = [f"| factor, read by | GAN: {heads} VAE: {heads}", "|---" * 7 + "|"]
+    names = pd.read_csv(CHEST / "steering_second.csv").drop_duplicates("factor").set_index("factor")["second"]
+    for factor, second in names.items():
+        cells = [f"{table.loc[(model, factor), way]:.2f}" for model in MODELS for way in ("steered", "motion", "random")]
+        lines.append(f"| {ALL[factor]}, {SECOND[second]} | {' | '.join(cells)} |")
+    means = [f"{table.loc[model][way].mean():.2f}" for model in MODELS for way in ("steered", "motion", "random")]
+    return [*lines, f"| mean | {' | '.join(means)} |"]
+
+
+def chest_kid() -> list[str]:
+    """A line each model: KID of slices as drawn, steered and shifted as far along straight directions, over factors."""
+    table = pd.read_csv(CHEST / "steering_kid.csv")
+    lines = ["| model | as drawn | steered by 1.5 SDs | as far along `motion` | factors where steered is lower |", "|---" * 5 + "|"]
+    for model, part in table.groupby("model", sort=False):
+        start = part[part["way"] == "start"]["KID"].iloc[0]
+        each = part[part["way"] != "start"].pivot(index="factor", columns="way", values="KID")
+        spans = [f"{each[way].mean():.2f} [{each[way].min():.2f}, {each[way].max():.2f}]" for way in ("steered", "motion")]
+        better = f"{int((each['steered'] < each['motion']).sum())} of {len(each)}"
+        lines.append(f"| {model.upper()} | {start:.2f} | {' | '.join(spans)} | {better} |")
+    return lines
+
+
+def animated() -> list[str]:
+    """A line each of the authors' animations and definition of what it is called: on how many frames, how far, and what else goes."""
+    table = pd.read_csv(REFERENCE / "trainings" / "animations.csv")
+    heads = "frames of 17 | goes | SDs of real slices | \\|r\\| | share of what moves | most else, SDs |"
+    lines = [f"| animation | read by | {heads}", "|---" * 8 + "|"]
+    meant = {"rotation": ("rotation", "axis_rotation"), "thickness": ("thickness", "lungs_depth"), "breast": ("breast", None)}
+    meant |= {"y_position": ("y_position", "spine_y"), "z_position": ("z_position", None)}
+    for name, (outline, inner) in meant.items():
+        part = table[table["animation"] == name]
+        for factor, others in ((outline, [*ALL]), (inner, [*SECOND])):
+            row = part[part["factor"] == factor]
+            if not len(row):
+                continue
+            row, rest = row.iloc[0], part[part["factor"].isin(others) & (part["factor"] != factor)].dropna(subset=["sds"])
+            most = rest.loc[rest["sds"].idxmax()] if len(rest) else None
+            else_ = f"{ALL.get(most['factor'], SECOND.get(most['factor']))} {most['sds']:.1f}" if most is not None else "–"
+            by = "the level" if factor == "z_position" else "the outline" if factor in ALL else SECOND[factor]
+            if pd.isna(row["moves"]):
+                lines.append(f"| {ALL[name]} | {by} | {row['frames']} | – | – | – | – | {else_} |")
+            else:
+                goes = f"{row['moves']:+.2g} {row['unit']}"
+                numbers = f"{row['sds']:.1f} | {row['r']:.2f} | {row['share']:.2f}"
+                lines.append(f"| {ALL[name]} | {by} | {row['frames']} | {goes} | {numbers} | {else_} |")
+    return lines
+
+
+def planted() -> list[str]:
+    """A line each model and method: selectivity of the best direction for each planted motion, in bold beyond random sets, corrected."""
+    table = pd.read_csv(REFERENCE / "trainings" / "planted.csv")
+    factors = ("rotation", "x_position", "y_position", "width", "thickness")
+    lines = [f"| model | directions | {' | '.join(ALL[f] for f in factors)} | mean |", "|---" * 8 + "|"]
+    for model, part in table.groupby("model", sort=False):
+        for method, rows in part.groupby("method", sort=False):
+            rows = rows.set_index("factor")
+            said = [
+                f"**{rows.loc[f, 'selectivity']:.2f}**"
+                if rows.loc[f].get("selectivity_corrected", 1) <= 0.05
+                else f"{rows.loc[f, 'selectivity']:.2f}"
+                for f in factors
+            ]
+            name = WAYS.get(method, method)
+            lines.append(f"| {model.upper()} | {name} | {' | '.join(said)} | {rows.loc[list(factors), 'selectivity'].mean():.2f} |")
+        chance = part[part["method"] == "motion"].set_index("factor")["selectivity_chance"]
+        lines.append(
+            f"| {model.upper()} | random, median | {' | '.join(f'{chance[f]:.2f}' for f in factors)} | {chance[list(factors)].mean():.2f} |"
+        )
     return lines
 
 
@@ -476,11 +549,12 @@ TABLES = {
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [over_trainings, claims],
     "outputs/reference/methods.md": [
-        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, peers, mig_bins, kappa_steps,
+        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, peers, planted, animated,
+        mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
     "outputs/reference/chest/README.md": [  # in the order of the page
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_turned,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_second, chest_kid,
     ],
     "outputs/reference/chest/tables.md": [
         chest_sets, chest_searches, chest_quality, chest_away,

@@ -20,15 +20,16 @@ INNER = {  # name: (what it is, unit)
 }
 SIZE, ANGLES = 96, np.arange(-22.0, 22.1, 2.0)  # px at which mirrors are looked for, and degrees
 SOFT_HU, LUNG_HU, BONE_HU = 40.0, -500.0, 150.0
+MIRRORED_HU = (-300.0, 400.0)  # to which values are clipped, so that a pocket of gas counts no more than bone
 SPINE_MM, EXTENT = 30.0, (0.02, 0.98)  # half width of where the spine is, and the quantiles that an extent goes from and to
-MIRRORED = 0.5  # share of what is mirrored that lies on its like, at least
+MIRRORED = 0.4  # share of what is mirrored that lies on its like, at least
 LEAST_CM2 = 20.0  # of lung on either side
 
 
 def inner(hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
     """INNER of slices (N, S, S) in HU with pixels of `pixel_mm`, (N,) each; NaN where there is no body, no mirror, or a lung lacks."""
     body, size = body_masks(hu), hu.shape[-1]
-    inside = np.where(body, np.clip(hu, -1000, 600) - SOFT_HU, 0).astype(np.float32)
+    inside = np.where(body, np.clip(hu, *MIRRORED_HU) - SOFT_HU, 0).astype(np.float32)
     angle, place, middle, alike = _mirror(torch.from_numpy(inside)[:, None])
     turn, half = np.deg2rad(angle), size * pixel_mm / 2
     cos, sin = np.cos(turn), np.sin(turn)
