@@ -259,5 +259,11 @@ def explore(
         return Explorer(what, measures, display, furthest)
     if not isinstance(what, str | Path):
         raise UserError(f"explore takes the name of a run, or {{'mine': (generator, directions)}}, not {type(what).__name__}")
+    from lpdirs.runs.search import steering_of
+
     stage = open_run(what, outputs, trust)
-    return Explorer(open_models(stage), measures, display, furthest, folder=Path.cwd() / "exports")
+    explorer = Explorer(open_models(stage), measures, display, furthest, folder=Path.cwd() / "exports")
+    for generator, _ in explorer.scene.models.values() if measures is None else ():
+        if generator not in explorer.scene.learned and (known := steering_of(stage, generator, fit=False)):
+            explorer.scene.learned[generator] = known
+    return explorer

@@ -24,6 +24,7 @@ from lpdirs.scores.chance import Chance, against, open_chance, random_codes, ran
 from lpdirs.scores.naming import Named, Rules, judge
 from lpdirs.scores.response import respond
 from lpdirs.scores.score import SAMPLES, score
+from lpdirs.scores.steering import Steering, fit_steering
 from lpdirs.show.scene import Models
 
 KNOWN = {"oracle": 2048, "oracle-alone": 2048, "curved": 8192}  # samples whose factors a method is told
@@ -106,8 +107,7 @@ def chance_of(stage: Stage, generator: Generator, k: int) -> Chance:
     """
     s, measures = stage.settings.analysis, generator.measures
     samples = min(32, s.response_samples)
-    seen = measures.sample(generator, 16)[1].round(6).to_csv()  # what is measured, and by which function
-    path = _kept(stage, generator, str(k), [samples, s.response_shifts, seen, fingerprint_of_code(CHANCE)])
+    path = _kept(stage, generator, str(k), [samples, s.response_shifts, _seen(generator), fingerprint_of_code(CHANCE)])
     with alone(path.parent):  # searches side by side on one generator wait for the first
         if not is_whole(path):
             random_sets(generator, measures, k, shifts=s.response_shifts, samples=samples).save(path)
@@ -124,6 +124,27 @@ def codes_of(stage: Stage, generator: Generator, k: int) -> pd.DataFrame:
             write_atomic(path, table.to_csv(index=False))
             seal(path)
     return pd.read_csv(path)
+
+
+def steering_of(stage: Stage, generator: Generator, fit: bool = True) -> Steering | None:
+    """What was learned of a generator of the run for steering, kept in analysis/; learned where there is none for these weights, measures,
+    samples, seed and code, or with fit=False None."""
+    samples = stage.settings.analysis.steering_samples
+    known = [generator.info.fingerprint, _seen(generator), samples, stage.seed, fingerprint_of_code("import lpdirs.scores.steering")]
+    path = stage.folder / "analysis" / f"steering-{generator.info.name}-{digest_of_text(known)[:12]}.safetensors"
+    if path.exists():
+        return Steering.load(path)
+    if not fit:
+        return None
+    steering = fit_steering(generator, samples=samples, seed=stage.seed)
+    path.parent.mkdir(exist_ok=True)
+    steering.save(path)
+    return steering
+
+
+def _seen(generator: Generator) -> str:
+    """What is measured on a generator's images, and by which function."""
+    return generator.measures.sample(generator, 16)[1].round(6).to_csv()
 
 
 def _kept(stage: Stage, generator: Generator, what: str, known: list) -> Path:

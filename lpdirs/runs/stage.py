@@ -45,6 +45,7 @@ NOTEBOOKS = {  # notebook: the folder of a run that it writes first
 WAITING = "*The answer of this run stands here once the notebook has run to its end.*"
 REPORT = "report"  # in run.json beside the notebooks
 SINGLE = tuple(NOTEBOOKS)[:6]  # what one run consists of
+OF_RUN = ("generators", "measures", "response_samples", "response_shifts", "steering_samples")  # settings that readers of a run need
 OWN = SINGLE[3:]  # of which a run consists that trains no generator
 WRITES_TOO = {"04_discover_directions": ("own",)}  # notebook: what else it writes, ways to make the user's own generators
 READS = {  # notebook: the folders of the run whose files it reads
@@ -216,10 +217,10 @@ def open_run(run: str | Path, outputs: str | Path = "outputs", trust: bool = Fal
             f"make it with python -m lpdirs run --run {Path(run).name}"
         )
     log = read_log(folder)
-    entry: dict[str, Any] = log[next(reversed(log))] if log else {}
-    profile, seed = str(entry.get("profile", "phantom")), check_seed(entry.get("seed", 0))
-    known = log.get("04_discover_directions", {}).get("settings", {})
-    settings = with_seed(resolve(profile, {name: known.get(name) for name in ("generators", "measures")}), seed)
+    entries: list[dict[str, Any]] = [entry for entry in log.values() if "profile" in entry]  # a report has none
+    profile, seed = (str(entries[-1]["profile"]), check_seed(entries[-1].get("seed", 0))) if entries else ("phantom", 0)
+    known = {name: value for entry in entries for name, value in entry.get("settings", {}).items() if name in OF_RUN}
+    settings = with_seed(resolve(profile, known), seed)
     return Stage("05_qualitative_analysis", profile, folder, seed, settings, {}, time.time(), trust)
 
 

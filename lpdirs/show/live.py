@@ -38,19 +38,26 @@ class NotLive(UserError):
     """A generator that cannot draw in a browser, and why."""
 
 
-def live_page(models: Models, display: Display, steering: Mapping[str, Steering], furthest: float, note: str) -> str:
-    """The page as text. `steering` maps labels to what `fit_steering` gave of their generators: these get sliders by factor.
+def live_page(
+    models: Models, display: Display, steering: Mapping[str, Steering], starts: Mapping[str, Tensor], furthest: float, note: str
+) -> str:
+    """The page as text. `steering` maps labels to what `fit_steering` gave of their generators: these get sliders by factor; `starts` to z
+    (N, d) of slices that exist, which come before random ones.
 
     NotLive where ONNX cannot hold a generator, or what it draws from there is something else.
     """
     generators: dict[int, dict] = {}
-    known, sets = {id(models[label][0]): one for label, one in steering.items() if label in models}, []
+    known = {id(models[label][0]): one for label, one in steering.items() if label in models}
+    first = {id(models[label][0]): one for label, one in starts.items() if label in models}
+    sets = []
     for label, (generator, directions) in models.items():
         name = directions.info.generator or label
         if directions.bends:
             raise NotLive(f"{label} has directions that bend, which a live page has not")
         if id(generator) not in generators:
-            generators[id(generator)] = {"key": f"g{len(generators)}", "name": name} | _of_generator(generator, known.get(id(generator)))
+            generators[id(generator)] = {"key": f"g{len(generators)}", "name": name} | _of_generator(
+                generator, known.get(id(generator)), first.get(id(generator))
+            )
         sets.append(_of_set(label, generators[id(generator)]["key"], generator, directions))
     blobs = {f"{one['key']}-{part}": one.pop(part) for one in generators.values() for part in ("graph", "weights")}
     blobs |= {"runtime": _shipped("ort.gz"), "wasm": _shipped("ort-wasm.gz")}
@@ -67,11 +74,12 @@ def _shipped(name: str) -> bytes:
     return resources.files("lpdirs.show").joinpath("onnxruntime-web", name).read_bytes()
 
 
-def _of_generator(generator: Generator, steering: Steering | None) -> dict[str, Any]:
+def _of_generator(generator: Generator, steering: Steering | None, starts: Tensor | None) -> dict[str, Any]:
     """What the page needs of a generator: its graph and weights, random z, and where it was steered the paths."""
-    z = generator.draw(Z, 1)
-    about = {"d": generator.latent_dim, "z": _floats(z)} | export(generator)
-    return about | ({"paths": _paths(generator, steering, z[:STARTS])} if steering is not None else {})
+    z, real = generator.draw(Z, 1), 0 if starts is None else len(starts)
+    z = z if starts is None else torch.cat([torch.as_tensor(starts).float(), z])
+    about = {"d": generator.latent_dim, "z": _floats(z), "real": real} | export(generator)
+    return about | ({"paths": _paths(generator, steering, z[: real + STARTS])} if steering is not None else {})
 
 
 def _of_set(label: str, key: str, generator: Generator, directions: Directions) -> dict[str, Any]:

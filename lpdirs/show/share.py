@@ -40,11 +40,13 @@ def share(
     *,
     live: bool | None = None,
     steering: Mapping[str, InstanceOf[Steering]] | None = None,
+    starts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page to `path`; returns `path`. All models are shown as `display` says, by default as the first one's is.
 
     The generators themselves draw in it: any mixture of all directions up to shifts of `furthest`, from random images, and with `steering`
-    (a label to what `fit_steering` gave) one factor at a time. That takes pip install 'lpdirs[live]' and at most 25 MB. Where it cannot be,
+    (a label to what `fit_steering` gave) one factor at a time. `starts` (a label to z (N, d), of slices that were inverted, say) come
+    before random images. That takes pip install 'lpdirs[live]' and at most 25 MB. Where it cannot be,
     a line says why and the page holds pre-rendered strips, as with live=False: from `slices` starting images, of `frames` (an odd number),
     with the factors that are read along the way, of as many directions as fit into 10 MB, the first ones of each model. With live=True it
     is a UserError that it cannot be; so it is where not one strip fits.
@@ -58,7 +60,7 @@ def share(
     path, how = Path(path), display or next(iter(models.values()))[0].display
     if live is not False:
         try:
-            page = live_page(models, how, steering or {}, furthest, note)
+            page = live_page(models, how, steering or {}, starts or {}, furthest, note)
             if len(page) > LARGEST_LIVE:
                 raise UserError(f"it would have {len(page) / 1e6:.0f} MB, and {LARGEST_LIVE / 1e6:.0f} are the most: share fewer models")
             return _written(path, page)
@@ -67,13 +69,15 @@ def share(
                 raise
             print(f"The page holds strips, and no generator that draws: {error}")
     shifts = np.linspace(-furthest, furthest, frames).round(3)
-    starts = {label: [generator.typical(), *generator.draw(slices - 1, 1)] for label, (generator, _) in models.items()}
+    own = {label: list(torch.as_tensor(z).float()) for label, z in (starts or {}).items()}
+    drawn = {label: [*own.get(label, []), generator.typical(), *generator.draw(slices - 1, 1)] for label, (generator, _) in models.items()}
+    first = {label: z[:slices] for label, z in drawn.items()}
     content: dict[str, dict] = {
         label: {
             "name": title_of(label, directions),
             "factors": _factors(generator),
             "directions": [],
-            "sprites": [[] for _ in starts[label]],
+            "sprites": [[] for _ in first[label]],
         }
         for label, (generator, directions) in models.items()
     }
@@ -83,7 +87,7 @@ def share(
             if rank >= len(directions) or room <= 0:
                 continue
             k = directions.in_order()[rank]
-            images = [generator.images(torch.cat([directions.shift(z[None], k, shift) for shift in shifts])) for z in starts[label]]
+            images = [generator.images(torch.cat([directions.shift(z[None], k, shift) for shift in shifts])) for z in first[label]]
             strips = [how.pictures(x) for x in images]
             if size and size != strips[0].shape[1]:
                 raise UserError(f"a page shows images of one size: {label} has {strips[0].shape[1]} px, others {size}; share them apart")

@@ -1,6 +1,7 @@
 """A user's own generator in a run: made by a function in a file, searched, scored, opened; and what is said where that cannot be."""
 
 import contextlib
+import html
 import json
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from lpdirs.runs.models import measures_of, open_models
 from lpdirs.runs.notebooks import is_done, run_notebooks
 from lpdirs.runs.own import keep, make_generator
 from lpdirs.runs.report import write_report
-from lpdirs.runs.search import score_run
+from lpdirs.runs.search import score_run, steering_of
 from lpdirs.runs.stage import open_run
 from lpdirs.runs.sweep import sweep
 from lpdirs.runs.verify import verify
@@ -87,7 +88,15 @@ def test_one_call_makes_a_run_of_ones_own_generator_with_its_report(run, factory
         "06_quantitative_analysis",
     }
     assert (run / "directions" / "kidney-unit4-lenet" / "directions.safetensors").exists()
-    report = write_report(run)
+    report, answers = (
+        write_report(run),
+        [entry["answer"] for entry in json.loads((run / "run.json").read_text()).values() if "answer" in entry],
+    )
+    assert all("kidney: " in answer for answer in answers) and len(answers) == 3
+    assert all(html.escape(answer) in report.read_text() for answer in answers), "what each notebook found is on the report"
+    first = json.loads((run / "notebooks" / "04_discover_directions.ipynb").read_text())["cells"]
+    shown = [text for cell in first for out in cell.get("outputs", []) for text in out.get("data", {}).get("text/markdown", [])]
+    assert answers[0] in "".join(shown), "and below the notebook's title"
     assert (run / "analysis" / "explore.html").exists() and "<h2>What was found</h2>" in report.read_text()
     pages = [path.read_text() for path in report.parent.glob("0*.html")]
     assert pages and all("back to the report" in page and "No description" not in page for page in pages)
@@ -95,6 +104,17 @@ def test_one_call_makes_a_run_of_ones_own_generator_with_its_report(run, factory
     assert not any(line.broken for line in verify(run))
     written = "".join(path.read_text() for path in [run / "run.json", *run.rglob("*.ipynb"), *(run / "own").glob("*.json")])
     assert "Smith" not in written and str(home) not in written
+
+
+def test_what_was_learned_for_steering_is_kept_and_learned_again_for_other_measures(run, monkeypatch):
+    stage = open_run(run, trust=True)
+    ((generator, _),) = open_models(stage).values()
+    kept = steering_of(stage, generator, fit=False)
+    assert kept is not None and list(lp.explore(run, trust=True).scene.learned.values())[0].r2 == kept.r2
+    monkeypatch.setattr("lpdirs.runs.search.fit_steering", None)  # nobody learns what is there
+    assert steering_of(stage, generator).r2 == kept.r2
+    other = lp.Measures(lambda images: {"dark": -images.mean((1, 2, 3)).numpy()}, {"dark": ""})
+    assert steering_of(stage, generator.but(measures=other), fit=False) is None
 
 
 def test_it_is_opened_shown_and_scored_with_its_own_measures(run):

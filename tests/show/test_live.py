@@ -102,6 +102,22 @@ def test_a_factor_goes_along_the_path_that_was_steered(shared):
         assert not tab.errors
 
 
+def test_slices_that_exist_come_first_and_can_be_steered(shared, tmp_path):
+    models, _ = shared
+    generator, directions = models["vae-motion6"]
+    z = generator.draw(2, 77)
+    steering = {"vae-motion6": lp.fit_steering(generator, samples=200)}
+    path = lp.share({"vae-motion6": models["vae-motion6"]}, tmp_path / "a.html", live=True, steering=steering, starts={"vae-motion6": z})
+    with page() as tab:
+        opened(tab, path, "#slice=2")
+        assert np.abs(drawn(tab) - generator.display.pictures(generator.images(z[1:]))[0].ravel()).max() < CLOSE
+        assert tab.locator("#start").text_content() == "drawn again from one of the run's own images"
+        assert tab.locator("input[id^=factors-]").count()
+        tab.click("#reset")
+        slide(tab, "slice", 3)
+        assert tab.locator("#start").text_content() == ""
+
+
 def test_a_view_can_be_sent_taken_back_and_reset(shared):
     models, path = shared
     with page() as tab:
