@@ -178,6 +178,25 @@ def animated() -> list[str]:
     return lines
 
 
+def rated() -> list[str]:
+    """A line each set: directions that a rater names who sees nothing but the factor that moves most, if it moves regularly."""
+    heads = "named of 32 | factors | their selectivity |"
+    lines = [f"| directions | GAN: {heads} VAE: {heads}", "|---" * 7 + "|"]
+    for label, words in SETS.items():
+        cells = []
+        for model in MODELS:
+            path = CHEST / "directions" / f"{model}-{label}" / "responses.csv"
+            if not path.exists():
+                break
+            table = pd.read_csv(path)
+            most = table.loc[table["effect"].abs().groupby(table["direction"]).idxmax().dropna()]
+            seen = most[(most["r"].abs() >= 0.8) & (most["effect"].abs() >= 0.1)]
+            cells.append(f"{len(seen)} | {seen['factor'].nunique()} | {seen['selectivity'].mean():.2f}")
+        if len(cells) == len(MODELS):
+            lines.append(f"| {words} | {' | '.join(cells)} |")
+    return lines
+
+
 def planted() -> list[str]:
     """A line each model and method: selectivity of the best direction for each planted motion, in bold beyond random sets, corrected."""
     table = pd.read_csv(REFERENCE / "trainings" / "planted.csv")
@@ -549,7 +568,7 @@ TABLES = {
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [over_trainings, claims],
     "outputs/reference/methods.md": [
-        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, peers, planted, animated,
+        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, rated, peers, planted, animated,
         mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
