@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 # keeps the kernels' debugger from writing a notice into each notebook
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-# make page   make fuzz   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
-.PHONY: testing page fuzz bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
+# make page   make fuzz   make lowest   make bench   make parameters   make notebooks   make reference   make release   make api   make lock
+.PHONY: testing page fuzz lowest bench run test lint unit notebooks-test browser lab explore setup lock parameters notebooks reference release api clean
 
 # what running needs; the tests add their own
 setup: $(VENV)/.installed
@@ -49,6 +49,17 @@ unit: testing
 notebooks-test: testing
 	rm -rf outputs/nbval
 	$(BIN)/python -m pytest -q -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 300 tests/notebooks/reference
+
+# the tests with the lowest versions that pyproject.toml allows, but for torch's, which not every Python has
+LOW = build/lowest/bin/uv pip
+lowest:
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check uv torch torchvision
+	$(LOW) compile --quiet --resolution lowest-direct --no-header --no-annotate pyproject.toml --extra notebooks --extra features \
+	  --extra cluster --extra formats --extra live | grep -Ev '^(torch|nvidia|cuda|triton)' > build/lowest.txt
+	$(LOW) install --quiet --python build/lowest/bin/python -c build/lowest.txt -e '.[notebooks,features,cluster,formats,live]' \
+	  'pytest>=8,<10' pytest-xdist pytest-timeout pytest-rerunfailures 'hypothesis>=6.100,<7' packaging
+	build/lowest/bin/python -m pytest -q -n 2 --dist loadfile tests/base tests/data tests/measures tests/discovery tests/scores tests/models
 
 # 10,000 mutated files; the unit tests do 400
 fuzz: testing

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,13 +47,14 @@ def coordinate(generator: Generator, k: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def sefa(generator: Generator, normalised: bool = False) -> Tensor:
-    """Eigenvectors of A^T A, largest first, (d, d); A maps z to what its first layers make of it (Shen and Zhou 2021, eq. 5).
+def sefa(generator: Generator, k: int | None = None, seed: int = 0, normalised: bool = False) -> Tensor:
+    """The first k (default: all d) eigenvectors of A^T A, largest first, (k, d); A maps z to what its first layers make of it (Shen and
+    Zhou 2021, eq. 5).
 
     `normalised` gives each unit of those layers the same weight, as the authors' released code does and their equation does not.
 
-    First layers are those with weights that see z before any nonlinearity; they are found by feeding z, so that it holds for
-    any generator, and what comes after them is not computed. UserError where there is none.
+    First layers are those with weights that see z before any nonlinearity; they are found by feeding z, so that it holds for any generator,
+    and what comes after them is not computed. UserError where there is none.
     """
     d, first = generator.latent_dim, first_layers(generator)
     if not first:
@@ -65,21 +67,13 @@ def sefa(generator: Generator, normalised: bool = False) -> Tensor:
     a = torch.cat([out[1:] - out[:1] for out in map(torch.cat, responses.values())], 1)
     if normalised:
         a = a / a.norm(dim=0).clamp(min=1e-12)
-    return sorted_eigenvectors(a @ a.T)
+    return sorted_eigenvectors(a @ a.T)[:k]
 
 
-@method("sefa", "SeFa", "what the first layer amplifies most, by the paper's equation", at_most_d=True)
-def sefa_of(generator: Generator, k: int, seed: int) -> Tensor:
-    """The first k of `sefa`."""
-    return sefa(generator)[:k]
-
-
-@method(
+method("sefa", "SeFa", "what the first layer amplifies most, by the paper's equation", at_most_d=True)(sefa)
+method(
     "sefa-released", "SeFa, as released", "the same with the units of the layer normalised, as its authors released it", at_most_d=True
-)  # fmt: skip
-def sefa_released(generator: Generator, k: int, seed: int) -> Tensor:
-    """The first k of `sefa`, normalised."""
-    return sefa(generator, normalised=True)[:k]
+)(partial(sefa, normalised=True))  # fmt: skip
 
 
 class _Enough(BaseException):
@@ -261,7 +255,8 @@ def oracle(z: Tensor, factors: Tensor, k: int | None = None, alone: bool = False
     return unit(torch.stack(found[: k or n_factors])).float()
 
 
-def _of_known(generator: Generator, k: int, seed: int, known: object, name: str) -> Found:
+def _of_known(generator: Generator, k: int, seed: int, known: object = None, name: str = "oracle") -> Found:
+    """`oracle`, plain or alone, by name, on a table of known factors."""
     z, table = known_factors(known, name, generator.latent_dim)
     names = {i: str(column) for i, column in enumerate(table)}
     if k < len(names):
@@ -271,19 +266,12 @@ def _of_known(generator: Generator, k: int, seed: int, known: object, name: str)
     return Found(matrix, names, {"r2": dict(zip(names.values(), oracle_r2(z, values), strict=True))})
 
 
-@method("oracle", "oracle", "regression of known factors on z, no discovery: where each grows fastest", factors=True, needs=("known",))
-def oracle_of(generator: Generator, k: int, seed: int, known: object = None) -> Found:
-    """`oracle`, plain."""
-    return _of_known(generator, k, seed, known, "oracle")
-
-
-@method(
+of_factors = "regression of known factors on z, no discovery: where each grows fastest"
+method("oracle", "oracle", of_factors, factors=True, needs=("known",))(partial(_of_known, name="oracle"))
+method(
     "oracle-alone", "oracle, others held still", factors=True, needs=("known",),
     about="the same with the other factors held still, the higher of the two: no limit, since factors are not linear in z",
-)  # fmt: skip
-def oracle_alone(generator: Generator, k: int, seed: int, known: object = None) -> Found:
-    """`oracle`, alone."""
-    return _of_known(generator, k, seed, known, "oracle-alone")
+)(partial(_of_known, name="oracle-alone"))  # fmt: skip
 
 
 def oracle_r2(z: Tensor, factors: np.ndarray, folds: int = 5) -> list[float]:

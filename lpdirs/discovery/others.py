@@ -1,6 +1,7 @@
 """Other people's methods, each one registered function: an example of how to add one's own."""
 
 import warnings
+from functools import partial
 
 import torch
 from sklearn.decomposition import FastICA
@@ -123,13 +124,7 @@ def contrastive(generator: Generator, k: int, seed: int = 0, steps: int = 300, u
     return F.normalize(a.detach(), dim=1).cpu()
 
 
-@method("latentclr", "LatentCLR", "changes of features that are alike from any start, and unlike others (LatentCLR)", gradients=True)
-def latentclr(generator: Generator, k: int, seed: int = 0) -> Tensor:
-    """`contrastive` on features."""
-    return contrastive(generator, k, seed)
-
-
-@method("disco", "DisCo", "the same in images, without sign, each in few places (DisCo's objective)", gradients=True)
-def disco(generator: Generator, k: int, seed: int = 0) -> Tensor:
-    """`contrastive` on images."""
-    return contrastive(generator, k, seed, unsigned=True)
+about = "changes of features that are alike from any start, and unlike others (LatentCLR)"
+method("latentclr", "LatentCLR", about, gradients=True)(contrastive)
+about = "the same in images, without sign, each in few places (DisCo's objective)"
+method("disco", "DisCo", about, gradients=True)(partial(contrastive, unsigned=True))
