@@ -4,7 +4,7 @@ A straight direction moves several factors at once. Here z goes step by step: wh
 by the factors' Jacobian, the image is drawn and measured anew, and what was measured corrects both step and Jacobian. The Jacobian is that
 of a small network that has learned z -> factors from samples of the generator (StyleFlow, Abdal et al. 2021, and IALS, Han et al. 2021,
 learn where to go from z; both need labelled attributes and neither measures what it did), set right by central differences of the measures
-at the start and where a path stalls; a rank-one update (Broyden 1965) takes in what each step did. No gradient is needed.
+at the start; a rank-one update (Broyden 1965) takes in what each step did. No gradient is needed.
 """
 
 import json
@@ -210,7 +210,7 @@ def steer(
     steering: InstanceOf[Steering] | None = None,
     seed: Seed = 0,
     longest: Positive = LONGEST,
-    probes: Whole = 2,
+    probes: Whole = 1,
     slopes: Tensor | None = None,
 ) -> Steered:
     """From z (N, d) to images in which the factors in `changes` have changed so much, {"thickness": 20}, and the others hold.
@@ -220,7 +220,8 @@ def steer(
     gave (else it is fitted first). Each round draws and measures N images; a path ends when it has reached its target, cannot be measured,
     has left the prior or makes no progress, and the result is its nearest point. The same arguments give the same paths.
     `probes` is how often slopes are measured around an image of a path, 2 latent_dim images each time: at its start (unless they are given
-    as `slopes`, of `Steering.slopes`), and again where it stalls; 0 leaves it to what was learned.
+    as `slopes`, of `Steering.slopes`), and with 2 again where it stalls, which gets nearer to what was asked and moves a little more else;
+    0 leaves it to what was learned.
     UserError for factors that are not there, or a steering of another generator.
     """
     measures = measures or generator.measures
@@ -295,7 +296,7 @@ def respond_steered(
     samples: Whole = 16,
     seed: Seed = 0,
     rounds: Count = 20,
-    probes: Whole = 2,
+    probes: Whole = 1,
 ) -> Responses:
     """What `respond` measures of directions, of steering: k is the factor that was to change while the others held, shifts are `amounts`
     in SDs.

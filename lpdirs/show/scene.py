@@ -119,7 +119,7 @@ class Scene:
             self._slopes = view[:2], self.steering.slopes(self.generator, z, self.measuring)
         if self._steered[0] != view:
             how = self.steering
-            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=how, probes=1, slopes=self._slopes[1])
+            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=how, slopes=self._slopes[1])
         return self._steered[1]
 
     def values(self, images: Tensor) -> np.ndarray:
