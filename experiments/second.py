@@ -20,7 +20,7 @@ from lpdirs.scores.steering import Steering
 from tests.notebooks.refresh import ROOT
 
 PAIRS = dict(zip(("rotation", "x_position", "y_position", "width", "thickness"), INNER, strict=True))
-STARTS, SETS, FAR = 48, 8, (-4.0, -2.0, 0.0, 2.0, 4.0)
+STARTS, SETS, FAR = 32, 2, (-4.0, 0.0, 4.0)
 
 
 def steered(generator: lp.Generator, steering: Steering, measures: lp.Measures) -> pd.DataFrame:

@@ -97,6 +97,8 @@ def test_the_first_findings_are_those_of_the_tables():
     of = steered.groupby("model")[["selectivity", "chance"]].mean()
     assert f"one factor is {both(of['selectivity'])} of" in README
     assert f"straight lines reach {plain(mean('motion32', 'selectivity'))}." in README
+    second = pd.read_csv(chest / "steering_second.csv").groupby(["way", "model"])["selectivity"].mean()
+    assert f"shape is {both(second['steered'])} of the change; straight lines reach {plain(second['motion'])}." in README
     found = beyond_random(by_training()).set_index(["data", "method"]).loc["real CT"]
     ours, paper = found.loc["motion"], found.loc["the paper's"]
     assert f"is its factor is {paper['mean']:.2f}, with random directions {ours['random']:.2f}, with `motion` {ours['mean']:.2f}." in README
