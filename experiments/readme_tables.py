@@ -127,15 +127,16 @@ def chest_steering() -> list[str]:
 
 
 def chest_second() -> list[str]:
-    """A line each factor: selectivity by a second definition, which steering was not fed, along what was chosen by the first."""
-    table = pd.read_csv(CHEST / "steering_second.csv").set_index(["model", "factor", "way"])["selectivity"].unstack("way")
-    heads = "steered | `motion` | random |"
-    lines = [f"| factor, read by | GAN: {heads} VAE: {heads}", "|---" * 7 + "|"]
-    names = pd.read_csv(CHEST / "steering_second.csv").drop_duplicates("factor").set_index("factor")["second"]
-    for factor, second in names.items():
-        cells = [f"{table.loc[(model, factor), way]:.2f}" for model in MODELS for way in ("steered", "motion", "random")]
+    """A line each factor: selectivity by a second definition, along what was fed or chosen by the first, or by both."""
+    known = pd.read_csv(CHEST / "steering_second.csv")
+    table = known.set_index(["model", "factor", "way"])["selectivity"].unstack("way")
+    heads = "fed the outline | fed both | `motion` | random |"
+    lines = [f"| factor, read by | GAN: {heads} VAE: {heads}", "|---" * 9 + "|"]
+    ways = ("steered", "both", "motion", "random")
+    for factor, second in known.drop_duplicates("factor").set_index("factor")["second"].items():
+        cells = [f"{table.loc[(model, factor), way]:.2f}" for model in MODELS for way in ways]
         lines.append(f"| {ALL[factor]}, {SECOND[second]} | {' | '.join(cells)} |")
-    means = [f"{table.loc[model][way].mean():.2f}" for model in MODELS for way in ("steered", "motion", "random")]
+    means = [f"{table.loc[model][way].mean():.2f}" for model in MODELS for way in ways]
     return [*lines, f"| mean | {' | '.join(means)} |"]
 
 

@@ -2,8 +2,9 @@
 
 What is held in steering is what is counted, so that a part of its purity is taught to the test. Here one factor of shape after the other is
 steered by its outline, as always, and what moves is then read by lungs and bones (`lpdirs.measures.inner`); so is what moves along the best
-straight direction of `motion` and of random sets, chosen by the outline. Writes outputs/reference/chest/steering_second.csv, a row a model,
-way and factor. A quarter of an hour on two cores.
+straight direction of `motion` and of random sets, chosen by the outline. At last both definitions are asked for and held together.
+Writes outputs/reference/chest/steering_second.csv, a row a model, way and factor; `outline` is the selectivity by the outline, where both
+were fed. A quarter of an hour on two cores.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from experiments.steering import AMOUNTS
 from lpdirs.discovery.closed_form import random
 from lpdirs.measures.inner import INNER
 from lpdirs.scores.response import Responses, best_directions, respond
-from lpdirs.scores.steering import Steering
+from lpdirs.scores.steering import Steering, fit_steering
 from tests.notebooks.refresh import ROOT
 
 PAIRS = dict(zip(("rotation", "x_position", "y_position", "width", "thickness"), INNER, strict=True))
@@ -48,8 +49,40 @@ def of_straight(generator: lp.Generator, measures: lp.Measures, directions: lp.D
     return judged(respond(generator, directions, measures, FAR, STARTS).table(0, 200), chosen)
 
 
-def main() -> None:
+def by_both(generator: lp.Generator, window: tuple[float, float], pixel_mm: float) -> list[dict]:
+    """Rows of the factors of PAIRS, each steered by both of its definitions while all others of both hold."""
+    inner = lp.thorax(window, pixel_mm, factors="inner")
+    units = {**generator.measures.units, **inner.units}
+    both = lp.Measures(lambda x: pd.concat([generator.measures(x), inner(x)], axis=1), units)
+    fed, z = generator.but(measures=both), generator.draw(STARTS, torch.Generator().manual_seed(1_000_003))
+    steering = fit_steering(fed, samples=4000)
+    slopes, factors = steering.slopes(fed, z), list(steering.factors)
+    values = np.empty((len(PAIRS), len(AMOUNTS), STARTS, len(factors)))
+    for k, pair in enumerate(PAIRS.items()):
+        for i, amount in enumerate(AMOUNTS):
+            end = lp.steer(fed, z, dict.fromkeys(pair, amount), unit="sd", steering=steering, slopes=slopes).end if amount else z
+            values[k, i] = both.of(fed, end).to_numpy()
+    found = {}
+    for group in (list(generator.measures.units), list(INNER)):
+        at = [factors.index(name) for name in group]
+        spread = pd.Series(steering.spread[at], group)
+        table = Responses(values[..., at], np.asarray(AMOUNTS), spread).table(0, 200).set_index(["direction", "factor"])
+        found[group[0]] = table
+    outline, inside = found.values()
     rows = []
+    for k, (factor, second) in enumerate(PAIRS.items()):
+        row = inside.loc[(k, second), ["selectivity", "selectivity_low", "selectivity_high", "r", "effect", "missing"]].abs().to_dict()
+        rows.append({"way": "both", "factor": factor, "second": second} | row | {"outline": outline.loc[(k, factor), "selectivity"]})
+    return rows
+
+
+def main() -> None:
+    rows = pd.read_csv(OUT / "steering_second.csv").to_dict("records") if (OUT / "steering_second.csv").exists() else []
+    for label, (generator, _) in lp.load(OUT).items():
+        name, info = label.partition("-")[0], generator.info
+        if rows and not any(row["model"] == name and row["way"] == "both" for row in rows):
+            rows += [{"model": name} | row for row in by_both(generator, info.window, info.pixel_mm)]
+            pd.DataFrame(rows).to_csv(OUT / "steering_second.csv", index=False, float_format="%.4g")
     for label, (generator, _) in lp.load(OUT).items():
         name = label.partition("-")[0]
         if name in {row["model"] for row in rows}:

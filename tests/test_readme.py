@@ -95,10 +95,15 @@ def test_the_first_findings_are_those_of_the_tables():
     both = lambda values: f"{values['gan']:.2f} (GAN) and {values['vae']:.2f} (VAE)"
     plain = lambda values: f"{values['gan']:.2f} and {values['vae']:.2f}"
     of = steered.groupby("model")[["selectivity", "chance"]].mean()
-    assert f"one factor is {both(of['selectivity'])} of" in README
+    assert f"It is {both(of['selectivity'])} of" in README
     assert f"straight lines reach {plain(mean('motion32', 'selectivity'))}." in README
     second = pd.read_csv(chest / "steering_second.csv").groupby(["way", "model"])["selectivity"].mean()
-    assert f"shape is {both(second['steered'])} of the change; straight lines reach {plain(second['motion'])}." in README
+    read, fed = plain(second["steered"]), plain(second["both"])
+    assert f"shape has {read}, straight lines {plain(second['motion'])}; fed both, {fed}." in README
+    card = TEXTS["outputs/reference/chest/README.md"]
+    assert steered["selectivity"].min() > 0.7 and f"({plain(of['selectivity'])}), with no factor below 0.7" in card
+    kid = pd.read_csv(chest / "steering_kid.csv").pivot_table(index="model", columns="way", values="KID")
+    assert (kid["steered"] < kid["motion"]).all() and "no farther from real ones than slices that are shifted as far" in card
     found = beyond_random(by_training()).set_index(["data", "method"]).loc["real CT"]
     ours, paper = found.loc["motion"], found.loc["the paper's"]
     assert f"is its factor is {paper['mean']:.2f}, with random directions {ours['random']:.2f}, with `motion` {ours['mean']:.2f}." in README

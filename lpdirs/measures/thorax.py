@@ -99,7 +99,7 @@ UNITS = {name: unit for name, (_, unit) in (MEASURES | INNER).items()} | {"z_pos
 FACTORS = ("rotation", "thickness", "breast", "y_position", "z_position", "x_position", "width")  # that directions are judged by
 MAIN = FACTORS[:5]  # those that the paper names
 TISSUE = ("lung_density", "lung_share", "mediastinum", "contrast", "skin_fat")  # no turn, shift or stretch is one of these
-GROUPS = {"shape": FACTORS, "tissue": TISSUE, "inner": tuple(INNER), "all": FACTORS + TISSUE}
+GROUPS = {"shape": FACTORS, "tissue": TISSUE, "inner": tuple(INNER), "both": FACTORS + tuple(INNER), "all": FACTORS + TISSUE}
 
 
 def measure_all(
@@ -125,7 +125,7 @@ def thorax(window: tuple[float, float], pixel_mm: float, z_position: ZPosition |
     Roll, thickness, breast size, position and width, measured on HU alone; z-position where a regression is given (`fit_z`). Breasts exist
     at some levels of the body alone, which z tells. With factors="tissue" how dense and large the lungs are, what lies between them,
     contrast agent and fat under the skin; "all" are both. "inner" is the shape by what lies inside (`lpdirs.measures.inner`), which can
-    be measured also where the frame cuts the sides.
+    be measured also where the frame cuts the sides, and "both" the shape by outline and inside.
     """
     numbers = [*window, pixel_mm] if isinstance(window, tuple | list) and len(window) == 2 else []
     if not numbers or not all(isinstance(v, Real) for v in numbers) or not window[0] < window[1] or not pixel_mm > 0:

@@ -228,5 +228,5 @@ def test_more_of_a_tissue_reads_as_more_and_a_turn_as_no_more(name, more, by):
 def test_groups_of_factors_are_chosen_by_name():
     shape, made_of, everything = (lp.thorax((-1000, 400), PIXEL, factors=group).factors for group in ("shape", "tissue", "all"))
     assert everything == shape + made_of and "lung_density" in made_of and "rotation" in shape
-    with pytest.raises(UserError, match="factors of the thorax must be shape, tissue, inner, all, not 'fat'"):
+    with pytest.raises(UserError, match="factors of the thorax must be shape, tissue, inner, both, all, not 'fat'"):
         lp.thorax((-1000, 400), PIXEL, factors="fat")

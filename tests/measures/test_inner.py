@@ -81,5 +81,5 @@ def test_where_nothing_is_there_nothing_is_measured_and_the_group_is_one_setting
     assert all(np.isnan(values).all() for values in inner(np.full((3, 64, 64), -1000.0, np.float32), 5.0).values())
     measures = lp.thorax((-1000, 1000), 5.0, factors="inner")
     assert measures.factors == tuple(INNER) and list(measures(torch.full((2, 1, 64, 64), -1.0))) == list(INNER)
-    with pytest.raises(UserError, match="shape, tissue, inner, all"):
+    with pytest.raises(UserError, match="shape, tissue, inner, both, all"):
         lp.thorax((-1000, 1000), 5.0, factors="outer")
