@@ -48,7 +48,8 @@ def main() -> None:
             ends[way] = [
                 directions.shift(start, best.direction, float(shift * np.sign(best.slope))) for shift in np.linspace(0, FAR, 7)[1:]
             ]
-        ends["steered"] = [lp.steer(generator, start, {factor: sd}, unit="sd", steering=steering).end for sd in SDS]
+        how = {"unit": "sd", "steering": steering, "slopes": steering.slopes(generator, start)}
+        ends["steered"] = [lp.steer(generator, start, {factor: sd}, **how).end for sd in SDS]
         for way, words in WAYS.items():
             path = changes(generator, start, ends[way], factor, steering)
             ax.plot(path[:, 0], path[:, 1], marker=".", label=words, color={"random32": "0.55", "motion32": "C0", "steered": "C1"}[way])
