@@ -172,9 +172,15 @@ def test_notebooks_are_as_a_reader_expects(name):
 def test_words_about_the_demo_are_marked_as_such(name):
     """So that they say of themselves, in anybody else's run, that they are not about it."""
     for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells:
-        about = re.search(r"(?im)\bin the demo\b|\*\*Answer|^## What we (found|have)", cell.source)
+        about = re.search(r"(?im)\bin the demo\b(?! profile)|\*\*Answer|^## What we (found|have)", cell.source)
         if cell.cell_type == "markdown" and about:
             assert "demo" in cell.metadata.get("tags", []), cell.source[:80]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_each_opens_with_the_answer_of_the_run_that_is_shown(name):
+    shown = ["".join(output["data"].get("text/markdown", "")) for output in read(name).cells[2].outputs if "data" in output]
+    assert shown[0].startswith("**Answer of this run.** "), "computed, below the title"
 
 
 def test_every_setting_belongs_to_a_notebook():

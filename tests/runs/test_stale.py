@@ -106,10 +106,10 @@ def test_the_code_that_a_notebook_imports_counts_and_other_code_does_not(folder,
     monkeypatch.setattr(lpdirs.base.code, "ROOT", package)
     stamp("02_train_gan", folder)
     edit = lambda path, a, b: (package / path).write_text((package / path).read_text().replace(a, b, 1))
-    edit("models/dcgan.py", '"""The DCGAN', '"""Another word for the DCGAN')
+    edit("models/networks.py", '"""The networks of', '"""Other words for the networks of')
     edit("show/share.py", "LARGEST = ", "LARGEST = 1 + ")
     assert is_done("02_train_gan", "smoke", folder, {}), "docstrings, and modules that it does not import"
-    edit("models/dcgan.py", "0.0, 0.02)", "0.0, 0.03)")
+    edit("models/networks.py", "0.0, 0.02)", "0.0, 0.03)")
     assert not is_done("02_train_gan", "smoke", folder, {}), "imported through models.training"
 
 
@@ -375,5 +375,5 @@ def test_a_change_in_show_or_in_a_method_does_no_training_again(tmp_path, monkey
     for path in ("show/plots.py", "show/explorer.py", "discovery/motion.py", "discovery/others.py", "runs/report.py", "scores/steering.py"):
         (package / path).write_text((package / path).read_text() + "\nCHANGED = 1\n")
         assert known() == before, path
-    (package / "models/dcgan.py").write_text((package / "models/dcgan.py").read_text() + "\nCHANGED = 1\n")
+    (package / "models/networks.py").write_text((package / "models/networks.py").read_text() + "\nCHANGED = 1\n")
     assert known()[1] != before[1]
