@@ -155,7 +155,7 @@ def _build(
         if not before:
             _write_rejected(folder / "rejected.csv", listed)
         shutil.rmtree(parts)
-        raise NoSlices(f"no usable slice: {_said(reasons)}")
+        raise NoSlices(f"no usable slice: {_said(reasons)}" + ("" if before else f"; rejected.csv in {folder.name} says why, file by file"))
     _write_rejected(folder / "rejected.csv", listed)
     frame = pd.DataFrame(table)
     frame.insert(3, "split", frame["patient"].map(split_patients(list(frame["patient"]), public)))
@@ -304,7 +304,11 @@ def read_slices(
     settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(folder or temporary)
-        about = build_dataset(Path(source), target, settings, Progress("reading slices"))
+        try:
+            about = build_dataset(Path(source), target, settings, Progress("reading slices"))
+        except NoSlices as error:
+            kept = f"rejected.csv in {target.name}" if folder is None else ""
+            raise NoSlices(str(error).replace(kept, "rejected.csv (give folder= to keep it)") if kept else str(error)) from None
         left_out = [f"left out: {', '.join(f'{n} {why}' for why, n in about['rejected'].items())}"] if about["rejected"] else []
         print(*[f"{about['slices']} slices of {about['patients']} patients", *left_out, *about["notes"]], sep="; ")
         slices = open_dataset(target)

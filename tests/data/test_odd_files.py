@@ -12,7 +12,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedCTImageStorage, MediaStorageDirectoryStorage
 
 from lpdirs.data import dicom, pixels
-from lpdirs.data.build import NoSlices, build_dataset
+from lpdirs.data.build import NoSlices, build_dataset, read_slices
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from tests.data.files import MM, SIZE, chest, series, write
@@ -317,3 +317,13 @@ def test_one_patient_id_for_several_studies_is_said(tmp_path):
         series(tmp_path / "in" / str(k), noise=k, PatientID="ANON", StudyInstanceUID=f"1.{k + 1}", SeriesInstanceUID=f"1.{k + 1}.1")
     data, _ = build(tmp_path)
     assert "of 5 studies" in data["notes"][0] and "PatientID" in data["notes"][0]
+
+
+def test_where_nothing_can_be_used_the_line_names_the_list_of_reasons(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    with pytest.raises(NoSlices, match=r"no usable slice: 1 not DICOM .*; rejected.csv in data says why, file by file$"):
+        build_dataset(tmp_path / "in", tmp_path / "data", DataSettings(size=32))
+    assert "notes" not in str(tmp_path) and (tmp_path / "data" / "rejected.csv").exists()
+    with pytest.raises(NoSlices, match=r"rejected.csv \(give folder= to keep it\) says why, file by file$"):
+        read_slices(tmp_path / "in")
