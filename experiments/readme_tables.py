@@ -569,7 +569,7 @@ TABLES = {
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [over_trainings, claims],
     "outputs/reference/methods.md": [
-        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, rated, peers, animated,
+        against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, rated, peers, planted, animated,
         mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
