@@ -7,13 +7,13 @@ on its way. Writes outputs/reference/chest/options_64.csv, a row a model that wa
 hour on one core.
 """
 
-import argparse
 import copy
 from pathlib import Path
 
 import pandas as pd
 
 import lpdirs as lp
+from experiments import data_and_folder
 from experiments.chest import Judge
 from experiments.chest_figures import OUT, generator_of
 from lpdirs.base.checkpoints import train
@@ -83,8 +83,4 @@ def main(data: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("folder", type=Path)
-    given = parser.parse_args()
-    main(given.data, given.folder)
+    main(*data_and_folder(__doc__))

@@ -6,7 +6,6 @@ other and of who the patient is; every method is then asked for these motions. W
 model, method and factor, and planted_data.csv, how the factors spread in data and samples. Half an hour on two cores.
 """
 
-import argparse
 import copy
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 
 import lpdirs as lp
+from experiments import data_and_folder
 from experiments.trainings import AMOUNTS, OUT, SETS, SHIFTS, STARTS, STEPS, TIMES, K
 from lpdirs.base.checkpoints import train
 from lpdirs.base.files import read_json
@@ -91,8 +91,4 @@ def main(data: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("folder", type=Path)
-    given = parser.parse_args()
-    main(given.data, given.folder)
+    main(*data_and_folder(__doc__))
