@@ -12,7 +12,7 @@ import lpdirs as lp
 from experiments import FACTORS, MODELS
 from experiments.front import OUT, K
 from lpdirs.measures.measures import factor_words
-from lpdirs.scores.steering import Steering
+from lpdirs.scores.steering import Steering, steered_ends
 from lpdirs.show.plots import set_style
 from tests.notebooks.refresh import ROOT
 
@@ -48,8 +48,7 @@ def main() -> None:
             ends[way] = [
                 directions.shift(start, best.direction, float(shift * np.sign(best.slope))) for shift in np.linspace(0, FAR, 7)[1:]
             ]
-        how = {"unit": "sd", "steering": steering, "slopes": steering.slopes(generator, start)}
-        ends["steered"] = [lp.steer(generator, start, {factor: sd}, **how).end for sd in SDS]
+        ends["steered"] = list(steered_ends(generator, start, factor, SDS, steering=steering)[0])
         for way, words in WAYS.items():
             path = changes(generator, start, ends[way], factor, steering)
             ax.plot(path[:, 0], path[:, 1], marker=".", label=words, color={"random32": "0.55", "motion32": "C0", "steered": "C1"}[way])

@@ -13,7 +13,7 @@ import lpdirs as lp
 from experiments import FACTORS, MODELS
 from experiments.chest_figures import K, save_greys
 from lpdirs.measures.measures import factor_words
-from lpdirs.scores.steering import Steering
+from lpdirs.scores.steering import Steering, steered_ends
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference"
@@ -44,8 +44,7 @@ def rows_of(models: dict, name: str, factor: str, steering: Steering, start: tor
         best = models[label][1].info.best[factor]
         shifts = np.linspace(-FARTHEST, FARTHEST, len(AMOUNTS)) * np.sign(best.slope)
         rows[title] = torch.cat([models[label][1].shift(start[None], best.direction, shift) for shift in shifts]), best.selectivity
-    to = lambda amount: lp.steer(generator, start, {factor: amount}, unit="sd", steering=steering).end if amount else start[None]
-    return rows | {STEERED: (torch.cat([to(amount) for amount in AMOUNTS]), pure)}
+    return rows | {STEERED: (steered_ends(generator, start[None], factor, AMOUNTS, steering=steering)[0][:, 0], pure)}
 
 
 def draw(generator: lp.Generator, factor: str, rows: dict[str, tuple]) -> tuple[plt.Figure, pd.DataFrame]:

@@ -16,7 +16,7 @@ from experiments.steering import AMOUNTS
 from lpdirs.measures.measures import moments
 from lpdirs.scores.chance import against
 from lpdirs.scores.response import Responses, cross_fitted, spread_of
-from lpdirs.scores.steering import fit_steering
+from lpdirs.scores.steering import fit_steering, steered_ends
 
 STARTS, SAMPLES = 32, 4000
 
@@ -31,12 +31,11 @@ def main() -> None:
         blind, measures = generator.but(measures=moments()), generator.measures
         steering = fit_steering(blind, samples=SAMPLES)
         z = generator.draw(STARTS, torch.Generator().manual_seed(1_000_003))
-        slopes, factors = steering.slopes(blind, z), steering.can_move
+        factors = steering.can_move
         values = np.empty((len(factors), len(AMOUNTS), STARTS, len(measures.factors)))
         for k, factor in enumerate(factors):
-            for i, amount in enumerate(AMOUNTS):
-                end = lp.steer(blind, z, {factor: amount}, unit="sd", steering=steering, slopes=slopes).end if amount else z
-                values[k, i] = measures.of(generator, end).to_numpy()
+            ends, _ = steered_ends(blind, z, factor, AMOUNTS, steering=steering)
+            values[k] = np.stack([measures.of(generator, end).to_numpy() for end in ends])
         spread, _ = spread_of(generator, measures, measures.of(generator, generator.draw(512, 0)))
         table = Responses(values, np.asarray(AMOUNTS), spread, measures.levels, None, measures.units, measures).table(0, 100)
         chance = lp.random_sets(generator, measures, len(factors), samples=STARTS)

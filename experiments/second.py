@@ -17,7 +17,7 @@ from experiments.steering import AMOUNTS
 from lpdirs.discovery.closed_form import random
 from lpdirs.measures.inner import INNER
 from lpdirs.scores.response import Responses, best_directions, respond
-from lpdirs.scores.steering import Steering, fit_steering
+from lpdirs.scores.steering import Steering, fit_steering, steered_ends
 from tests.notebooks.refresh import ROOT
 
 PAIRS = dict(zip(("rotation", "x_position", "y_position", "width", "thickness"), INNER, strict=True))
@@ -27,11 +27,10 @@ STARTS, SETS, FAR = 32, 2, (-4.0, 0.0, 4.0)
 def steered(generator: lp.Generator, steering: Steering, measures: lp.Measures) -> pd.DataFrame:
     """The table of inner measures along paths on which a factor of PAIRS is steered by its outline, k by k."""
     z = generator.draw(STARTS, torch.Generator().manual_seed(1_000_003))
-    slopes, values = steering.slopes(generator, z), np.empty((len(PAIRS), len(AMOUNTS), STARTS, len(INNER)))
+    values = np.empty((len(PAIRS), len(AMOUNTS), STARTS, len(INNER)))
     for k, name in enumerate(PAIRS):
-        for i, amount in enumerate(AMOUNTS):
-            end = lp.steer(generator, z, {name: amount}, unit="sd", steering=steering, slopes=slopes).end if amount else z
-            values[k, i] = measures.of(generator, end).to_numpy()
+        ends, _ = steered_ends(generator, z, name, AMOUNTS, steering=steering)
+        values[k] = np.stack([measures.of(generator, end).to_numpy() for end in ends])
     spread = measures.of(generator, generator.draw(512, 0)).std()
     return Responses(values, np.asarray(AMOUNTS), spread, {}, None, measures.units, measures).table(0, 200)
 
@@ -56,12 +55,10 @@ def by_both(generator: lp.Generator, window: tuple[float, float], pixel_mm: floa
     both = lp.Measures(lambda x: pd.concat([generator.measures(x), inner(x)], axis=1), units)
     fed, z = generator.but(measures=both), generator.draw(STARTS, torch.Generator().manual_seed(1_000_003))
     steering = fit_steering(fed, samples=4000)
-    slopes, factors = steering.slopes(fed, z), list(steering.factors)
+    factors = list(steering.factors)
     values = np.empty((len(PAIRS), len(AMOUNTS), STARTS, len(factors)))
     for k, pair in enumerate(PAIRS.items()):
-        for i, amount in enumerate(AMOUNTS):
-            end = lp.steer(fed, z, dict.fromkeys(pair, amount), unit="sd", steering=steering, slopes=slopes).end if amount else z
-            values[k, i] = both.of(fed, end).to_numpy()
+        values[k] = steered_ends(fed, z, pair, AMOUNTS, steering=steering)[1]
     found = {}
     for group in (list(generator.measures.units), list(INNER)):
         at = [factors.index(name) for name in group]

@@ -15,7 +15,7 @@ from experiments.chest_figures import OUT, K, save_greys
 from lpdirs.measures.measures import factor_words
 from lpdirs.scores.realism import features, kernel_distance
 from lpdirs.scores.response import best_directions
-from lpdirs.scores.steering import Steering, fit_steering, respond_steered
+from lpdirs.scores.steering import Steering, fit_steering, respond_steered, steered_ends
 from lpdirs.show.plots import film_strips, set_style
 from tests.notebooks.refresh import ROOT
 
@@ -44,11 +44,10 @@ def realism(name: str, generator: lp.Generator, steering: Steering, real: np.nda
     best, directions = best_directions(pd.read_csv(folder / "responses.csv")), lp.Directions.load(folder / "directions.safetensors")
     away = lambda z: dict(zip(("KID", "error"), kernel_distance(real, extract(generator.images(z))), strict=True))
     rows = [{"factor": "start", "way": "start"} | away(generator.draw(2 * STARTS, 1_000_005))]
-    how = {"unit": "sd", "steering": steering, "slopes": steering.slopes(generator, z)}
     for factor in names:
         far = min(1.5 * steering.spread[steering.factors.index(factor)] / abs(best.loc[factor, "slope"]), 6)
         ends = {
-            "steered": [lp.steer(generator, z, {factor: amount}, **how).end for amount in (-1.5, 1.5)],
+            "steered": list(steered_ends(generator, z, factor, (-1.5, 1.5), steering=steering)[0]),
             "motion": [directions.shift(z, int(best.loc[factor, "direction"]), side * far) for side in (-1, 1)],
         }
         rows += [{"factor": factor, "way": way, "shift": far} | away(torch.cat(both)) for way, both in ends.items()]
@@ -63,8 +62,8 @@ def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.Dat
     away = (images - images.mean(0)).square().flatten(1).mean(1)
     for factor, row in table.set_index("factor").loc[list(FACTORS)].iterrows():
         start = z[torch.where(torch.from_numpy(known[factor].notna().to_numpy()), away, torch.inf).argmin()]
-        way = lambda amount, z=start, factor=factor: lp.steer(generator, z, {factor: amount}, unit="sd", steering=steering).end
-        rows.append(generator.display.pictures(generator.images(torch.cat([way(amount) if amount else start[None] for amount in SHOWN]))))
+        path, _ = steered_ends(generator, start[None], str(factor), SHOWN, steering=steering)
+        rows.append(generator.display.pictures(generator.images(path[:, 0])))
         pure = f"selectivity {row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]"
         labels.append(
             f"{factor_words(str(factor))}\n{pure}\nbest straight: {max(row['motion'], row['paper']):.2f}, chance {row['chance']:.2f}"

@@ -8,7 +8,7 @@ at the start; a rank-one update (Broyden 1965) takes in what each step did. No g
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from pydantic import InstanceOf
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lpdirs.base.checked import Count, Numbers, Positive, Seed, Whole, checked
+from lpdirs.base.checked import Count, Numbers, Seed, Whole, checked
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
@@ -36,12 +36,12 @@ DAMPING = 5e-3  # of the pseudoinverse, relative to the mean square of the Jacob
 LONGEST = 1.2  # of a step, in units of z
 MISSING = 0.7  # SDs of a factor that one step tries to make good
 REACHED, CLOSE = 0.1, 0.03  # SDs within which a target is reached, and within which a path ends
-OTHERS = 2.0  # weight of the mean of what else moved, beside what is missing, where a path is nearest
-NEAR, PART = 0.3, 8  # units of z by which central differences go, and images whose neighbours are drawn at once
+OTHERS = 2.0  # weight of the mean of what else moved, beside what is missing
+LEAST_GAIN = 1e-3  # SDs by which a step must get nearer
+NEAR = 0.3  # units of z by which central differences go
 TYPICAL = 0.02  # share of each step by which z goes back towards the prior's middle, where that moves no factor
+ROUNDS, PROBES = 40, 5  # of a path to one target, at most: images that are drawn, and times that slopes are measured
 FARTHEST = 1e-4  # share of the prior that lies further out, below which a path has left it
-LOST = 2  # rounds that a path may go on without being measured
-AGAIN, STALLED = 3, 6  # rounds without progress after which slopes are measured again, and after which a path ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,16 +63,6 @@ class Steering:
     def jacobian(self, z: Tensor) -> Tensor:
         """How each factor, in SDs, goes with each coordinate of z (B, d): (B, F, d)."""
         return torch.func.vmap(torch.func.jacrev(self.network))(z).detach()
-
-    def slopes(self, generator: Generator, z: Tensor, measures: Measures | None = None) -> Tensor:
-        """The same as measured, by central differences: (N, F, d) at z (N, d), NaN where a neighbour cannot be measured; 2 d images a z."""
-        steps, measures, found = NEAR * torch.eye(z.shape[1]), measures or generator.measures, []
-        for part in z.split(PART):
-            around = torch.stack([part[:, None] + steps, part[:, None] - steps], 1)  # (n, 2, d, d)
-            read = measures.of(generator, around.flatten(0, 2))[list(self.factors)].to_numpy(float) / self._unit
-            up, down = torch.from_numpy(read).float().unflatten(0, around.shape[:3]).unbind(1)
-            found.append((up - down).transpose(1, 2) / (2 * NEAR))
-        return torch.cat(found)
 
     @property
     def _unit(self) -> np.ndarray:
@@ -102,9 +92,10 @@ class Steering:
 
 @dataclass(frozen=True, eq=False)
 class Steered:
-    """Paths of N images: `z` (T, N, d) from their start, `factors` (T, N, F) measured on the way, in their units; `asked` (N, F), the
-    change that was wanted, 0 where a factor was to hold and NaN where it was free; `why` each ended: reached, no progress, left the prior
-    or cannot be measured; `rounds` (N,) where on its path each is nearest to what was asked."""
+    """Paths of N images: `z` (T, N, d) from their start, `factors` (T, N, F) measured on the way, in their units; each step got nearer to
+    what was asked, else it was not taken. `asked` (N, F): the change that was wanted, of several the last, 0 where a factor was to hold
+    and NaN where it was free; `why` (N,) each ended: reached, no progress, left the prior or cannot be measured; `stops`: where on the
+    paths each of the changes that were asked one after another was reached or given up."""
 
     z: Tensor
     factors: np.ndarray
@@ -112,7 +103,7 @@ class Steered:
     spread: np.ndarray
     asked: np.ndarray
     why: tuple[str, ...]
-    rounds: np.ndarray
+    stops: tuple[int, ...]
 
     @property
     def start(self) -> Tensor:
@@ -121,26 +112,28 @@ class Steered:
 
     @property
     def end(self) -> Tensor:
-        """z (N, d) where each path is nearest to what was asked."""
-        return self.z[torch.from_numpy(self.rounds), torch.arange(self.z.shape[1])]
+        """z (N, d) at the end of each path."""
+        return self.z[-1]
+
+    @property
+    def rounds(self) -> np.ndarray:
+        """How many rounds each path (N,) took, until it moved no more."""
+        moved = (self.z[1:] != self.z[:-1]).any(-1).numpy()
+        return np.where(moved.any(0), len(moved) - moved[::-1].argmax(0), 0)
 
     @property
     def change(self) -> pd.DataFrame:
         """What changed of each factor from start to end, in its unit, a row an image."""
-        n = np.arange(self.factors.shape[1])
-        return pd.DataFrame(self.factors[self.rounds, n] - self.factors[0], columns=list(self.names))
+        return pd.DataFrame(self.factors[-1] - self.factors[0], columns=list(self.names))
 
     def table(self) -> pd.DataFrame:
         """A row an image: of each factor that was to change how much was asked and reached, in its unit; `others`, the mean |change| of
         those that were to hold, in SDs; and why the path ended."""
-        change, rows = self.change, pd.DataFrame(index=range(self.factors.shape[1]))
+        change, asked, rows = self.change, self.asked, pd.DataFrame(index=range(self.factors.shape[1]))
         for i, name in enumerate(self.names):
-            if np.nanmax(np.abs(self.asked[:, i]), initial=0) > 0:
-                rows[f"{name}, asked"], rows[f"{name}, reached"] = self.asked[:, i], change[name]
-        held = np.where(self.asked == 0, np.abs(change.to_numpy()) / self.spread, np.nan)
-        with np.errstate(invalid="ignore"):
-            known = np.isfinite(held).sum(1)
-            rows["others, SDs"] = np.where(known > 0, np.nansum(held, 1) / np.maximum(known, 1), np.nan)
+            if np.nanmax(np.abs(asked[:, i]), initial=0) > 0:
+                rows[f"{name}, asked"], rows[f"{name}, reached"] = asked[:, i], change[name]
+        rows["others, SDs"] = pd.DataFrame(np.abs(change.to_numpy()) / self.spread).where(asked == 0).mean(axis=1)
         return rows.assign(why=self.why)
 
 
@@ -200,90 +193,138 @@ def fit_steering(
 def steer(
     generator: InstanceOf[Generator],
     z: Any,
-    changes: Mapping[str, float],
+    changes: Mapping[str, float | tuple[float, ...]],
     measures: InstanceOf[Measures] | None = None,
     *,
     hold: Literal["others", "none"] | tuple[str, ...] = "others",
     absolute: bool = False,
     unit: Literal["own", "sd"] = "own",
-    rounds: Count = 20,
+    rounds: Count = ROUNDS,
     steering: InstanceOf[Steering] | None = None,
     seed: Seed = 0,
-    longest: Positive = LONGEST,
-    probes: Whole = 1,
-    slopes: Tensor | None = None,
+    probes: Whole = PROBES,
 ) -> Steered:
     """From z (N, d) to images in which the factors in `changes` have changed so much, {"thickness": 20}, and the others hold.
 
-    `changes` are in the measures' units, or with unit="sd" in SDs of samples; with `absolute` they are the values to reach. `hold` says
-    which factors are to stay as they are: "others" (all that are not changed), "none", or some by name. `steering` is what `fit_steering`
-    gave (else it is fitted first). Each round draws and measures N images; a path ends when it has reached its target, cannot be measured,
-    has left the prior or makes no progress, and the result is its nearest point. The same arguments give the same paths.
-    `probes` is how often slopes are measured around an image of a path, 2 latent_dim images each time: at its start (unless they are given
-    as `slopes`, of `Steering.slopes`), and with 2 again where it stalls, which gets nearer to what was asked and moves a little more else;
-    0 leaves it to what was learned.
+    `changes` are in the measures' units, or with unit="sd" in SDs of samples; with `absolute` they are the values to reach. Several,
+    {"thickness": (10, 20)}, are gone to one after another on one path. `hold` says which factors are to stay as they are: "others" (all
+    that are not changed), "none", or some by name. `steering` is what `fit_steering` gave (else it is fitted first).
+    Each of at most `rounds` rounds draws and measures one image a path. A step that comes no nearer is not taken: the next is half as
+    long, and after two of these the slopes are measured again, at most `probes` times on the way to each change; a path ends when it has
+    reached its target or makes no progress, cannot be measured or has left the prior. The same arguments give the same paths.
     UserError for factors that are not there, or a steering of another generator.
     """
     measures = measures or generator.measures
     steering = steering or fit_steering(generator, measures, seed=seed)
     _check(generator, measures, steering, changes, hold)
     z = torch.as_tensor(z, dtype=torch.float32)
-    z = z[None] if z.ndim == 1 else z
     names, spread = steering.factors, steering._unit
-    read = lambda z: measures.of(generator, z)[list(names)].to_numpy(float) / spread
-    now = start = read(z)
+    walk = _Walk(generator, measures, steering, z[None] if z.ndim == 1 else z, [names.index(name) for name in changes])
     held = [name for name in names if name not in changes] if hold == "others" else () if hold == "none" else hold
-    asked = np.full(start.shape, np.nan)
-    asked[:, [names.index(name) for name in held]] = 0.0
-    for name, value in changes.items():
+    amounts = {name: (value,) if isinstance(value, float) else value for name, value in changes.items()}
+    asked = np.full((max(map(len, amounts.values())), *walk.start.shape), np.nan)
+    asked[..., [names.index(name) for name in held]] = 0.0
+    for name, values in amounts.items():
         i = names.index(name)
-        amount = value if unit == "sd" else value / spread[i]
-        asked[:, i] = (value / spread[i] if unit == "own" else value + steering.mean[i] / spread[i]) - start[:, i] if absolute else amount
-    changed = [names.index(name) for name in changes]
-    middle = generator.prior.middle(generator.latent_dim)[0]
-    path, factors, first = [z], [start], steering.network(z).double().numpy()
-    learned = steering.jacobian(z)
-    if slopes is None and probes:
-        slopes = steering.slopes(generator, z, measures)
-    correction = torch.zeros_like(learned) if slopes is None else torch.nan_to_num(slopes - learned)  # of what was learned
-    why, (still, lost), asked_again = [""] * len(z), np.zeros((2, len(z)), int), np.full(len(z), probes < 2)
-    own, others = _away(asked, now, start, changed)
-    best, nearest, reached = np.zeros(len(z), int), own + OTHERS * others, own + others < REACHED
-    for i in range(rounds):
-        going = np.array([not w for w in why])
-        if not going.any():
-            break
-        wanted = start + np.nan_to_num(asked) * np.where(np.isin(np.arange(len(names)), changed), min(1.0, (i + 1) / 3), 1.0)
-        guess = start + (steering.network(z).double().numpy() - first)  # the network's word for what cannot be measured just now
-        missing = np.where(np.isfinite(asked), wanted - np.where(np.isfinite(now), now, guess), np.nan)
-        step = _step(learned + correction, missing, middle - z) * torch.from_numpy(going).float()[:, None]
-        step = step * (longest / step.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-        z = z + step
-        before, now = now, now.copy()
-        now[going] = read(z[torch.from_numpy(going)])
-        learned = steering.jacobian(z)
-        correction = _updated(learned + correction, step, now - before) - learned
-        path.append(z)
-        factors.append(now)
-        own, others = _away(asked, now, start, changed)
-        better = going & (own + OTHERS * others < nearest - 1e-3)
-        best, nearest = np.where(better, i + 1, best), np.where(better, own + OTHERS * others, nearest)
-        reached = np.where(better, own + others < REACHED, reached)
-        still = np.where(better, 0, still + 1)
-        stalls = torch.from_numpy(going & (still == AGAIN) & ~asked_again)
-        if stalls.any():
-            asked_again |= stalls.numpy()
-            correction[stalls] = torch.nan_to_num(steering.slopes(generator, z[stalls], measures) - learned[stalls])
-        out = generator.typicality(z) < FARTHEST
-        for n in np.flatnonzero(going):
-            lost[n] = 0 if np.isfinite(now[n, changed]).all() else lost[n] + 1
-            unmeasured = lost[n] > LOST or not np.isfinite(start[n, changed]).all()
-            close = i >= 2 and own[n] + others[n] < CLOSE
-            why[n] = "cannot be measured" if unmeasured else "left the prior" if out[n] else "reached" if close else ""
-            why[n] = why[n] or ("no progress" if still[n] >= STALLED and i >= 4 else "")
-    ended = ["reached" if close else w or "no progress" for w, close in zip(why, reached, strict=True)]
+        sds = np.array(values) / (spread[i] if unit == "own" else 1.0)
+        asked[:, :, i] = sds[:, None]
+        if absolute:
+            asked[:, :, i] += (0.0 if unit == "own" else steering.mean[i] / spread[i]) - walk.start[:, i]
+    why = [walk.to(wanted, rounds, probes) for wanted in asked][-1]
     scale = np.where(np.isfinite(spread), spread, np.nan)
-    return Steered(torch.stack(path), np.stack(factors) * scale, names, scale, asked * scale, tuple(ended), best)
+    path, factors = torch.stack(walk.path), np.stack(walk.factors) * scale
+    return Steered(path, factors, names, scale, asked[-1] * scale, tuple(why), tuple(walk.stops))
+
+
+class _Walk:
+    """Paths of N images, and what is known of the slopes where they are: those of the network, and a `correction` by what was measured."""
+
+    def __init__(self, generator: Generator, measures: Measures, steering: Steering, z: Tensor, changed: list[int]):
+        self.generator, self.measures, self.steering, self.changed = generator, measures, steering, changed
+        self.z, self.now = z, self.read(z)
+        self.start, self.first = self.now, steering.network(z).double().numpy()
+        self.correction = torch.zeros_like(steering.jacobian(z))
+        self.path, self.factors = [z], [self.now]
+        self.stops: list[int] = []
+
+    def read(self, z: Tensor) -> np.ndarray:
+        """The factors (N, F) of z (N, d), in SDs."""
+        return self.measures.of(self.generator, z)[list(self.steering.factors)].to_numpy(float) / self.steering._unit
+
+    def away(self, asked: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far each image is from what was asked, in SDs, (N,) each: the most that a change lacks, inf where it cannot be measured,
+        and the mean of what else moved."""
+        off = np.abs(self.start + asked - now)
+        own, held = off[:, self.changed], np.delete(off, self.changed, axis=1)
+        known = np.isfinite(held).sum(1)
+        return np.where(np.isfinite(own).all(1), own.max(1), np.inf), np.nansum(held, axis=1) / np.maximum(known, 1)
+
+    def probe(self, which: Tensor, seeds: np.ndarray) -> None:
+        """Measure the slopes of some images along what the known ones span, and as many random ways more: 4 images a factor."""
+        known = self.steering.jacobian(self.z[which]) + self.correction[which]
+        shape = min(known.shape[1], known.shape[2] - known.shape[1]), known.shape[2]
+        more = [torch.randn(shape, generator=stream(0, 9, int(seed))) for seed in seeds]  # the same whatever else is steered beside
+        ways = torch.cat([known, torch.stack(more)], 1)
+        ways = torch.linalg.qr(ways.transpose(1, 2)).Q.transpose(1, 2)  # (n, m, d), orthonormal
+        around = self.z[which][:, None, None] + NEAR * torch.stack([ways, -ways], 1)  # (n, 2, m, d)
+        read = torch.from_numpy(self.read(around.flatten(0, 2))).float().unflatten(0, around.shape[:3])
+        slopes = (read[:, 0] - read[:, 1]).transpose(1, 2) / (2 * NEAR)
+        self.correction[which] += torch.nan_to_num(slopes - known @ ways.transpose(1, 2)) @ ways
+
+    def to(self, asked: np.ndarray, rounds: int, probes: int) -> np.ndarray:
+        """Go on until each path is where `asked` (N, F) is reached, or gets no nearer: why it ended, (N,)."""
+        n, home = len(self.z), self.generator.prior.middle(self.generator.latent_dim)[0]
+        own, others = self.away(asked, self.now)
+        longest, refused, asked_again = np.full(n, LONGEST), np.zeros(n, int), np.zeros(n, int)
+        why = np.where(np.isfinite(own), np.where(own + others < CLOSE, "reached", ""), "cannot be measured").astype(object)
+        for _ in range(rounds):
+            going = why == ""
+            if not going.any():
+                break
+            learned = self.steering.jacobian(self.z)
+            guess = self.start + self.steering.network(self.z).double().numpy() - self.first  # for what cannot be measured just now
+            missing = self.start + asked - np.where(np.isfinite(self.now), self.now, guess)
+            step = _step(learned + self.correction, missing, home - self.z) * torch.from_numpy(going)[:, None]
+            step = step * (torch.from_numpy(longest).float() / step.norm(dim=1).clamp(min=1e-12)).clamp(max=1)[:, None]
+            z, now = self.z + step, self.now.copy()
+            now[going] = self.read(z[torch.from_numpy(going)])
+            there, moved = self.away(asked, now)
+            inside = self.generator.typicality(z) >= FARTHEST
+            taken = going & inside & (there + OTHERS * moved < own + OTHERS * others - LEAST_GAIN)
+            refused = np.where(taken, 0, refused + going)
+            longest = np.where(taken, np.minimum(1.5 * longest, LONGEST), np.where(going, step.norm(dim=1).numpy() / 2, longest))
+            slopes, at = _updated(learned + self.correction, step, now - self.now), torch.from_numpy(taken)
+            self.z = torch.where(at[:, None], z, self.z)
+            self.correction = slopes - self.steering.jacobian(self.z)
+            self.now, own, others = (
+                np.where(taken.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in ((now, self.now), (there, own), (moved, others))
+            )
+            self.path.append(self.z)
+            self.factors.append(self.now)
+            again = going & (refused == 2) & (asked_again < probes)
+            if again.any():
+                self.probe(torch.from_numpy(again), asked_again[again])
+                longest, refused, asked_again = np.where(again, LONGEST / 2, longest), np.where(again, 0, refused), asked_again + again
+            ended = np.where(~inside, "left the prior", np.where(np.isfinite(there), "no progress", "cannot be measured"))
+            why = np.where(going & (own + others < CLOSE), "reached", np.where(going & (refused > 2), ended, why))
+        self.stops.append(len(self.path) - 1)
+        return np.where(own + others < REACHED, "reached", np.where(why == "", "no progress", why))
+
+
+def steered_ends(
+    generator: Generator, z: Tensor, name: str | tuple[str, ...], amounts: Sequence[float], measures: Measures | None = None, **how: Any
+) -> tuple[Tensor, np.ndarray]:
+    """z (A, N, d) in which factor `name`, or several together, has changed by each of `amounts` SDs, as far as it goes, and all
+    factors there (A, N, F): of each image one path to what is above 0, and one to what is below. `how` are further arguments of `steer`."""
+    ends, read = [z] * len(amounts), [np.full((len(z), len(how["steering"].factors)), np.nan)] * len(amounts)
+    for side in (1, -1):
+        way = sorted((side * amount, i) for i, amount in enumerate(amounts) if side * amount >= 0)
+        if way:
+            to = tuple(side * far for far, _ in way)
+            path = steer(generator, z, dict.fromkeys([name] if isinstance(name, str) else name, to), measures, unit="sd", **how)
+            for stop, (_, i) in zip(path.stops, way, strict=True):
+                ends[i], read[i] = path.z[stop], path.factors[stop]
+    return torch.stack(ends), np.stack(read)
 
 
 @checked
@@ -295,39 +336,30 @@ def respond_steered(
     amounts: Numbers = (-1.5, -0.75, 0, 0.75, 1.5),
     samples: Whole = 16,
     seed: Seed = 0,
-    rounds: Count = 20,
-    probes: Whole = 1,
+    rounds: Count = ROUNDS,
+    probes: Whole = PROBES,
 ) -> Responses:
     """What `respond` measures of directions, of steering: k is the factor that was to change while the others held, shifts are `amounts`
-    in SDs.
+    in SDs; `rounds` and `probes` as in `steer`.
 
-    From `samples` random images that no path was learned on; each path is measured where it is nearest to what was asked. So its table
-    has the same selectivity and r, and a factor that cannot be measured at a start is missing there.
+    From `samples` random images that no path was learned on. So its table has the same selectivity and r, and a factor that cannot be
+    measured at a start is missing there.
     """
     measures = measures or generator.measures
-    rng = torch.Generator().manual_seed(seed + 1_000_003)
-    z, n = generator.draw(samples, rng), np.arange(samples)
+    z = generator.draw(samples, torch.Generator().manual_seed(seed + 1_000_003))
     values = np.full((len(steering.factors), len(amounts), samples, len(steering.factors)), np.nan)
     bar = Progress("steering")
-    slopes = steering.slopes(generator, z, measures) if probes else None
     for k, name in enumerate(steering.factors):
-        if name not in steering.can_move:
-            continue
-        for i, amount in enumerate(amounts):
-            if not amount:
-                values[k, i] = measures.of(generator, z)[list(steering.factors)].to_numpy(float)
-                continue
-            change = {name: amount}
-            found = steer(generator, z, change, measures, unit="sd", rounds=rounds, steering=steering, probes=probes, slopes=slopes)
-            values[k, i] = found.factors[found.rounds, n]
-            bar(k * len(amounts) + i + 1, values.shape[0] * len(amounts))
+        if name in steering.can_move:
+            values[k] = steered_ends(generator, z, name, amounts, measures, steering=steering, rounds=rounds, probes=probes)[1]
+        bar(k + 1, len(steering.factors))
     spread = pd.Series(steering.spread, list(steering.factors))
     return Responses(
         values, np.asarray(amounts, float), spread, measures.levels, None, measures.units, measures, generator.info.fingerprint
     )
 
 
-def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, float], hold: Any) -> None:
+def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, Any], hold: Any) -> None:
     if steering.generator and generator.info.fingerprint and steering.generator != generator.info.fingerprint:
         raise UserError(f"this steering was fitted on another generator (fingerprint {steering.generator}): fit it again")
     wrong = [name for name in (*changes, *(hold if isinstance(hold, tuple) else ())) if name not in steering.factors]
@@ -336,16 +368,6 @@ def _check(generator: Generator, measures: Measures, steering: Steering, changes
     still = [name for name in changes if name not in steering.can_move]
     if still:
         raise UserError(f"{', '.join(still)} cannot be measured, or does not vary, in samples of this generator")
-
-
-def _away(asked: np.ndarray, now: np.ndarray, start: np.ndarray, changed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """How far each image is from what was asked, in SDs, (N,) each: the most that a change lacks, and the mean of what else moved."""
-    off = np.abs(start + asked - now)
-    own = off[:, changed]
-    held = np.delete(off, changed, axis=1)
-    known = np.isfinite(held).sum(1)
-    others = np.where(known > 0, np.nansum(held, axis=1) / np.maximum(known, 1), 0.0)
-    return np.where(np.isfinite(own).all(1), own.max(1), np.inf), others
 
 
 def _step(jacobian: Tensor, missing: np.ndarray, home: Tensor) -> Tensor:

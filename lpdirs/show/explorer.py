@@ -21,6 +21,7 @@ from lpdirs.show.scene import Models, Scene, read_state, title_of, to_png
 SHOWN = 8  # sliders before a search
 FURTHEST_SD = 2.0  # SDs of a factor at the ends of its slider
 DELAY = 0.004  # seconds in which further changes replace this one
+REST = 0.4  # seconds after which a steered image that was drawn quickly is steered to its end
 LARGE, SMALL, HIGH = "clamp(232px, 24vw, 480px)", "clamp(114px, 11.7vw, 236px)", "clamp(390px, 40vw, 770px)"  # pictures, and sliders beside
 WRAP = {"flex_flow": "row wrap"}
 TYPES = {"png": "image/png", "gif": "image/gif", "csv": "text/csv", "json": "application/json"}  # of exports
@@ -60,6 +61,7 @@ class Explorer(widgets.VBox):
         self.factors: dict[str, widgets.FloatSlider] = {}
         self._past: list[dict] = []
         self._pending: asyncio.TimerHandle | None = None
+        self._refining: asyncio.TimerHandle | None = None
         self._held = False
         _take_the_place_of_the_last(self)
         self._build(models, seed)
@@ -199,7 +201,7 @@ class Explorer(widgets.VBox):
         return self.scene.values(self.scene.both())[1]
 
     def _take(self) -> None:
-        self.scene.seed, self.scene.preset = self.seed.value, self.preset.value
+        self.scene.seed, self.scene.preset, self.scene.quick = self.seed.value, self.preset.value, False
         self.scene.shifts = {k: slider.value for k, slider in self.sliders.items() if slider.value}
         self.scene.changes = {name: slider.value for name, slider in self.factors.items() if abs(slider.value) > slider.step / 2}
 
@@ -239,15 +241,20 @@ class Explorer(widgets.VBox):
         except RuntimeError:
             self._draw()
             return
+        if self._refining is not None:
+            self._refining.cancel()
         if self._pending is None:
-            self._pending = loop.call_later(DELAY, self._draw)
+            self._pending = loop.call_later(DELAY, self._draw, loop)
 
-    def _draw(self) -> None:
+    def _draw(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Show the view; in a running kernel a steered one at once as far as a few rounds go, and to its end when the sliders rest."""
         if self._held:
             return
         self._pending = None
         before_state = self.scene.state()
         self._take()
+        if loop is not None and self.scene.changes:
+            self.scene.quick, self._refining = True, loop.call_later(REST, self._draw)
         if before_state["model"] == self.scene.label and before_state != self.scene.state():
             self._past = [*self._past[-99:], before_state]
         both = self.scene.both()
@@ -273,7 +280,7 @@ class Explorer(widgets.VBox):
         asked = ", ".join(
             f"{factor_words(name)} {change:+.3g} {scene.measuring.units[name]}".rstrip() for name, change in scene.changes.items()
         )
-        return f"; steered: {asked} ({scene.steered().why[0]})"
+        return f"; steered: {asked} ({'on the way' if scene.quick else scene.steered().why[0]})"
 
     def _table(self, both: Tensor) -> str:
         units = self.scene.measuring.units
@@ -323,8 +330,9 @@ class Explorer(widgets.VBox):
     def close(self) -> None:
         """Take it off the page, with all that it is made of."""
         if hasattr(self, "nothing"):  # else what was given was refused, and nothing is open
-            if self._pending is not None:
-                self._pending.cancel()
+            for timer in (self._pending, self._refining):
+                if timer is not None:
+                    timer.cancel()
             for part in (*self.rows.values(), *self.factors.values(), self.nothing, *self.children, self.layout):
                 _close(part)
         super().close()

@@ -23,7 +23,7 @@ from lpdirs.base.errors import UserError, optional
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Display, factor_words
 from lpdirs.models.generators import Generator, copied
-from lpdirs.scores.steering import Steering, steer
+from lpdirs.scores.steering import Steering, steered_ends
 from lpdirs.show.plots import NOTICE
 from lpdirs.show.scene import Models, title_of
 
@@ -99,16 +99,11 @@ def _paths(generator: Generator, steering: Steering, z: Tensor) -> dict[str, Any
     """z (starts, factors, amounts, d) on steered paths, and all factors measured there (starts, factors, amounts, factors)."""
     names = steering.can_move
     at = np.array([steering.factors.index(name) for name in names])
-    found, read, slopes = [], [], steering.slopes(generator, z)
-    still = generator.measures.of(generator, z)[list(steering.factors)].to_numpy(float)
+    found, read = [], []
     for name in names:
-        ends, values = [], []
-        for amount in AMOUNTS:
-            one = steer(generator, z, {name: amount}, unit="sd", steering=steering, slopes=slopes) if amount else None
-            ends.append(one.end if one else z)
-            values.append((one.factors[one.rounds, np.arange(len(z))] if one else still)[:, at])
-        found.append(torch.stack(ends, 1))
-        read.append(np.stack(values, 1))
+        ends, values = steered_ends(generator, z, name, AMOUNTS, steering=steering)
+        found.append(ends.transpose(0, 1))
+        read.append(values.swapaxes(0, 1)[..., at])
     units = {name: generator.measures.units.get(name, "") for name in names}
     factors = [
         {"name": factor_words(name), "unit": units[name], "sd": float(steering.spread[steering.factors.index(name)])} for name in names

@@ -23,6 +23,7 @@ from lpdirs.show.plots import NOTICE, mark
 
 LEAST_SIDE = 256  # px of exported pictures
 FORMAT = "lpdirs.scene/3"
+QUICK = 4  # rounds of a steered path while a slider moves
 LEARNED = 2000  # random images from which it is learned how factors go with z: half a minute to a minute at 128 px
 Models = dict[str, tuple[Generator, Directions]]
 
@@ -61,10 +62,10 @@ class Scene:
     shifts: dict[int, float] = field(default_factory=dict)
     preset: str = "full"
     changes: dict[str, float] = field(default_factory=dict)
+    quick: bool = False  # steer by what was learned and QUICK rounds, while a slider moves
     learned: dict[Generator, Steering] = field(default_factory=dict)  # sets of directions share a generator
     _drawn: tuple = (None, None)
     _steered: tuple = (None, None)
-    _slopes: tuple = (None, None)
 
     def __post_init__(self) -> None:
         check_models(self.models)
@@ -114,12 +115,10 @@ class Scene:
     def steered(self) -> Steered:
         """The path from the shifted z by which `changes` are reached; computed once for a view."""
         z = self._shifted()
-        view = self.label, tuple(z[0].tolist()), tuple(sorted(self.changes.items()))
-        if self._slopes[0] != view[:2]:
-            self._slopes = view[:2], self.steering.slopes(self.generator, z, self.measuring)
+        view = self.label, self.quick, tuple(z[0].tolist()), tuple(sorted(self.changes.items()))
         if self._steered[0] != view:
-            how = self.steering
-            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=how, slopes=self._slopes[1])
+            how: dict[str, Any] = {"rounds": QUICK, "probes": 0} if self.quick else {}
+            self._steered = view, steer(self.generator, z, self.changes, self.measuring, steering=self.steering, **how)
         return self._steered[1]
 
     def values(self, images: Tensor) -> np.ndarray:
