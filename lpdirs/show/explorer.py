@@ -9,6 +9,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 from IPython.core.getipython import get_ipython
+from IPython.display import HTML, display
 from matplotlib import colormaps
 from torch import Tensor
 from traitlets import Unicode
@@ -28,6 +29,11 @@ TYPES = {"png": "image/png", "gif": "image/gif", "csv": "text/csv", "json": "app
 WHAT = (
     "<small>A shift is counted in standard deviations of z. Selectivity: the factor's share of all measured change; "
     "chance: what the best of as many random directions reaches. The curve: how the factor goes along the direction.</small>"
+)
+GONE = (  # a notebook that is opened again, or whose kernel was restarted, holds no sliders
+    "<style>.jp-OutputArea-child:has(.lpdirs-gone):has(+ .jp-OutputArea-child .widget-slider:not(.jupyter-widgets-disconnected)),"
+    ".jp-OutputArea-child:has(.lpdirs-gone) + .jp-OutputArea-child:not(:has(.widget-slider)) {display: none}</style>"
+    "<p class='lpdirs-gone'>The sliders live as long as the kernel: run this cell again (Shift+Enter) to have them back.</p>"
 )
 
 
@@ -336,6 +342,11 @@ class Explorer(widgets.VBox):
             for part in (*self.rows.values(), *self.factors.values(), self.nothing, *self.children, self.layout):
                 _close(part)
         super().close()
+
+    def _ipython_display_(self) -> None:
+        """The widgets, and before them a line that a page shows where they are gone."""
+        display(HTML(GONE))
+        display(self._repr_mimebundle_(), raw=True)
 
     def __repr__(self) -> str:
         return "Explorer: the sliders are live in JupyterLab, with a running kernel"

@@ -48,3 +48,26 @@ def test_what_make_explore_opens_works_without_any_run(tmp_path):
         )
         assert tab.locator(".jp-OutputArea .widget-slider").count() and not unnamed
         keep(tab, "explore.png")
+
+
+def test_sliders_that_are_gone_leave_a_line_that_says_how_to_have_them_back(tmp_path):
+    """After a kernel's restart, and in a notebook that was saved and opened again."""
+    cell = (
+        "import lpdirs as lp\nfrom torch import nn\n"
+        "g = lp.as_generator(nn.Sequential(nn.Linear(4, 256), nn.Tanh(), nn.Unflatten(1, (1, 16, 16))), 4)\n"
+        "lp.explore({'a': (g, lp.discover(g, 'random', 4))})"
+    )
+    with jupyter_lab(tmp_path, cell) as address, page() as tab:
+        run_all(tab, address)
+        line = tab.get_by_text("run this cell again")
+        assert line.count() == 1 and not line.is_visible(), "the sliders are there"
+        tab.keyboard.press("Control+s")
+        tab.get_by_role("menuitem", name="Kernel", exact=True).click()
+        tab.locator(".lm-Menu-item", has_text="Restart Kernel").first.click()
+        tab.locator(".jp-Dialog .jp-mod-accept, .jp-Dialog .jp-mod-warn").last.click()
+        line.wait_for()
+        tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
+        line.wait_for(timeout=60_000)
+        tab.wait_for_function("!document.querySelector('.jp-OutputArea .widget-slider')")
+        error = tab.get_by_text("model not found")
+        assert error.count() == 0 or not error.is_visible()
