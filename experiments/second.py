@@ -13,7 +13,6 @@ import torch
 
 import lpdirs as lp
 from experiments.chest_figures import OUT, K
-from experiments.steering import AMOUNTS
 from lpdirs.discovery.closed_form import random
 from lpdirs.measures.inner import INNER
 from lpdirs.scores.response import Responses, best_directions, respond
@@ -21,7 +20,8 @@ from lpdirs.scores.steering import Steering, fit_steering, steered_ends
 from tests.notebooks.refresh import ROOT
 
 PAIRS = dict(zip(("rotation", "x_position", "y_position", "width", "thickness"), INNER, strict=True))
-STARTS, SETS, FAR = 32, 2, (-4.0, 0.0, 4.0)
+STARTS, SETS, FAR = 24, 2, (-4.0, 0.0, 4.0)
+AMOUNTS = (-1.5, 0.0, 1.5)  # SDs
 
 
 def steered(generator: lp.Generator, steering: Steering, measures: lp.Measures) -> pd.DataFrame:

@@ -1,9 +1,12 @@
-"""Steering on the shipped models of real chest CT: one factor moves, the others hold. `python -m experiments.steering`
+"""Steering on the shipped models of real chest CT: one factor moves, the others hold. `python -m experiments.steering [gan | vae]`
 
 Writes steering.csv (a row a model and factor, beside the best straight direction and random sets), steering_kid.csv (how real the ends are,
-where real slices lie beside the checkout) and steering_<model>.png into outputs/reference/chest. What is there is not made again. Half an
-hour on two cores.
+where real slices lie beside the checkout) and steering_<model>.png into outputs/reference/chest. What is there is not made again. An hour a
+model on one core.
 """
+
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -72,30 +75,37 @@ def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.Dat
     save_greys(film_strips(np.stack(rows), [f"{amount:+.1f} SD" for amount in SHOWN], labels, title), OUT / f"steering_{name}.png")
 
 
-def main() -> None:
+def main(only: str = "") -> None:
     set_style()
     pairs = {label.partition("-")[0]: generator for label, (generator, _) in lp.load(OUT).items()}
-    known, parts = {}, []
+    real = None
     for name, generator in pairs.items():
+        if only and name != only:
+            continue
         kept = ROOT / "build" / f"steering_{name}.safetensors"
         if not kept.exists():
             kept.parent.mkdir(exist_ok=True)
             fit_steering(generator, samples=SAMPLES).save(kept)
-        known[name] = Steering.load(kept)
-    if not (OUT / "steering.csv").exists():
-        parts = [purity(name, generator, known[name]) for name, generator in pairs.items()]
-        pd.concat(parts, ignore_index=True).to_csv(OUT / "steering.csv", index=False, float_format="%.5g")
-    table = pd.read_csv(OUT / "steering.csv")
-    print(table.round(2).to_string(), flush=True)
-    for name, generator in pairs.items():
+        steering = Steering.load(kept)
+        add("steering.csv", name, lambda: purity(name, generator, steering))  # noqa: B023
         if not (OUT / f"steering_{name}.png").exists():
-            figure(name, generator, known[name], table.query("model == @name"))
-    if REAL.is_dir() and not (OUT / "steering_kid.csv").exists():
-        slices = lp.read_slices(REAL, size=128).tensor()
-        real = features()(slices[np.random.default_rng(0).permutation(len(slices))[:1000]])
-        found = pd.concat([realism(name, generator, known[name], real) for name, generator in pairs.items()])
-        found.to_csv(OUT / "steering_kid.csv", index=False, float_format="%.4g")
+            figure(name, generator, steering, pd.read_csv(OUT / "steering.csv").query("model == @name"))
+        if REAL.is_dir():
+            if real is None:
+                slices = lp.read_slices(REAL, size=128).tensor()
+                real = features()(slices[np.random.default_rng(0).permutation(len(slices))[:1000]])
+            add("steering_kid.csv", name, lambda: realism(name, generator, steering, real))  # noqa: B023
+
+
+def add(file: str, name: str, make: Callable[[], pd.DataFrame]) -> None:
+    """Rows of a model to a table, unless they are there."""
+    if (OUT / file).exists() and name in set(pd.read_csv(OUT / file)["model"]):
+        return
+    new = make()
+    print(new.round(2).to_string(), flush=True)
+    old = [pd.read_csv(OUT / file)] if (OUT / file).exists() else []
+    pd.concat([*old, new]).sort_values("model", kind="stable").to_csv(OUT / file, index=False, float_format="%.5g")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """The generators and direction sets of a run, what its slices are measured and shown with; load() and explore()."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lpdirs.runs.own import is_factory, keep, kept, make_measures, open_own
 from lpdirs.runs.records import read_log
 from lpdirs.runs.settings import SAMPLE, MachineSettings, SourceSettings
 from lpdirs.runs.stage import Stage, open_run
-from lpdirs.scores.inversion import invert, invert_by_encoder
+from lpdirs.scores.inversion import Inversion, invert, invert_by_encoder
 from lpdirs.scores.third_dimension import Walk
 from lpdirs.show.scene import Models
 
@@ -197,6 +198,11 @@ def walk_of(stage: Stage, generator: Generator) -> Walk:
     )
 
 
+def starts_path(stage: Stage, generator: Generator) -> Path:
+    """The file of held-out slices that were put into a generator's latent space, from which the explorer starts."""
+    return stage.folder / "analysis" / f"starts-{generator.info.name}-{generator.info.fingerprint[:12]}.safetensors"
+
+
 def source_of(settings: SourceSettings, own: Path) -> Path:
     """The folder of DICOM files; a synthetic cohort is written to own/dicom first."""
     if settings.data_dir is not None:
@@ -246,24 +252,29 @@ def explore(
     outputs: str = "outputs",
     furthest: Positive = 6.0,
     trust: bool = False,
+    starts: Mapping[str, InstanceOf[Inversion]] | None = None,
 ) -> Any:
     """Sliders on all direction sets of a run, `explore("demo")`, or on one's own, `explore({"mine": (generator, directions)})`.
 
     With `measures` the factors are read before and after; a run and a generator bring their own. `furthest` is the sliders' end, in units
-    of z. Where outputs/<run>/ is not there, the run of that name that comes with the project is opened; `trust` as in `load`.
+    of z. `starts`, a label to what `lp.invert` gave, are slices that exist; a run brings those of its notebook 05. Where outputs/<run>/
+    is not there, the run of that name that comes with the project is opened; `trust` as in `load`.
     MissingInput says what there is.
     """
     from lpdirs.show.explorer import Explorer
 
     if isinstance(what, dict):
-        return Explorer(what, measures, display, furthest)
+        return Explorer(what, measures, display, furthest, starts=starts)
     if not isinstance(what, str | Path):
         raise UserError(f"explore takes the name of a run, or {{'mine': (generator, directions)}}, not {type(what).__name__}")
     from lpdirs.runs.search import steering_of
 
     stage = open_run(what, outputs, trust)
-    explorer = Explorer(open_models(stage), measures, display, furthest, folder=Path.cwd() / "exports")
+    models = open_models(stage)
+    kept = {label: starts_path(stage, generator) for label, (generator, _) in models.items()}
+    known = {label: Inversion.load(path) for label, path in kept.items() if path.exists()}
+    explorer = Explorer(models, measures, display, furthest, folder=Path.cwd() / "exports", starts=known | dict(starts or {}))
     for generator, _ in explorer.scene.models.values() if measures is None else ():
-        if generator not in explorer.scene.learned and (known := steering_of(stage, generator, fit=False)):
-            explorer.scene.learned[generator] = known
+        if generator not in explorer.scene.learned and (steering := steering_of(stage, generator, fit=False)):
+            explorer.scene.learned[generator] = steering
     return explorer

@@ -1,23 +1,29 @@
 """A slice that exists, put into latent space: by the VAE's encoder, or for any generator by optimisation; then moved and looked at."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import InstanceOf
+from safetensors.torch import load_file, save
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lpdirs.base.checked import Count, Number, Seed, Whole, checked
 from lpdirs.base.errors import UserError
+from lpdirs.base.files import write_atomic
 from lpdirs.base.progress import Progress
 from lpdirs.data.store import to_hu
 from lpdirs.discovery.directions import Directions
+from lpdirs.models.files import read_header
 from lpdirs.models.generators import Generator
 from lpdirs.models.networks import VAE
 from lpdirs.models.training import encode
 
+FORMAT, FIELDS = "lpdirs.inversion/1", ("slices", "z", "reconstruction", "error", "ssim")
 LR, PRIOR_WEIGHT = 0.05, 2e-4  # of Adam, and of z's distance from the prior's middle beside the squared error
 REFINED_WEIGHT = 2e-3  # the same where the encoder's z is refined: with it z ends as far from the middle as samples are
 
@@ -32,6 +38,20 @@ class Inversion:
     reconstruction: Tensor
     error: np.ndarray
     ssim: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write it as safetensors, the slices too."""
+        held = {name: torch.as_tensor(getattr(self, name)).cpu().contiguous() for name in FIELDS}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(held, {"lpdirs": json.dumps({"format": FORMAT})}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Inversion":
+        """Read what `save` wrote."""
+        if read_header(path).get("format") != FORMAT:
+            raise UserError(f"{Path(path).name} holds no slices that were put into latent space")
+        held = load_file(path)
+        return cls(held["slices"], held["z"], held["reconstruction"], held["error"].numpy(), held["ssim"].numpy())
 
 
 def check_slices(generator: Generator, slices: Any, window: tuple[float, float]) -> Tensor:

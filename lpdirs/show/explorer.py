@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from traitlets import Unicode
 
 from lpdirs.base.errors import UserError
 from lpdirs.measures.measures import Display, Measures, factor_words
-from lpdirs.show.plots import NOTICE
+from lpdirs.scores.inversion import Inversion
+from lpdirs.show.plots import NOTICE, sparkline
 from lpdirs.show.scene import Models, Scene, read_state, title_of, to_png
 
 SHOWN = 8  # sliders before a search
@@ -47,7 +48,8 @@ class Explorer(widgets.VBox):
     """Choose a model, draw an image, and move it with sliders; several directions add up.
 
     `models` maps a label to (generator, directions). With `measures` the factors are read before and after; `display` says how
-    values are shown (default: the generator's). `furthest` is the sliders' end. Exports go to `folder`.
+    values are shown (default: the generator's). `furthest` is the sliders' end. Exports go to `folder`. `starts`, what `lp.invert` gave for
+    a label, are slices that exist: they are moved as random ones are.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class Explorer(widgets.VBox):
         furthest: float = 6.0,
         seed: int = 0,
         folder: Path | str = ".",
+        starts: Mapping[str, Inversion] | None = None,
     ):
         if not isinstance(furthest, int | float | np.number) or not furthest > 0:
             raise UserError(f"furthest must be a number above 0, not {furthest!r}")
         self.scene, self.furthest, self.folder = Scene(models, measures, display, seed=seed), furthest, Path(folder)
+        self.scene.starts = dict(starts or {})
         self.sliders: dict[int, widgets.FloatSlider] = {}
         self.rows: dict[int, widgets.HBox] = {}
         self.factors: dict[str, widgets.FloatSlider] = {}
@@ -81,7 +85,10 @@ class Explorer(widgets.VBox):
         self.seed = widgets.BoundedIntText(seed, 0, 2**31 - 1, description=noun, layout={"width": "11em"})
         self.preset = widgets.Dropdown(options=list(self.scene.display.greys), description="window", layout={"width": "14em"})
         self.search = widgets.Text(placeholder="search all directions", layout={"width": "17em"})
-        self.new = button(f"New {noun}", lambda: setattr(self.seed, "value", (self.seed.value + 1) % 2**31))
+        self.new = button(f"New {noun}", lambda: setattr(self.seed, "value", max(self.seed.value + 1, 0) % 2**31))
+        self.real = button(f"Held-out {noun}", lambda: setattr(self.seed, "value", _next(self.seed.value, self.seed.min)), "9em")
+        self.keep = widgets.Checkbox(False, description="with what the model cannot draw", indent=False, layout={"width": "17em"})
+        self.keep.observe(self._moved, "value")
         self.reset, self.undo = button("Reset", lambda: self.set_shifts({})), button("Undo", self._undo)
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
@@ -106,7 +113,8 @@ class Explorer(widgets.VBox):
         self.seed.observe(self._moved, "value")
         self.preset.observe(self._moved, "value")
         self.search.observe(lambda _: self._fill(), "value")
-        top = widgets.HBox([self.model, self.seed, self.preset, self.new, self.reset, self.undo], layout=WRAP)
+        own = [self.real, self.keep] if self.scene.starts else []
+        top = widgets.HBox([self.model, self.seed, self.preset, self.new, *own, self.reset, self.undo], layout=WRAP)
         small = widgets.HBox([views["before"], views["change"]])
         pictures = widgets.VBox([views["after"], small], layout={"flex": "0 0 auto"})
         right = {"height": HIGH, "overflow": "auto", "display": "block", "flex": "1 1 20em", "width": "auto"}  # both are seen at once
@@ -125,6 +133,7 @@ class Explorer(widgets.VBox):
         for slider in self.factors.values():
             _close(slider)
         self.sliders, self.rows, self.factors, self.steering.children, scene.changes = {}, {}, {}, (), {}
+        self.seed.min = -scene.held_out(scene.label)
         self.played.options = [(self.titles[k], k) for k in self.order]
         self.played.value = self.order[0]
         self._fill()
@@ -208,6 +217,7 @@ class Explorer(widgets.VBox):
 
     def _take(self) -> None:
         self.scene.seed, self.scene.preset, self.scene.quick = self.seed.value, self.preset.value, False
+        self.scene.keep = self.keep.value
         self.scene.shifts = {k: slider.value for k, slider in self.sliders.items() if slider.value}
         self.scene.changes = {name: slider.value for name, slider in self.factors.items() if abs(slider.value) > slider.step / 2}
 
@@ -226,7 +236,7 @@ class Explorer(widgets.VBox):
         past, self._held = self._past, True
         self.model.value = state["model"]
         self._held, self._past = True, past
-        self.seed.value, self.preset.value = self.scene.seed, self.scene.preset
+        self.seed.value, self.preset.value, self.keep.value = self.scene.seed, self.scene.preset, self.scene.keep
         shifts = {int(k): shift for k, shift in state["shifts"].items()}
         for k in {*self.sliders, *shifts}:
             self._slider(k).value = shifts.get(k, 0.0)
@@ -274,8 +284,8 @@ class Explorer(widgets.VBox):
         status = "shift: " + (", ".join(moved) or "none") + self._ended()
         said = {"before": "as it was drawn", "after": status, "change": f"what has changed; {status}"}
         for name, image in self.images.items():  # the name of a picture for those who do not see it
-            image.tooltip = f"{self.scene.display.noun} {self.scene.seed} of {self.model.label}: {said[name]}"
-        self.status.value = escape(f"{status} (synthetic, not for diagnosis)")
+            image.tooltip = f"{self.scene.called} of {self.model.label}: {said[name]}"
+        self.status.value = escape(f"{self.scene.called}, {status} (synthetic, not for diagnosis)")
         self.readout.value = self._table(both)
 
     def _ended(self) -> str:
@@ -309,7 +319,7 @@ class Explorer(widgets.VBox):
         if kind not in TYPES:
             raise UserError(f"kind must be {', '.join(TYPES)}, not {kind!r}")
         self._take()
-        name = f"{self.scene.label}-{self.scene.display.noun}{self.scene.seed}"
+        name = f"{self.scene.label}-{self.scene.called.replace(' ', '')}"
         path = self.folder / (f"{name}-direction{self.played.value}.gif" if kind == "gif" else f"{name}.{kind}")
         try:
             if kind == "gif":
@@ -339,7 +349,7 @@ class Explorer(widgets.VBox):
             for timer in (self._pending, self._refining):
                 if timer is not None:
                     timer.cancel()
-            for part in (*self.rows.values(), *self.factors.values(), self.nothing, *self.children, self.layout):
+            for part in (*self.rows.values(), *self.factors.values(), self.nothing, self.real, self.keep, *self.children, self.layout):
                 _close(part)
         super().close()
 
@@ -373,17 +383,9 @@ def _close(widget: widgets.Widget) -> None:
     widget.close()
 
 
-def sparkline(values: list[float] | None, title: str) -> str:
-    """Values along a direction as a small SVG curve; empty where there are none."""
-    if not values or len(values) < 2 or not np.isfinite(values).all():
-        return ""
-    y = 9 - 8 * np.array(values) / max(2.0, float(np.abs(values).max()))
-    points = " ".join(f"{4 + 52 * i / (len(y) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
-    return (
-        f"<svg width='60' height='18' role='img' aria-label='{escape(title)}'><title>{escape(title)}</title>"
-        f"<line x1='4' x2='56' y1='9' y2='9' stroke='#999' stroke-width='.5'/>"
-        f"<polyline points='{points}' fill='none' stroke='#0173b2' stroke-width='1.5'/></svg>"
-    )
+def _next(seed: int, least: int) -> int:
+    """The held-out slice after this one, -1, -2, ..., `least`; the first after the last, and after a random one."""
+    return seed - 1 if least < seed < 0 else -1
 
 
 def _number(value: float) -> str:

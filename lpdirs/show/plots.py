@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,16 @@ def save_figure(fig: Figure, path: Path, dpi: int = 110, notice: str = NOTICE) -
     fig.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Description": notice})
     text.remove()
     return path
+
+
+def sparkline(values: list[float] | None, title: str) -> str:
+    """Values along a direction as a small SVG curve; empty where there are none."""
+    if not values or len(values) < 2 or not np.isfinite(values).all():
+        return ""
+    y = 9 - 8 * np.array(values) / max(2.0, float(np.abs(values).max()))
+    points = " ".join(f"{4 + 52 * i / (len(y) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
+    return (
+        f"<svg width='60' height='18' role='img' aria-label='{escape(title)}'><title>{escape(title)}</title>"
+        f"<line x1='4' x2='56' y1='9' y2='9' stroke='#999' stroke-width='.5'/>"
+        f"<polyline points='{points}' fill='none' stroke='#0173b2' stroke-width='1.5'/></svg>"
+    )

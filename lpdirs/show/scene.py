@@ -18,6 +18,7 @@ from lpdirs.base.files import write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import Display, Measures
 from lpdirs.models.generators import Generator
+from lpdirs.scores.inversion import Inversion
 from lpdirs.scores.steering import Steered, Steering, fit_steering, steer
 from lpdirs.show.plots import NOTICE, mark
 
@@ -49,7 +50,8 @@ def title_of(label: str, directions: Directions) -> str:
 @dataclass
 class Scene:
     """One view: `models` maps labels to (generator, directions), `label` chooses, `seed` draws z, `shifts` move it, and from there
-    `changes` of factors, in their units, steer it while the others hold.
+    `changes` of factors, in their units, steer it while the others hold. A `seed` of -1 is the first slice of `starts`, which were put
+    into latent space; with `keep` what the generator cannot draw of it is added to what it draws.
 
     Without `measures` nothing is measured; without `how` the display is that of the generator.
     """
@@ -62,6 +64,8 @@ class Scene:
     shifts: dict[int, float] = field(default_factory=dict)
     preset: str = "full"
     changes: dict[str, float] = field(default_factory=dict)
+    starts: dict[str, Inversion] = field(default_factory=dict)
+    keep: bool = False
     quick: bool = False  # steer by what was learned and QUICK rounds, while a slider moves
     learned: dict[Generator, Steering] = field(default_factory=dict)  # sets of directions share a generator
     _drawn: tuple = (None, None)
@@ -96,11 +100,11 @@ class Scene:
     def z(self, moved: bool = True) -> Tensor:
         """The latent vector (1, d), with or without the shifts."""
         if not moved:
-            return self.generator.draw(1, self.seed)
+            return self.starts[self.label].z[-self.seed - 1][None] if self.seed < 0 else self.generator.draw(1, self.seed)
         return self.steered().end if self.changes else self._shifted()
 
     def _shifted(self) -> Tensor:
-        z = self.generator.draw(1, self.seed)
+        z = self.z(moved=False)
         for k, shift in sorted(self.shifts.items()):
             z = self.directions.shift(z, k, shift)
         return z
@@ -129,7 +133,16 @@ class Scene:
         """The image before and after the shifts, (2, 1, S, S) in [-1, 1]; the first is drawn once for a model and seed."""
         if self._drawn[0] != (self.label, self.seed):
             self._drawn = (self.label, self.seed), self.generator.images(self.z(False))
-        return torch.cat([self._drawn[1], self.generator.images(self.z())])
+        both = torch.cat([self._drawn[1], self.generator.images(self.z())])
+        if not (self.keep and self.seed < 0):
+            return both
+        put = self.starts[self.label]
+        return (both + put.slices[-self.seed - 1] - self._drawn[1]).clamp(-1, 1)
+
+    @property
+    def called(self) -> str:
+        """The image before it is moved, in words."""
+        return f"held-out {self.display.noun} {-self.seed}" if self.seed < 0 else f"{self.display.noun} {self.seed}"
 
     def read(self, both: Tensor) -> dict[str, tuple[float, float]]:
         """What is measured before and after, NaN where an image cannot be measured."""
@@ -144,7 +157,10 @@ class Scene:
         """What is needed to see the same again, with the same models."""
         shifts = {str(k): round(float(shift), 6) for k, shift in sorted(self.shifts.items()) if shift}
         changes = {name: round(float(change), 6) for name, change in sorted(self.changes.items()) if change}
-        return {"format": FORMAT, "model": self.label, "seed": self.seed, "shifts": shifts, "changes": changes, "preset": self.preset}
+        return {"format": FORMAT, "model": self.label, "seed": self.seed, "shifts": shifts, "changes": changes} | {
+            "preset": self.preset,
+            "keep": self.keep,
+        }
 
     def restore(self, state: dict) -> None:
         """Go to a `state`; UserError where it is another kind of file or belongs to other models."""
@@ -160,9 +176,15 @@ class Scene:
         there = (self.measures or self.models[state["model"]][0].measures).factors
         if unknown := sorted(set(changes) - set(there)):
             raise UserError(f"the state changes {', '.join(unknown)}, and here {', '.join(there)} are measured")
+        if int(state["seed"]) < -self.held_out(state["model"]):
+            raise UserError(f"the state starts from held-out {self.display.noun} {-int(state['seed'])}, which is not here")
         preset = state["preset"] if state["preset"] in (self.how or self.models[state["model"]][0].display).greys else "full"
         self.label, self.seed, self.shifts, self.preset = state["model"], int(state["seed"]), shifts, preset
-        self.changes = changes
+        self.changes, self.keep = changes, bool(state.get("keep", False))
+
+    def held_out(self, label: str) -> int:
+        """How many slices of `starts` there are for a model."""
+        return len(self.starts[label].z) if label in self.starts else 0
 
     def grey(self, values: np.ndarray) -> np.ndarray:
         """Values as 8-bit grey, in the chosen preset."""

@@ -17,6 +17,7 @@ from lpdirs.measures.measures import ct
 from lpdirs.measures.thorax import thorax
 from lpdirs.models.networks import Decoder, GeneratorNetwork
 from lpdirs.runs.models import explore
+from lpdirs.scores.inversion import Inversion
 from lpdirs.show.explorer import SHOWN, Explorer
 from lpdirs.show.plots import NOTICE, animation, as_png, contact_sheet, film_strips, mosaic, save_figure, shift_heads
 from lpdirs.show.scene import FORMAT
@@ -323,3 +324,34 @@ def test_each_slider_says_what_it_does_beside_chance(explorer):
         assert explorer._facts(1) == "best for body thickness: -0.2 mm a unit of shift, selectivity 0.62, chance 0.40, beyond it"
     finally:
         explorer.scene.models["gan"] = (explorer.scene.generator, directions)
+
+
+def test_slices_that_exist_are_starts_and_what_the_model_cannot_draw_is_kept_if_wished(tmp_path):
+    generator = lively(GeneratorNetwork(32, 4, 4))
+    slices = generator.images(generator.draw(3, 7)).add(0.1).clamp(-1, 1)
+    lp.invert(generator, slices, (-1000.0, 1000.0), steps=3).save(tmp_path / "starts.safetensors")
+    put = Inversion.load(tmp_path / "starts.safetensors")
+    explorer = Explorer({"gan": (generator, Directions(random(3, 4)))}, display=CT, folder=tmp_path, starts={"gan": put})
+    explorer.real.click()
+    assert explorer.seed.value == -1 and "held-out slice 1" in explorer.image.tooltip
+    assert np.allclose(explorer.image_values(), CT.pictures(put.reconstruction)[0], atol=1)
+    explorer.keep.value = True
+    assert np.allclose(explorer.image_values(), CT.pictures(slices)[0], atol=1), "the slice itself"
+    explorer.sliders[1].value = 3.0
+    moved = generator.images(explorer.scene.directions.shift(put.z[:1], 1, 3.0)) + slices[:1] - put.reconstruction[:1]
+    assert np.allclose(explorer.image_values(), CT.pictures(moved.clamp(-1, 1))[0], atol=1)
+    state = explorer.scene.state()
+    explorer.real.click()
+    explorer.real.click()
+    explorer.real.click()
+    assert explorer.seed.value == -1, "the first after the last"
+    explorer.new.click()
+    assert explorer.seed.value == 0
+    explorer.show(state)
+    assert explorer.seed.value == -1 and explorer.keep.value and explorer.sliders[1].value == 3.0
+    other = Explorer({"gan": (generator, Directions(random(3, 4)))}, display=CT)
+    with pytest.raises(UserError, match="held-out slice 1, which is not here"):
+        other.show(state)
+    with pytest.raises(UserError, match="holds no slices"):
+        Directions(random(3, 4)).save(tmp_path / "other.safetensors")
+        Inversion.load(tmp_path / "other.safetensors")
