@@ -140,9 +140,10 @@ class Discovery(Task):
         s, device = settings, generator.device
         self.settings, self.device, self.original = settings, device, generator
         self.precision, self.why = precision_for(device, s.precision)
-        self.generator = faster(generator, s.compile)
+        self.generator = faster(generator, s.compile, "fp32")
         if s.precision == "auto" and self.precision == "bf16" and not self._draws_in("bf16"):
             self.precision, self.why = "fp32", f"{generator.info.name} cannot draw in bf16"
+        self._in_steps = faster(generator, s.compile, "bf16") if self.precision == "bf16" else self.generator
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             self.matrix = DirectionMatrix(s.n_directions, generator.latent_dim, s.basis, start, s.start_sd).to(device)
@@ -167,14 +168,15 @@ class Discovery(Task):
 
     def pairs(self, n: int, rng: torch.Generator, of_one_z: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """n fresh pairs, so many `of_one_z`: G(z), G(z + shift * a_k), k, shift. Only the shifted image carries a graph."""
+        generator = self._in_steps if torch.is_autocast_enabled(self.device.type) else self.generator
         k, shift = (value.to(self.device) for value in draw_shifts(n, self.settings, rng))
         z = self.generator.draw(-(-n // of_one_z), rng).to(self.device)
         with torch.no_grad():
-            plain = self.generator(z)
+            plain = generator(z)
         if of_one_z > 1:
             plain, z = (x.repeat_interleave(of_one_z, 0)[:n] for x in (plain, z))
         moved = z + self.matrix(k, shift) if self._curves is None else self._curves.shift(z, k, shift)
-        return plain, self.generator(moved), k, shift
+        return plain, generator(moved), k, shift
 
     def step(self, index: int) -> dict[str, float]:
         s = self.settings

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import InstanceOf
 from torch import Tensor, fx, nn
+from torch.nn.functional import fold
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lpdirs.base.checked import Count, Numbers, checked
@@ -218,8 +219,10 @@ def _written(function: Any, code: Any) -> str:
         return code.co_code.hex()
 
 
-def faster(generator: Generator, compile: str = "off") -> Generator:
-    """The same with BatchNorm folded into convolutions, channels last; compiled unless `compile` is "off".
+def faster(generator: Generator, compile: str = "off", steps_in: str = "") -> Generator:
+    """The same with BatchNorm folded into convolutions, channels last; compiled unless `compile` is "off". For steps of a search in a
+    number format, `steps_in`, large layers are matrix products, and of bf16 the weights are held in it, which autocast would convert
+    anew for every step.
 
     It is tried before it is believed: where it draws other images, or none, the generator is returned as it is. So is one that draws
     noise of its own, of which tracing would make a constant.
@@ -233,6 +236,8 @@ def faster(generator: Generator, compile: str = "off") -> Generator:
         module = fold_batchnorm(module)
     if all(p.ndim != 5 for p in module.parameters()):  # weights of volumes, and StyleGAN2's, have another layout
         module = module.to(memory_format=torch.channels_last)
+    if steps_in:
+        by_products(module)
     fast = generator.but(module=module)
     z = generator.draw(3, 0).to(generator.device)
     try:
@@ -243,7 +248,42 @@ def faster(generator: Generator, compile: str = "off") -> Generator:
         same = torch.allclose(drawn.detach(), generator(z).detach(), atol=2 * SAME)
     except Exception:  # a user's own module may do anything in another layout
         return generator
-    return generator.but(module=compiled(module, compile)) if same else generator
+    if not same:
+        return generator
+    for layer in module.modules() if steps_in == "bf16" else ():
+        if type(layer) in CAST:
+            layer.to(torch.bfloat16)
+    return generator.but(module=compiled(module, compile))
+
+
+class Product(nn.Module):
+    """A transposed convolution of 4 x 4 that doubles the side, as a matrix product: for a few small images the library takes longer to
+    put large weights in another order than to multiply by them."""
+
+    def __init__(self, layer: nn.ConvTranspose2d):
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().flatten(1).contiguous(), False)  # (in, out 4 4)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) to (B, out, 2 H, 2 W)."""
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2) @ self.weight
+        parts = rows.unflatten(0, (len(x), -1)).transpose(1, 2)
+        y = fold(parts, (2 * x.shape[2], 2 * x.shape[3]), 4, padding=1, stride=2)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+
+
+CAST = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Product)  # whose weights autocast converts
+DOUBLES = {"kernel_size": (4, 4), "stride": (2, 2), "padding": (1, 1), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1}
+LARGE = 2**24  # weights of a layer from which a processor multiplies sooner than it convolves
+
+
+def by_products(module: nn.Module) -> None:
+    """Put a Product in the place of each large transposed convolution on a processor."""
+    for name, layer in list(module.named_modules()):
+        if type(layer) is nn.ConvTranspose2d and layer.weight.numel() >= LARGE and layer.weight.device.type == "cpu":
+            if all(getattr(layer, key) == value for key, value in DOUBLES.items()):
+                module.set_submodule(name, Product(layer))
 
 
 def fold_batchnorm(module: nn.Module) -> nn.Module:
