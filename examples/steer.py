@@ -16,7 +16,8 @@ steering = lp.fit_steering(generator, measures, samples=2000)  # how the factors
 print({name: round(r2, 2) for name, r2 in steering.r2.items()})  # how much of each z tells
 
 z = generator.draw(4, seed=1)
-thicker = lp.steer(generator, z, {"thickness": 20}, measures, steering=steering)  # mm; all other factors hold
+thicker = lp.steer(generator, z, {"thickness": (10, 20)}, measures, steering=steering)  # mm, one after the other; all other factors hold
 print(thicker.table().round(1))  # asked, reached, what else moved, and why each path ended
 print(thicker.change.round(1))  # of every factor, in its unit
 lp.strips(generator, thicker, title="the same chest, 20 mm thicker").savefig("thicker.png", dpi=144)
+lp.gif(generator, thicker, "thicker.gif")

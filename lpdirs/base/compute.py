@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-PRECISIONS = ("fp32", "bf16")
 PRECISION_HELP = "auto (bf16 where the machine computes it natively, else fp32), fp32 or bf16"
-COMPILE = ("off", "default")
 
 # whoever reaches a Dask port runs code as the user: nothing of a local cluster listens to other machines
 LOOPBACK = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -67,7 +65,7 @@ def gpus() -> list[str]:
 
 
 def precision_for(device: "str | torch.device", wanted: str) -> tuple[str, str]:
-    """The number format to train in, of PRECISIONS, and why, in words. "auto" takes bf16 where the device computes it natively.
+    """The number format to train in, fp32 or bf16, and why, in words. "auto" takes bf16 where the device computes it natively.
 
     A processor with AVX512-BF16 or AMX does, and GPUs since Ampere; others only imitate it, which is slower than fp32.
     """

@@ -89,11 +89,6 @@ def body_masks(hu: np.ndarray, second: float = 1.1) -> np.ndarray:
     return largest
 
 
-def body_mask(hu: np.ndarray) -> np.ndarray:
-    """`body_masks` of one slice (S, S)."""
-    return body_masks(hu[None])[0]
-
-
 def lung_mask(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     """Air-filled tissue inside `body`, both of the same shape."""
     return body & (hu < LUNG_HU)

@@ -107,7 +107,8 @@ def strips(
     Of steered paths (`lp.steer`) a row an image, from its start to its end. Shifts are in units of z. UserError for a k that is not there.
     """
     if isinstance(directions, Steered):
-        return _steered_strips(generator, directions, display or generator.display, title)
+        rows, labels = _of_paths(generator, directions, display or generator.display, columns := 7)
+        return film_strips(rows, ["start", *[""] * (columns - 2), "end"], labels, title, display or generator.display)
     directions.check(generator)
     shown = directions.in_order()[:16] if k is None else [k] if isinstance(k, int) else list(k)
     if not shown or not all(i in range(len(directions)) for i in shown) or not shifts:
@@ -117,23 +118,22 @@ def strips(
     return film_strips(rows, shift_heads(shifts), [directions.title(i) for i in shown], title, how)
 
 
-def _steered_strips(generator: Generator, steered: Steered, display: Display, title: str, columns: int = 7) -> Figure:
-    """The images of steered paths, from start to end in steps of as many rounds each."""
+def _of_paths(generator: Generator, steered: Steered, display: Display, columns: int) -> tuple[np.ndarray, list[str]]:
+    """Values (N, columns, S, S) on steered paths from start to end, in steps of as many rounds each, and what each reached, in words."""
     at = np.linspace(np.zeros(len(steered.rounds)), steered.rounds, columns).round().astype(int)  # (columns, N)
     z = torch.stack([steered.z[torch.from_numpy(rounds), torch.arange(len(rounds))] for rounds in at], 1)  # (N, columns, d)
-    rows = np.stack([display.pictures(generator.images(path)) for path in z])
     table, labels = steered.table(), []
     for _, row in table.iterrows():
         factors = [name.removesuffix(", asked") for name in table if name.endswith(", asked")]
         said = [f"{factor_words(f)} {row[f'{f}, reached']:+.3g} of {row[f'{f}, asked']:+.3g}" for f in factors]
         labels.append("\n".join([*said, f"others {row['others, SDs']:.2f} SD"]))
-    return film_strips(rows, ["start", *[""] * (columns - 2), "end"], labels, title, display)
+    return np.stack([display.pictures(generator.images(path)) for path in z]), labels
 
 
 @checked
 def gif(
     generator: InstanceOf[Generator],
-    directions: InstanceOf[Directions],
+    directions: InstanceOf[Directions] | InstanceOf[Steered],
     path: str | Path,
     k: int = 0,
     furthest: Positive = 4.5,
@@ -141,7 +141,14 @@ def gif(
     seed: Seed = 0,
     z: Any = None,
 ) -> Path:
-    """Direction k there and back, from -furthest to furthest in units of z, as a GIF marked as synthetic; returns `path`."""
+    """Direction k there and back, from -furthest to furthest in units of z, as a GIF marked as synthetic; returns `path`.
+
+    Of steered paths (`lp.steer`) each image from its start to its end and back.
+    """
+    if isinstance(directions, Steered):
+        film, labels = _of_paths(generator, directions, generator.display, frames)
+        way = [f"{share:.0%} of the way" for share in np.linspace(0, 1, frames)]
+        return animation(film, Path(path), way, [label.partition("\n")[0] for label in labels], display=generator.display)
     directions.check(generator)
     start = generator.typical(seed) if z is None else torch.as_tensor(z).float().reshape(-1)
     shifts = np.linspace(-furthest, furthest, frames)
@@ -237,13 +244,13 @@ def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) ->
 def animation(
     frames: np.ndarray,
     path: Path,
-    shifts: Sequence[float] | np.ndarray,
+    shifts: Sequence[float] | Sequence[str] | np.ndarray,
     labels: Sequence[str] = (),
     columns: int = 4,
     seconds: float = 2.0,
     display: Display = CT,
 ) -> Path:
-    """A GIF of images (K, n shifts, S, S) side by side, running there and back, with a label above each and the shift below all.
+    """A GIF of images (K, n shifts, S, S) side by side, running there and back, with a label above each and the shift, or a text, below.
 
     Every frame is marked as synthetic; returns `path`.
     """
@@ -254,7 +261,7 @@ def animation(
     return path
 
 
-def _labelled(frame: np.ndarray, shift: float, labels: Sequence[str], columns: int, display: Display) -> Image.Image:
+def _labelled(frame: np.ndarray, shift: float | str, labels: Sequence[str], columns: int, display: Display) -> Image.Image:
     """One frame of an animation: images (K, S, S), each TILE px wide with its label above, on white, and the shift below."""
     columns, line = min(columns, len(frame)), 18
     rows, font, small = -(-len(frame) // columns), ImageFont.load_default(13), ImageFont.load_default(11)
@@ -265,7 +272,9 @@ def _labelled(frame: np.ndarray, shift: float, labels: Sequence[str], columns: i
         picture = Image.fromarray(display.to_grey(values)).convert("L").resize((TILE, TILE), Image.Resampling.BICUBIC)
         sheet.paste(picture, (left, top + line))
         pen.text((left + 2, top + 3), labels[i] if labels else "", fill=0, font=small)
-    pen.text((2, sheet.height - line + 1), f"shift {shift:+.1f} · {MARK.lower()}", fill=0, font=font)
+    pen.text(
+        (2, sheet.height - line + 1), f"{shift if isinstance(shift, str) else f'shift {shift:+.1f}'} · {MARK.lower()}", fill=0, font=font
+    )
     return sheet
 
 

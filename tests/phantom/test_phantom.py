@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lpdirs.data.body import body_mask, lung_fractions
+from lpdirs.data.body import body_masks, lung_fractions
 from lpdirs.phantom.painting import FOV_MM, render
 from lpdirs.phantom.population import COUCHES, FACTORS, factors_at, sample_patients
 
@@ -55,7 +55,7 @@ def test_factors_are_those_that_were_asked_for():
 def test_true_width_is_the_body_s_extent():
     patient = replace(sample_patients(1, 4)[0], rotation=0.0, twist=0.0, breast=0.0)
     hu = render(patient, 0.55, 256, noise=0)[0]
-    columns = np.flatnonzero(body_mask(hu).any(0))
+    columns = np.flatnonzero(body_masks(hu[None])[0].any(0))
     assert (columns[-1] - columns[0] + 1) * FOV_MM / 256 == pytest.approx(factors_at(patient, [0.55])["width"][0], abs=4)
 
 
@@ -98,7 +98,7 @@ def test_every_couch_lies_under_the_back_and_stays_out_of_the_body():
     masks = []
     for couch in COUCHES:
         hu = render(replace(patient, couch=couch), 0.6, 128, noise=0)[0]
-        masks.append(body_mask(hu))
+        masks.append(body_masks(hu[None])[0])
         assert (hu[100:, 40:88] > -960).any(), f"{couch} is not in the picture"
     assert all((m ^ masks[0]).mean() < 0.002 for m in masks), "the couch changes what is taken for the body"
 

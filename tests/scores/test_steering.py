@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import lpdirs as lp
@@ -128,10 +129,16 @@ def test_what_makes_no_sense_is_one_line(fitted):
         assert "\n" not in str(caught.value)
 
 
-def test_a_steered_path_is_a_strip(fitted):
+def test_a_steered_path_is_a_strip_and_an_animation(fitted, tmp_path):
     generator, steering = fitted
-    fig = lp.strips(generator, steer(generator, generator.draw(2, 0), {"a": 1.0}, steering=steering))
-    assert len(fig.axes) == 2 * 7 + 1
+    steered = steer(generator, generator.draw(2, 0), {"a": 1.0}, steering=steering)
+    assert len(lp.strips(generator, steered).axes) == 2 * 7 + 1
+    with Image.open(lp.gif(generator, steered, tmp_path / "a.gif", frames=9)) as film:
+        assert film.n_frames == 16 and b"not for diagnosis" in film.info["comment"]
+        film.seek(0)
+        first = np.asarray(film)
+        film.seek(8)
+        assert (np.asarray(film) != first).any()
 
 
 def test_steering_is_measured_as_directions_are(fitted):
