@@ -20,7 +20,7 @@ from lpdirs.scores.steering import Steering, fit_steering, steered_ends
 from tests.notebooks.refresh import ROOT
 
 PAIRS = dict(zip(("rotation", "x_position", "y_position", "width", "thickness"), INNER, strict=True))
-STARTS, SETS, FAR = 24, 2, (-4.0, 0.0, 4.0)
+STARTS, SETS, FAR = 16, 2, (-4.0, 0.0, 4.0)
 AMOUNTS = (-1.5, 0.0, 1.5)  # SDs
 
 

@@ -22,7 +22,7 @@ from lpdirs.scores.steering import Steering, fit_steering, respond_steered, stee
 from lpdirs.show.plots import film_strips, set_style
 from tests.notebooks.refresh import ROOT
 
-SAMPLES, STARTS = 4000, 64  # that are learned from, and from which every factor is steered
+SAMPLES, STARTS, ENDS = 4000, 64, 40  # that are learned from, from which every factor is steered, and of which KID is measured
 REAL = ROOT.parent / "shared" / "ct_chest"
 AMOUNTS = (-1.5, -0.75, 0.0, 0.75, 1.5)  # SDs
 SHOWN = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
@@ -40,13 +40,13 @@ def purity(name: str, generator: lp.Generator, steering: Steering) -> pd.DataFra
 
 
 def realism(name: str, generator: lp.Generator, steering: Steering, real: np.ndarray) -> pd.DataFrame:
-    """KID to real slices, a row a factor: of where STARTS slices end that are steered by 1.5 SDs either way, and that are shifted along
+    """KID to real slices, a row a factor: of where ENDS slices end that are steered by 1.5 SDs either way, and that are shifted along
     the best direction of `motion` by as much of the factor (at most 6), beside that of slices as they are drawn."""
-    z, names, extract = generator.draw(STARTS, 1_000_005), list(FACTORS), features()
+    z, names, extract = generator.draw(ENDS, 1_000_005), list(FACTORS), features()
     folder = OUT / "directions" / f"{name}-motion{K}"
     best, directions = best_directions(pd.read_csv(folder / "responses.csv")), lp.Directions.load(folder / "directions.safetensors")
     away = lambda z: dict(zip(("KID", "error"), kernel_distance(real, extract(generator.images(z))), strict=True))
-    rows = [{"factor": "start", "way": "start"} | away(generator.draw(2 * STARTS, 1_000_005))]
+    rows = [{"factor": "start", "way": "start"} | away(generator.draw(2 * ENDS, 1_000_005))]
     for factor in names:
         far = min(1.5 * steering.spread[steering.factors.index(factor)] / abs(best.loc[factor, "slope"]), 6)
         ends = {
