@@ -53,6 +53,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_atomic(path, file.getbuffer())
 
 
+def read_array(path: Path) -> np.ndarray | None:
+    """The array in a .npy file; None where it is torn."""
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError):
+        return None
+
+
 def why_not_written(folder: Path, error: BaseException) -> str | None:
     """What keeps files from being written, with what to do; None where the error is about something else."""
     number = getattr(error, "errno", None)
