@@ -235,6 +235,8 @@ EXAMPLES = {  # what is made smaller for the test, and what each prints
     "own_generator": ({}, "ink (5)"),
     "trained_run": ({"samples=16": "samples=4"}, "body thickness, selectivity 0.43 (chance 0.32)"),
     "steer": ({"samples=2000": "samples=400", "draw(4,": "draw(1,"}, "thickness, asked"),
+    "own_images": ({"steps=100": "steps=20", "samples=1500": "samples=300"}, "y_position, asked"),
+    "own_method": ({"draw(600": "draw(300", "order[400:": "order[200:", "order[:200": "order[:100", "steps=60": "steps=3"}, "thirds  "),
     "against_chance": ({"k=8": "k=3", "samples=16": "samples=4", "samples=64": "samples=8"}, "a name takes a selectivity of"),
 }
 

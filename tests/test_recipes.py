@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lpdirs as lp
+from lpdirs.base.errors import UserError
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "examples" / "recipes.md").read_text()
@@ -75,3 +76,9 @@ def test_a_recipe_runs_as_it_stands(name, tmp_path, monkeypatch):
     assert directions.matrix.shape == (3, generator.latent_dim)
     table = lp.respond(generator, directions, samples=6).table()
     assert len(table) and generator.info.differentiable
+    if name == "A TorchScript file":
+        with pytest.raises(UserError, match="SeFa"):
+            lp.discover(generator, "sefa", 3)
+    elif name.startswith("StyleGAN2"):
+        assert lp.discover(generator, "sefa", 3).matrix.shape[0] == 3
+        assert generator.latent_dim == (48 if name.endswith("W+") else 16)
