@@ -6,12 +6,14 @@ import sys
 import nbformat
 import papermill
 import pytest
+import torch
 import yaml
 
 from lpdirs.base.errors import MissingInput, UserError
 from lpdirs.discovery.directions import Directions
 from lpdirs.models.files import fingerprint
 from lpdirs.runs.cli import main
+from lpdirs.runs.models import explore
 from lpdirs.runs.notebooks import ABOUT_THE_DEMO, parameter_names, run_notebooks
 from lpdirs.runs.records import read_log
 from lpdirs.runs.settings import resolve
@@ -120,6 +122,15 @@ def test_a_run_ends_with_the_report(tiny_run):
     assert all(f'href="{name}.html"' in index.read_text() and (index.parent / f"{name}.html").exists() for name in SINGLE)
     assert set(read_log(outputs / "tiny")) == {*SINGLE, "report"}
     assert first.stderr.count("Executing: 100%") >= len(SINGLE)
+
+
+def test_the_explorer_of_a_run_starts_from_its_held_out_slices(tiny_run):
+    explorer = explore("tiny", outputs=str(tiny_run[0]))
+    assert {*explorer.scene.starts} == {*explorer.scene.models}
+    explorer.real.click()
+    put = explorer.scene.starts[explorer.scene.label]
+    explorer.keep.value = True
+    assert explorer.scene.seed == -1 and torch.allclose(explorer.scene.both()[1], put.slices[0], atol=1e-5)
 
 
 def test_words_about_the_demo_say_so_in_every_other_run(tiny_run):
