@@ -251,7 +251,7 @@ def faster(generator: Generator, compile: str = "off", steps_in: str = "") -> Ge
     if not same:
         return generator
     for layer in module.modules() if steps_in == "bf16" else ():
-        if type(layer) in CAST:
+        if type(layer) in CAST and layer.weight.dtype is torch.float32:  # autocast leaves others as they are
             layer.to(torch.bfloat16)
     return generator.but(module=compiled(module, compile))
 

@@ -57,7 +57,8 @@ def begin(outputs, *words, **kwargs):
         *TINY,
         *words,
     ]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+    heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup hand on that it is ignored
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard, **kwargs)
 
 
 def until(what, process, seconds=120):
@@ -83,7 +84,7 @@ def test_a_run_that_is_told_to_end_saves_first(number, prepared, tmp_path):
         os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the kernel by itself
     else:
         process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted: what was done is kept" in out and "Traceback" not in out
     assert len(load_checkpoint(checkpoint.parent)["history"]) % 200 or len(load_checkpoint(checkpoint.parent)["history"]) > before
 
