@@ -64,8 +64,8 @@ class Explorer(widgets.VBox):
     ):
         if not isinstance(furthest, int | float | np.number) or not furthest > 0:
             raise UserError(f"furthest must be a number above 0, not {furthest!r}")
-        self.scene, self.furthest, self.folder = Scene(models, measures, display, seed=seed), furthest, Path(folder)
-        self.scene.starts = dict(starts or {})
+        self.scene = Scene(models, measures, display, seed=seed, starts=dict(starts or {}))
+        self.furthest, self.folder = furthest, Path(folder)
         self.sliders: dict[int, widgets.FloatSlider] = {}
         self.rows: dict[int, widgets.HBox] = {}
         self.factors: dict[str, widgets.FloatSlider] = {}

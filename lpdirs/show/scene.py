@@ -75,6 +75,11 @@ class Scene:
         check_models(self.models)
         if self.measures is not None and not isinstance(self.measures, Measures):
             raise UserError(f"measures must be lp.Measures(function, units), not {type(self.measures).__name__}")
+        for label, put in self.starts.items():
+            if label not in self.models:
+                raise UserError(f"starts are for {label!r}, and here are {', '.join(self.models)}: give them under one of these labels")
+            if put.z.shape[1] != self.models[label][0].latent_dim:
+                raise UserError(f"the starts of {label!r} have {put.z.shape[1]} dimensions: invert them again with this generator")
         self.label = self.label or next(iter(self.models))
 
     @property

@@ -349,6 +349,9 @@ def test_slices_that_exist_are_starts_and_what_the_model_cannot_draw_is_kept_if_
     assert explorer.seed.value == 0
     explorer.show(state)
     assert explorer.seed.value == -1 and explorer.keep.value and explorer.sliders[1].value == 3.0
+    for label, model, message in (("vae", generator, "here are gan"), ("gan", lively(Decoder(32, 6, 4)), "invert them again")):
+        with pytest.raises(UserError, match=message):
+            Explorer({"gan": (model, Directions(random(3, model.latent_dim)))}, display=CT, starts={label: put})
     other = Explorer({"gan": (generator, Directions(random(3, 4)))}, display=CT)
     with pytest.raises(UserError, match="held-out slice 1, which is not here"):
         other.show(state)
