@@ -41,7 +41,8 @@ def prepared(tmp_path_factory):
     return run_notebooks("smoke", "tiny", GIVEN, outputs=outputs, names=SINGLE[:1])
 
 
-def begin(outputs, *words, **kwargs):
+def begin(outputs, *words, largest=None, **kwargs):
+    """The command in a process of its own; no file of it becomes larger than `largest` bytes."""
     command = [
         sys.executable,
         "-m",
@@ -57,8 +58,13 @@ def begin(outputs, *words, **kwargs):
         *TINY,
         *words,
     ]
-    heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup hand on that it is ignored
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard, **kwargs)
+
+    def prepare():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup hand on that it is ignored
+        if largest is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepare, **kwargs)
 
 
 def until(what, process, seconds=120):
@@ -123,7 +129,7 @@ def test_a_second_run_in_the_same_folder_says_who_is_there(tmp_path, capsys):
 
 def test_a_limit_on_files_is_one_line_and_leaves_no_torn_file(prepared, tmp_path):
     """The same path as a full disk: the array of slices does not fit."""
-    process = begin(tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000)))
+    process = begin(tmp_path, largest=250_000)
     out, _ = process.communicate(timeout=120)
     last = out.strip().splitlines()[-1]
     assert process.returncode == 1 and "Traceback" not in last and "cannot be written" in last and "ulimit" in last
