@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that are gone on with only under the settings that began them."""
+"""Files that are whole or absent, and folders that are resumed only under the settings that began them."""
 
 import errno
 import io

@@ -4,7 +4,7 @@ from distributed import Scheduler, Worker
 
 
 class QuietScheduler(Scheduler):
-    """A scheduler that speaks TLS to its own workers and client, and nothing else to nobody."""
+    """A scheduler that speaks TLS to its own workers and client, and to nobody else."""
 
     def start_http_server(self, *_: object, **__: object) -> None:
         """There is none."""

@@ -116,7 +116,7 @@ class Inflate:
         stream = zlib.decompressobj(wbits)
         inflated = stream.decompress(data, LARGEST)
         if stream.unconsumed_tail:
-            raise ValueError("inflates beyond all measure")
+            raise ValueError("inflates beyond the limit")
         return inflated + stream.flush()
 
 

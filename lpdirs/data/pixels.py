@@ -72,7 +72,7 @@ def _corners(raw: np.ndarray, hu: np.ndarray) -> np.ndarray:
 
 
 def _check_once(hu: np.ndarray) -> None:
-    """Unusable where the intercept was taken off twice: much of the frame is about -2024, and not the one value that padding has."""
+    """Unusable where the intercept was subtracted twice: much of the frame is about -2024, and not the one value that padding has."""
     twice = hu[(hu > -2200) & (hu < -1850)]
     if len(twice) > 0.05 * hu.size and len(np.unique(twice)) > 8:
         raise Unusable("implausible HU")

@@ -270,7 +270,7 @@ of_factors = "regression of known factors on z, no discovery: where each grows f
 method("oracle", "oracle", of_factors, factors=True, needs=("known",))(partial(_of_known, name="oracle"))
 method(
     "oracle-alone", "oracle, others held still", factors=True, needs=("known",),
-    about="the same with the other factors held still, the higher of the two: no limit, since factors are not linear in z",
+    about="the same with the other factors held still, the higher of the two, though not an upper bound, since factors are not linear in z",
 )(partial(_of_known, name="oracle-alone"))  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def tested(rows: pd.DataFrame, pairs: list[tuple[str, str]], columns: list[str],
 
     Searches are paired by training and seed; one that has no partner with its seed is compared with the partner's mean in that training.
     p is that of a permutation of the signs of the differences, and holm the same after correction for all rows of the table; with fewer
-    than six pairs no p can be small. They speak of these generators: what another training would give is seen in the spread, not tested.
+    than six pairs no p can be small. They speak of these generators: variation between trainings is shown in the spread, not tested.
     """
     training = "training" if "training" in rows else "seed"
     found = []

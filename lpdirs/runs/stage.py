@@ -1,9 +1,11 @@
 """A stage: one notebook of one run, its settings, its folder, and the files of earlier notebooks."""
 
 import ast
+import io
 import json
 import re
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from IPython.display import Markdown, display
+from PIL import Image
 
 from lpdirs.base.compute import keep_memory, threads
 from lpdirs.base.errors import MissingInput, UserError
@@ -69,7 +72,7 @@ class Stage:
     given: dict[str, Any]
     began: float
     trust: bool = True  # whether functions that the run names, and not the user, may be called
-    room: Any = None  # below the notebook's title, for its answer
+    room: tuple[Any, ...] = ()  # below the notebook's title, for its answer and its picture
 
     @property
     def own(self) -> Path:
@@ -93,12 +96,15 @@ class Stage:
             )
         return path
 
-    def done(self, answer: str, **results: object) -> None:
+    def done(self, answer: str, picture: Any = None, **results: object) -> None:
         """Write the stage into run.json: settings, seconds, memory, results, fingerprints of its files, versions, git revision; and the
-        `answer` to the notebook's question, in Markdown, which is shown below its title."""
+        `answer` to the notebook's question, in Markdown, which is shown below its title with the figure `picture`."""
         values = self.settings.flat()
-        if self.room is not None:
-            self.room.update(Markdown(f"**Answer of this run.** {answer}"))
+        if self.room:
+            words, view = self.room
+            words.update(Markdown(f"**Answer of this run.** {answer}"))
+            if picture is not None:
+                view.update({"text/plain": "", "image/png": _small(picture)}, raw=True)
         entry = {
             "profile": self.profile,
             "seed": self.seed,
@@ -125,6 +131,15 @@ class Stage:
             cells = (name, in_yaml(values[name]), origin, help_of(name)[1])
             rows += "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
         return f"<table><thead><tr><th>setting</th><th>value</th><th>from</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _small(figure: Any) -> str:
+    """A figure as PNG of at most 900 px, in 128 colours, in base64."""
+    file, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(file, dpi=900 / max(figure.get_figwidth(), 1))
+    with Image.open(file) as drawn:
+        drawn.convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+    return b64encode(small.getvalue()).decode()
 
 
 def parts_of(notebook: str) -> tuple[str, ...]:
@@ -158,7 +173,7 @@ def start(notebook: str, names: dict[str, Any]) -> Stage:
     check_whole(folder, notebook, settings)
     torch.set_num_threads(threads())
     note_to(folder / f".{notebook}.json")
-    room = display(Markdown(WAITING), display_id=True) if in_kernel() else None
+    room = (display(Markdown(WAITING), display_id=True), display({"text/plain": ""}, display_id=True, raw=True)) if in_kernel() else ()
     return Stage(notebook, names["profile"], folder, seed, with_seed(settings, seed), given, time.time(), room=room)
 
 

@@ -231,13 +231,15 @@ def judge(
     placed, rules = chance.place(generator, directions, measures, table=strict), rules.beyond(chance)
     changes = image_changes(generator, directions, seed=seed)
     rows = name_directions(directions, table, changes, measures.units, (strict, placed), rules)
+    best = best_of(table, placed)
+    placed = placed.assign(direction=pd.Series({factor: one.direction for factor, one in best.items()}, dtype=float))
     order = np.argsort(responses.shifts)
     paths = {k: responses.mean_path(k, factor)[order] for k, factor in rows["factor"].items() if isinstance(factor, str)}
     known = {
         "names": {int(k): name for k, name in rows["name"].items() if name},
         "words": {int(k): text for k, text in rows["words"].items()},
         "curves": {int(k): [round(float(v), 3) for v in path] for k, path in paths.items() if np.isfinite(path).all()},
-        "best": best_of(table, placed),
+        "best": best,
     }
     return Named(directions.with_info(**known), rows, placed, table, rules)
 

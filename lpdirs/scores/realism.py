@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.stats import ks_2samp
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpdirs.base.errors import optional
+from lpdirs.data.store import Slices
+from lpdirs.models.generators import Generator
 
 SIDE = 128  # px at which slices are shown to the network
 IMAGENET = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -110,3 +114,34 @@ def neighbours(samples: Tensor, train: Tensor, held_out: Tensor, window: tuple[f
     search = NearestNeighbors(n_neighbors=1).fit(flat(train))
     (distance, index), (floor, _) = (search.kneighbors(flat(x)) for x in (samples, held_out))
     return Neighbours(index[:, 0], distance[:, 0] / 32, floor[:, 0] / 32)
+
+
+@dataclass(frozen=True)
+class Realism:
+    """What `realism` found: `samples` (N, C, S, S), `factors` (a row a factor), `near` and `kid`, the samples' and the training slices'
+    kernel distance to held-out slices, each with its error."""
+
+    samples: Tensor
+    factors: pd.DataFrame
+    near: Neighbours
+    kid: tuple[tuple[float, float], tuple[float, float]]
+
+
+def realism(generator: Generator, train: Slices, held_out: Slices, n: int = 256, seed: int = 0) -> Realism:
+    """How far `n` samples are from real slices, and whether they repeat training slices.
+
+    Of each factor the Kolmogorov-Smirnov distance to training slices (0 for the same distribution, 1 for no overlap), beside that of two
+    halves of the patients, and the share that cannot be measured. KID as `kernel_distance`, beside that of training slices, its floor.
+    """
+    samples, some = generator.images(generator.draw(n, seed)), np.linspace(0, len(train) - 1, min(2 * n, len(train))).astype(int)
+    drawn, real = generator.measures(samples), generator.measures(train.tensor(some))
+    half = (train.table["patient"].rank(method="dense").to_numpy()[some] % 2 == 0).astype(bool)
+    away = lambda a, b: {f: ks_2samp(a[f].dropna(), b[f].dropna()).statistic if a[f].any() and b[f].any() else np.nan for f in real}
+    columns = {"samples": away(drawn, real), "two halves of the patients": away(real[half], real[~half])}
+    columns |= {"samples not measured": drawn.isna().mean(), "training slices not measured": real.isna().mean()}
+    extract, patients, few = features(), (held_out.table["patient"].to_numpy(), train.table["patient"].to_numpy()), some[::2]
+    held = extract(held_out.tensor())
+    of_samples = kernel_distance(held, extract(samples), patients[0])
+    floor = kernel_distance(held, extract(train.tensor(few)), patients[0], patients[1][few])
+    near = neighbours(samples, train.tensor(), held_out.tensor(), train.window)
+    return Realism(samples, pd.DataFrame(columns), near, (of_samples, floor))

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
@@ -27,7 +26,6 @@ from lpdirs.scores.steering import Steered
 SIDE = 0.95  # inches of an image in a strip
 TILE = 144  # px of an image in an animation
 LOSSES = {"loss_d": "discriminator", "loss_g": "generator", "squared_error": "squared error", "kl": "KL, nats"}  # in words
-HEAT = {"r": "correlation r", "effect": "SDs per unit of shift"}  # what a heat map's colours are
 CT = ct((-1000.0, 1000.0))  # grey values of CT do not depend on the data set's window
 
 
@@ -223,21 +221,6 @@ def loss_curves(history: list[dict[str, float]], panels: list[tuple[str, ...]], 
         ax.set(xlabel="step", ylabel="loss" if len(names) > 1 else LOSSES.get(names[0], names[0]))
         if len(names) > 1:
             ax.legend(frameon=False)
-    return fig
-
-
-def heat_map(table: pd.DataFrame, value: str, title: str, limit: float = 1.0) -> Figure:
-    """Directions by factors, `value` of a response table, diverging and centred at 0; directions with the same main factor side by side."""
-    factors = list(table["factor"].unique())
-    grid = table.pivot(index="factor", columns="direction", values=value).reindex(factors)
-    effect = (
-        table.assign(effect=table["effect"].abs().fillna(0)).pivot(index="factor", columns="direction", values="effect").reindex(factors)
-    )
-    main, size = effect.to_numpy().argmax(0), effect.to_numpy().max(0)
-    grid = grid.iloc[:, np.lexsort((-size, main))].rename(index=factor_words)
-    fig, ax = plt.subplots(figsize=(0.26 * grid.shape[1] + 2.4, 0.32 * len(grid) + 1.2), layout="constrained")
-    sns.heatmap(grid, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar_kws={"label": HEAT.get(value, value), "aspect": 10})
-    ax.set(title=title, xlabel="direction, by the factor that it moves most", ylabel="")
     return fig
 
 

@@ -40,6 +40,8 @@ def execute(source: Path, target: Path, parameters: dict | None, images: bool) -
     notebook.metadata = {k: v for k, v in notebook.metadata.items() if k in KEPT_METADATA} | {"lpdirs": sources(source)}
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags" and v}
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True}  # folded in JupyterLab
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
             for picture in ("image/png", "image/jpeg", "image/gif"):

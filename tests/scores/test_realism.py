@@ -4,10 +4,11 @@ import torch
 from torch.nn import functional as F
 
 import lpdirs as lp
-from lpdirs.data.store import scale
+from lpdirs.data.store import open_dataset, scale
+from lpdirs.measures.measures import moments
 from lpdirs.phantom.painting import render
 from lpdirs.phantom.population import sample_patients
-from lpdirs.scores.realism import features, kernel_distance, neighbours
+from lpdirs.scores.realism import features, kernel_distance, neighbours, realism
 
 WINDOW = (-1000.0, 1000.0)
 
@@ -45,3 +46,27 @@ def test_copies_are_found_and_new_patients_are_not(slices):
     copies, fresh = (neighbours(x, train, held_out, WINDOW) for x in (train[10:40] + 1e-3, new))
     assert copies.copied == 1 and copies.index.tolist() == list(range(10, 40)) and copies.ratio < 0.05
     assert fresh.copied < 0.1 and 0.7 < fresh.ratio < 1.4
+
+
+class Memory(torch.nn.Module):
+    """Draws the slices that it was given, and nothing else."""
+
+    def __init__(self, slices):
+        super().__init__()
+        self.register_buffer("slices", slices)
+
+    def forward(self, z):
+        return self.slices[(torch.special.ndtr(z[:, 0]) * len(self.slices)).long().clamp(max=len(self.slices) - 1)]
+
+
+def test_a_model_that_repeats_its_training_slices_is_told_from_one_that_blurs_them(dataset):
+    train, held_out = open_dataset(dataset, "train"), open_dataset(dataset, "test")
+    blurred = F.avg_pool2d(F.pad(train.tensor(), (3,) * 4, mode="replicate"), 7, 1)
+    copies, blurs = (
+        realism(lp.as_generator(Memory(x), 4, value_range=(-1, 1), measures=moments()), train, held_out, n=64)
+        for x in (train.tensor(), blurred)
+    )
+    assert copies.near.copied == 1 and copies.near.ratio < 0.01 < blurs.near.ratio
+    assert copies.kid[0][0] < blurs.kid[0][0] and copies.kid[1] == blurs.kid[1]
+    assert list(copies.factors.index) == list(moments().factors) and (copies.factors["samples not measured"] == 0).all()
+    assert copies.factors.loc["contrast", "samples"] < 0.25 < blurs.factors.loc["sharpness", "samples"]
