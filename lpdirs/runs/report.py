@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode, b64encode
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from lpdirs.measures.measures import factor_words
 from lpdirs.runs.models import directions_files
 from lpdirs.runs.records import digest_of, files_of, read_log, read_notebook
 from lpdirs.runs.stage import REPORT, SINGLE
+from lpdirs.show.plots import light
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -25,6 +27,7 @@ PAGE = """<!doctype html>
   table {{ border-collapse: collapse; width: 100%; }} td, th {{ text-align: left; padding: .35rem .8rem .35rem 0; vertical-align: top;
   border-bottom: 1px solid #8884; }} td:last-child {{ white-space: nowrap; }}
   img {{ max-width: 100%; background: white; }} pre {{ overflow-x: auto; }}
+  @media (max-width: 40rem) {{ table {{ display: block; overflow-x: auto; }} td, th {{ padding-right: .5rem; }} }}
 </style></head><body>
 <h1>Run “{run}”</h1>
 <p>{summary}</p>
@@ -45,7 +48,7 @@ body:not(:has(#code:checked)) .jp-CodeCell .jp-Cell-inputWrapper { display: none
 @media (max-width: 40rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } .jp-Notebook { padding: .4rem; } }
 .jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto; } .jp-Notebook img { max-width: 100%; height: auto; }
 </style>
-<p style="font: 15px system-ui, sans-serif; margin: .6rem 1rem"><a href="index.html">back to the report</a>
+<p style="font: 15px system-ui, sans-serif; margin: .6rem 1rem"><a href="index.html" style="color: #1f5fa8">back to the report</a>
 &nbsp; <label><input type="checkbox" id="code"> show the code</label></p>"""
 
 
@@ -111,6 +114,8 @@ def _page_of(path: Path) -> str:
 
     notebook = nbformat.read(path, 4)
     notebook.metadata.pop("widgets", None)
+    for data in (output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})):
+        data["image/png"] = b64encode(light(b64decode(data["image/png"]))).decode()
     page = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})[0]
     page = re.sub(r'(?s)<script[^>]*(?: src=|type="module").*?</script>', "", page)  # none of them is needed, and some are fetched
     return _with_alts(re.sub(r"(<body[^>]*>)", lambda body: body[1] + TOP, page, count=1))
@@ -137,7 +142,8 @@ def conclusion(sets: dict[str, Directions]) -> str:
                 sum(values) / len(best)
                 for values in zip(*((abs(b.selectivity or 0.0), b.chance or 0.0) for b in best.values()), strict=True)
             )
-            which = f"{len(beyond)} of {len(best)} factors ({', '.join(beyond)})" if beyond else f"none of {len(best)} factors"
+            which = f"{len(beyond) or 'none'} of the {len(best)} factors that could be measured"
+            which += f" ({', '.join(beyond)})" if beyond else ""
             said.append(
                 f"<li>{escape(directions.id.title)}: there is a direction purer than chance for {escape(which)}; on average {pure:.2f} of "
                 f"what the best direction does is its factor, and {chance:.2f} by chance.</li>"
@@ -148,19 +154,22 @@ def conclusion(sets: dict[str, Directions]) -> str:
 def _best(sets: dict[str, Directions]) -> str:
     """Each factor's best direction beside chance, as a table, as it is stored with each set; nothing where nothing was measured."""
     number = lambda value: "not measured" if value is None else f"{abs(value):.2f}"
-    rows = [
+    of = lambda directions: [
         {
-            "directions": directions.id.title,
             "factor": factor_words(factor),
             "direction": best.direction,
             "|r|": number(best.r),
             "selectivity (by chance)": f"{number(best.selectivity)} ({number(best.chance)})",
             "beyond chance": "yes" if best.beyond_chance else "no",
         }
-        for directions in sets.values()
         for factor, best in directions.info.best.items()
     ]
-    if not rows:
+    tables = "".join(
+        f"<h3>{escape(directions.id.title)}</h3>{pd.DataFrame(of(directions)).to_html(index=False, border=0)}"
+        for directions in sets.values()
+        if directions.info.best
+    )
+    if not tables:
         return ""
     said = "Chance is the median of the best of as many random directions. Beyond chance is said of selectivity, corrected, at 5 percent."
-    return f"<h2>The best direction for each factor</h2><p>{said}</p>{pd.DataFrame(rows).to_html(index=False, border=0)}"
+    return f"<h2>The best direction for each factor</h2><p>{said}</p>{tables}"

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from IPython.display import Markdown, display
-from PIL import Image
 
 from lpdirs.base.compute import keep_memory, threads
 from lpdirs.base.errors import MissingInput, UserError
@@ -34,6 +33,7 @@ from lpdirs.runs.settings import (
     resolve,
     with_hidden_paths,
 )
+from lpdirs.show.plots import light
 
 NOTEBOOKS = {  # notebook: the folder of a run that it writes first
     "01_data_preparation": "data",
@@ -134,12 +134,10 @@ class Stage:
 
 
 def _small(figure: Any) -> str:
-    """A figure as PNG of at most 900 px, in 128 colours, in base64."""
-    file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, dpi=900 / max(figure.get_figwidth(), 1))
-    with Image.open(file) as drawn:
-        drawn.convert("RGB").quantize(128).save(small, "PNG", optimize=True)
-    return b64encode(small.getvalue()).decode()
+    """A figure as PNG, 900 px wide, in base64."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=900 / figure.get_figwidth())
+    return b64encode(light(file.getvalue())).decode()
 
 
 def parts_of(notebook: str) -> tuple[str, ...]:

@@ -207,8 +207,8 @@ def _does(row: Any, units: Mapping[str, str]) -> str:
     if row.kind == "mixed":
         most = "mostly" if row.selectivity >= HALF else "first of all"
         return f"mixed: {most} {factor_words(row.factor)}, {row.selectivity:.0%} of what it does"
-    interval = f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]"
-    return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, selectivity {interval}"
+    share = f"{row.selectivity:.0%} [{row.selectivity_low:.0%}, {row.selectivity_high:.0%}] of what it does"
+    return f"{factor_words(row.factor)}, {row.slope:+.3g}{unit} per unit of shift, {share}"
 
 
 @dataclass(frozen=True)

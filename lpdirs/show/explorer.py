@@ -69,6 +69,7 @@ class Explorer(widgets.VBox):
         self.sliders: dict[int, widgets.FloatSlider] = {}
         self.rows: dict[int, widgets.HBox] = {}
         self.factors: dict[str, widgets.FloatSlider] = {}
+        self.images: dict[str, Picture] = {}
         self._past: list[dict] = []
         self._pending: asyncio.TimerHandle | None = None
         self._refining: asyncio.TimerHandle | None = None
@@ -93,11 +94,9 @@ class Explorer(widgets.VBox):
         display = self.scene.display
         captions = {"before": "before", "after": "after", "change": f"difference, ±{display.difference:g} {display.unit}".rstrip()}
         side = {"before": SMALL, "after": LARGE, "change": SMALL}
-        of = {name: {"width": px, "height": px, "flex": "0 0 auto", "margin": "1px"} for name, px in side.items()}
-        self.images = {name: Picture(format="png", layout=of[name]) for name in captions}
-        for name, image in self.images.items():
-            image.add_class(f"lpdirs-{name}")
-        self.image = self.images["after"]
+        for name, px in side.items():
+            of = {"width": px, "height": px, "flex": "0 0 auto", "margin": "1px"}
+            self.images[name] = Picture(format="png", layout=of).add_class(f"lpdirs-{name}")
         views = {name: widgets.VBox([image, widgets.Label(captions[name])]) for name, image in self.images.items()}
         self.status, self.readout, self.message, self.nothing = widgets.HTML(), widgets.HTML(), widgets.HTML(), widgets.Label()
         self.panel = widgets.VBox(layout={"display": "block"})
@@ -108,6 +107,7 @@ class Explorer(widgets.VBox):
         self.played = widgets.Dropdown(options=[], description="direction", layout={"width": "18em"})
         self.play = widgets.Play(min=0, max=60, interval=80, description="play")
         self.play.observe(self._played, "value")
+        self.play.observe(lambda change: self._remember() if change["new"] else None, "playing")
         save = [button(kind, lambda kind=kind: self.export(kind), "4em") for kind in TYPES]
         self.model.observe(self._choose, "value")
         self.seed.observe(self._moved, "value")
@@ -118,7 +118,7 @@ class Explorer(widgets.VBox):
         small = widgets.HBox([views["before"], views["change"]])
         pictures = widgets.VBox([views["after"], small], layout={"flex": "0 0 auto"})
         right = {"height": HIGH, "overflow": "auto", "display": "block", "flex": "1 1 20em", "width": "auto"}  # both are seen at once
-        sliders = widgets.VBox([self.search, self.learn, self.steering, self.panel, widgets.HTML(WHAT)], layout=right)
+        sliders = widgets.VBox([self.search, self.learn, widgets.HTML(WHAT), self.steering, self.panel], layout=right)
         bottom = widgets.HBox([self.played, self.play, widgets.Label("save as"), *save, self.opened], layout=WRAP)
         super().__init__([top, widgets.HBox([pictures, sliders]), self.status, bottom, self.message, self.readout])
 
@@ -128,10 +128,8 @@ class Explorer(widgets.VBox):
         self.order = scene.directions.in_order()
         self.titles = {k: scene.directions.title(k) for k in self.order}
         self.words = {k: scene.directions.words(k) for k in self.order}
-        for row in self.rows.values():
+        for row in (*self.rows.values(), *self.steering.children):
             _close(row)
-        for slider in self.factors.values():
-            _close(slider)
         self.sliders, self.rows, self.factors, self.steering.children, scene.changes = {}, {}, {}, (), {}
         self.seed.min = -scene.held_out(scene.label)
         self.played.options = [(self.titles[k], k) for k in self.order]
@@ -159,8 +157,8 @@ class Explorer(widgets.VBox):
         for name, found in self.scene.directions.info.best.items():
             if found.direction == k and found.slope is not None and found.selectivity is not None:
                 does = f"{found.slope:+.2g} {units.get(name, '')}".strip()
-                beside = "" if found.chance is None else f", chance {found.chance:.2f}" + (", beyond it" if found.beyond_chance else "")
-                said.append(f"best for {factor_words(name)}: {does} a unit of shift, selectivity {abs(found.selectivity):.2f}{beside}")
+                chance = "" if found.chance is None else f", chance {found.chance:.2f}: {'' if found.beyond_chance else 'not '}beyond it"
+                said.append(f"best for {factor_words(name)}: {does} a unit of shift, selectivity {abs(found.selectivity):.2f}{chance}")
         return "; ".join(said) or self.words[k]
 
     def steer(self) -> None:
@@ -173,14 +171,14 @@ class Explorer(widgets.VBox):
             return
         for name, spread in zip(known.factors, known.spread, strict=True):
             if name in known.can_move and name not in self.factors:
-                words = f"{factor_words(name)}, {self.scene.measuring.units[name]}".rstrip(", ")
-                most = float(f"{FURTHEST_SD * spread:.2g}")
-                self.factors[name] = widgets.FloatSlider(
-                    0.0, min=-most, max=most, step=most / 30, description=words, readout_format="+.3g",
+                most, unit = float(f"{FURTHEST_SD * spread:.2g}"), self.scene.measuring.units[name]
+                self.factors[name] = slider = widgets.FloatSlider(
+                    0.0, min=-most, max=most, step=most / 30, description=factor_words(name), readout_format="+.3g",
                     continuous_update=False, style={"description_width": "11em"}, layout={"width": "auto"},
                 )  # fmt: skip
-                self.factors[name].observe(self._moved, "value")
-        self.steering.children = tuple(self.factors.values())
+                slider.observe(self._moved, "value")
+                ends = f"<small>from -{most:g} to +{most:g} {escape(unit)}</small>"
+                self.steering.children = (*self.steering.children, widgets.VBox([slider, widgets.HTML(ends)]))
         self.message.value = ""
 
     def _fill(self) -> None:
@@ -271,7 +269,7 @@ class Explorer(widgets.VBox):
         self._take()
         if loop is not None and self.scene.changes:
             self.scene.quick, self._refining = True, loop.call_later(REST, self._draw)
-        if before_state["model"] == self.scene.label and before_state != self.scene.state():
+        if before_state["model"] == self.scene.label and before_state != self.scene.state() and not self.play.playing:
             self._past = [*self._past[-99:], before_state]
         both = self.scene.both()
         before, after = self.scene.values(both)
@@ -310,8 +308,12 @@ class Explorer(widgets.VBox):
         return f"<table style='line-height:1.25'>{head}{rows}</table><p>{further}</p>"
 
     def _played(self, change: dict) -> None:
-        if self.played.value is not None:
-            self._slider(self.played.value).value = round(self.furthest * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
+        k = self.played.value
+        if k is not None:
+            slider = self._slider(k)
+            if self.rows[k] not in self.panel.children:
+                self.panel.children = [self.rows[k], *self.panel.children]
+            slider.value = round(self.furthest * float(np.sin(2 * np.pi * change["new"] / 60)), 2)
 
     def export(self, kind: str) -> Path | None:
         """Save png, gif (of the direction under "direction"), what is measured as csv, or the state as json, in `folder`; says where, with
@@ -349,7 +351,7 @@ class Explorer(widgets.VBox):
             for timer in (self._pending, self._refining):
                 if timer is not None:
                     timer.cancel()
-            for part in (*self.rows.values(), *self.factors.values(), self.nothing, self.real, self.keep, *self.children, self.layout):
+            for part in (*self.rows.values(), self.nothing, self.real, self.keep, *self.children, self.layout):
                 _close(part)
         super().close()
 

@@ -78,7 +78,7 @@ def _of_generator(generator: Generator, steering: Steering | None, starts: Tenso
     """What the page needs of a generator: its graph and weights, random z, and where it was steered the paths."""
     z, real = generator.draw(Z, 1), 0 if starts is None else len(starts)
     z = z if starts is None else torch.cat([torch.as_tensor(starts).float(), z])
-    about = {"d": generator.latent_dim, "z": _floats(z), "real": real} | export(generator)
+    about = {"d": generator.latent_dim, "z": _floats(z), "real": real, "normal": generator.prior.name == "normal"} | export(generator)
     return about | ({"paths": _paths(generator, steering, z[: real + STARTS])} if steering is not None else {})
 
 

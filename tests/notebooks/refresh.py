@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from lpdirs.base.code import fingerprint_of_code
 from lpdirs.runs.notebooks import code_of
 from lpdirs.runs.settings import COMMON, parameter_line
 from lpdirs.runs.stage import NOTEBOOKS
+from lpdirs.show.plots import light
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "tests" / "notebooks" / "reference"
@@ -47,6 +49,8 @@ def execute(source: Path, target: Path, parameters: dict | None, images: bool) -
             for picture in ("image/png", "image/jpeg", "image/gif"):
                 if not images:
                     output.get("data", {}).pop(picture, None)
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = b64encode(light(b64decode(output["data"]["image/png"]))).decode()
     nbformat.write(notebook, target)
 
 

@@ -112,7 +112,8 @@ def test_names_are_earned_and_say_how_sure(planted):
     rows = name_directions(directions, table, changes, UNITS, (table, placed(table)), FIXED)
     assert rows["kind"].tolist() == ["dead", "named", "named", "named"]
     assert rows["factor"].tolist()[1:] == ["y_position", "rotation", "y_position"]
-    assert rows.loc[2, "words"].startswith("rotation, +4") and "degrees per unit of shift, selectivity 0." in rows.loc[2, "words"]
+    words = rows.loc[2, "words"]
+    assert words.startswith("rotation, +4") and "degrees per unit of shift, " in words and words.endswith("of what it does")
     assert rows.loc[2, "selectivity_low"] <= rows.loc[2, "selectivity"] <= rows.loc[2, "selectivity_high"]
     assert sorted(rows["name"]) == ["", "rotation", "y_position", "y_position 2"]
     assert rows["same_as"].tolist() == [-1, -1, -1, 1], "the reverse of a direction is the same direction"

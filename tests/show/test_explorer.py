@@ -168,6 +168,21 @@ def test_play_moves_the_chosen_direction_and_no_other(explorer):
     assert explorer.sliders[2].value == pytest.approx(explorer.furthest) and explorer.sliders[0].value == 0
 
 
+def test_what_is_played_has_a_slider_and_one_undo_takes_the_film_back(explorer):
+    explorer.model.value = "vae"
+    explorer.sliders[4].value = 1.5
+    last = explorer.order[-1]
+    explorer.played.value = last
+    assert last not in explorer.sliders, "it stands beyond the first sliders"
+    explorer.play.playing = True
+    for frame in range(1, 20):
+        explorer.play.value = frame
+    explorer.play.playing = False
+    assert explorer.rows[last] in explorer.panel.children and explorer.sliders[last].value != 0
+    explorer.undo.click()
+    assert explorer.sliders[last].value == 0 and explorer.sliders[4].value == 1.5
+
+
 def test_in_a_running_kernel_only_the_last_of_many_changes_is_drawn(explorer, monkeypatch):
     drawn = []
     monkeypatch.setattr(explorer.scene, "both", lambda both=explorer.scene.both: drawn.append(1) or both())
@@ -321,7 +336,7 @@ def test_each_slider_says_what_it_does_beside_chance(explorer):
     best = {"thickness": Best(direction=1, slope=-0.2, r=-0.9, selectivity=0.62, chance=0.4, p=0.02)}
     explorer.scene.models["gan"] = (explorer.scene.generator, directions.with_info(best=best))
     try:
-        assert explorer._facts(1) == "best for body thickness: -0.2 mm a unit of shift, selectivity 0.62, chance 0.40, beyond it"
+        assert explorer._facts(1) == "best for body thickness: -0.2 mm a unit of shift, selectivity 0.62, chance 0.40: beyond it"
     finally:
         explorer.scene.models["gan"] = (explorer.scene.generator, directions)
 
@@ -333,7 +348,7 @@ def test_slices_that_exist_are_starts_and_what_the_model_cannot_draw_is_kept_if_
     put = Inversion.load(tmp_path / "starts.safetensors")
     explorer = Explorer({"gan": (generator, Directions(random(3, 4)))}, display=CT, folder=tmp_path, starts={"gan": put})
     explorer.real.click()
-    assert explorer.seed.value == -1 and "held-out slice 1" in explorer.image.tooltip
+    assert explorer.seed.value == -1 and "held-out slice 1" in explorer.images["after"].tooltip
     assert np.allclose(explorer.image_values(), CT.pictures(put.reconstruction)[0], atol=1)
     explorer.keep.value = True
     assert np.allclose(explorer.image_values(), CT.pictures(slices)[0], atol=1), "the slice itself"

@@ -74,7 +74,7 @@ def test_what_a_slider_shows_is_what_the_generator_draws_there(shared):
         assert np.abs(drawn(tab) - in_hu(generator, moved[0])).max() < CLOSE
         assert np.abs(drawn(tab, "before") - in_hu(generator, z[0])).max() < CLOSE
         assert "upper, 71% of what it does" in tab.locator("#said").text_content()
-        assert "selectivity 0.71, by chance 0.40, beyond it" in tab.locator("#directions").text_content()
+        assert "selectivity 0.71, by chance 0.40: beyond it" in tab.locator("#directions").text_content()
         tab.fill("#slice", "57")
         tab.keyboard.press("Tab")
         assert np.abs(drawn(tab) - in_hu(generator, directions.shift(z[56:57], 2, 3.0)[0])).max() < CLOSE
@@ -88,6 +88,7 @@ def test_a_factor_goes_along_the_path_that_was_steered(shared):
     generator = models["vae-motion6"][0]
     with page() as tab:
         data = opened(tab, path, "#set=vae-motion6&slice=3&window=lung")
+        tab.click("#reset")
         before = generator.measures(torch.tensor(drawn(tab)).float().reshape(1, 1, 32, 32) / 1000)["upper"][0]
         slide(tab, "factors-upper", 1.0)
         after = generator.measures(torch.tensor(drawn(tab)).float().reshape(1, 1, 32, 32) / 1000)["upper"][0]
@@ -111,7 +112,7 @@ def test_slices_that_exist_come_first_and_can_be_steered(shared, tmp_path):
     with page() as tab:
         opened(tab, path, "#slice=2")
         assert np.abs(drawn(tab) - generator.display.pictures(generator.images(z[1:]))[0].ravel()).max() < CLOSE
-        assert tab.locator("#start").text_content() == "drawn again from one of the run's own images"
+        assert tab.locator("#start").text_content() == "Drawn again from one of the run's own images."
         assert tab.locator("input[id^=factors-]").count()
         tab.click("#reset")
         slide(tab, "slice", 3)
@@ -134,10 +135,44 @@ def test_a_view_can_be_sent_taken_back_and_reset(shared):
         with tab.expect_download() as got:
             tab.click("#png")
         with Image.open(got.value.path()) as picture:
-            assert picture.size[0] == 3 * 256
+            assert picture.size[0] == 6 * 256, "both models"
     with page() as tab:
         opened(tab, path, address[address.index("#") :])
         assert np.array_equal(drawn(tab), first), "the same view in another window"
+        with tab.expect_download():
+            tab.click("#strip")  # of a view in which nothing was moved yet
+
+
+def test_beside_another_model_a_factor_goes_as_far_in_its_unit_and_each_is_described(shared):
+    models, path = shared
+    with page() as tab:
+        data = opened(tab, path, "#set=gan-motion6&slice=2&f=upper:0.5&beside=vae-motion6")
+        drawn(tab)
+        one, other = ({f["name"]: f["sd"] for f in g["paths"]["factors"]}["upper"] for g in data["generators"])
+        moves = tab.evaluate("shown().map((set) => moves(set).factors[0][1])")
+        assert moves == pytest.approx([0.5, min(0.5 * one / other, 1.5)])
+        said = [tab.locator(name).get_attribute("aria-label") for name in ("#after", "#after1")]
+        asked = [re.search(r"upper: (\S+) HU asked", text)[1] for text in said]
+        assert float(asked[0]) == pytest.approx(0.5 * one, abs=0.06) and float(asked[1]) == pytest.approx(moves[1] * other, abs=0.06)
+        assert said[0] != said[1] and all(f"{name}: upper" in tab.locator("#said").text_content() for name in ("GAN", "VAE"))
+
+
+def test_a_page_that_is_loaded_again_shows_something_and_draws_new_images(shared):
+    models, path = shared
+    with page() as tab:
+        opened(tab, path, "#set=gan-motion6&slice=1&window=full&d=&f=")
+        assert not np.array_equal(drawn(tab), drawn(tab, "before")), "it plays, though the address holds a view that is not moved"
+        tab.click("#reset")
+        slide(tab, "slice", 5000)
+        new = drawn(tab, "before")
+        z = np.array(tab.evaluate("Array.from(latent(generators[data.sets[state.set].generator]))"))
+        assert abs(z.mean()) < 2 and 0.2 < z.std() < 2.5
+        assert np.abs(new - in_hu(models["gan-motion6"][0], torch.tensor(z).float())).max() < CLOSE
+        address = tab.evaluate("location.href")
+    with page() as tab:
+        opened(tab, path, address[address.index("#") :])
+        assert np.array_equal(drawn(tab, "before"), new), "the same number is the same image"
+        assert not tab.errors
 
 
 def test_it_works_by_keys_by_touch_and_without_motion(shared):
