@@ -135,6 +135,26 @@ def figure(table: pd.DataFrame) -> None:
     fig.savefig(OUT / "folds.png", dpi=144)
 
 
+def by_distance(table: pd.DataFrame) -> None:
+    """Error by distance of the curved path and its rivals, means over patients with 95 percent intervals: distance.png."""
+    rivals = {
+        "curved path": "C1", "unchanged slice": "C0", "straight line": "C2", "mean slice of the level": "0.5",
+        "reconstruction of the truth (floor)": "0.75",
+    }  # fmt: skip
+    fig, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    each = table.groupby(["method", "gap"])["error"].agg(["mean", "sem", "count"])
+    for i, (name, colour) in enumerate(rivals.items()):
+        one = each.loc[name]
+        half = one["sem"] * stats.t.ppf(0.975, one["count"] - 1)
+        ax.errorbar(one.index + 0.4 * (i - 2), one["mean"], half, color=colour, marker=".", capsize=2, lw=2 if i == 0 else 1.2, label=name)
+    ax.set(
+        xlabel="distance from the slice that one starts from, mm", ylabel="error, HU", ylim=(0, None), xticks=sorted(table["gap"].unique())
+    )
+    ax.set_title(f"From 40 mm on a curved path predicts a patient's slice best ({table['patient'].nunique()} patients)", fontsize=11)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    fig.savefig(OUT / "distance.png", dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
@@ -145,6 +165,7 @@ def main() -> None:
         predicted(given.data, given.folder).to_csv(target, index=False, float_format="%.5g")
     table = pd.read_csv(target)
     figure(table)
+    by_distance(table)
     tested(table).to_csv(OUT / "folds_tested.csv", index=False, float_format="%.4g")
 
 

@@ -17,7 +17,7 @@ from lpdirs.scores.steering import Steering, steered_ends
 from tests.notebooks.refresh import ROOT
 
 OUT = ROOT / "outputs" / "reference"
-FRONT, SEED = ("gan", "rotation"), 11
+FRONT, SEED = ("vae", "rotation"), 11
 AMOUNTS = np.array([-1.5, -0.75, 0.0, 0.75, 1.5])  # SDs
 FARTHEST = 6.0  # shift
 SIGNED = ("rotation", "x_position", "y_position")  # factors whose 0 is in the middle
@@ -103,7 +103,9 @@ INTRODUCTION = """# Gallery
 
 All rows of a model start from one slice, on which everything can be measured.
 Straight rows go from a shift of -6 to 6, steered ones from 1.5 standard deviations of the factor below to 1.5 above.
-Under each picture stands what is measured on it; the percentages are selectivities, means over many slices.
+Under each picture stands what is measured on it.
+Percentages are selectivities, means over many slices; the random row is one set of 32.
+*Chance* in the text is the median of a thousand such sets.
 Nothing was selected: failures, such as rows that stand still or change what should hold, are here too.
 All pictures are synthetic and not for diagnosis.
 """

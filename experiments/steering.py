@@ -68,9 +68,7 @@ def figure(name: str, generator: lp.Generator, steering: Steering, table: pd.Dat
         path, _ = steered_ends(generator, start[None], str(factor), SHOWN, steering=steering)
         rows.append(generator.display.pictures(generator.images(path[:, 0])))
         pure = f"selectivity {row['selectivity']:.2f} [{row['selectivity_low']:.2f}, {row['selectivity_high']:.2f}]"
-        labels.append(
-            f"{factor_words(str(factor))}\n{pure}\nbest straight: {max(row['motion'], row['paper']):.2f}, chance {row['chance']:.2f}"
-        )
+        labels.append(f"{factor_words(str(factor))}\n{pure}\nmotion: {row['motion']:.2f}, chance {row['chance']:.2f}")
     title = f"{MODELS[name]} of real chest CT, steered: one factor goes, six hold"
     save_greys(film_strips(np.stack(rows), [f"{amount:+.1f} SD" for amount in SHOWN], labels, title), OUT / f"steering_{name}.png")
 
