@@ -105,7 +105,7 @@ def _build(
         name_of = lambda path: path.relative_to(source).as_posix()
         headers, left_out = one_unit(whose(headers, name_of, settings.patients))
         rejected += left_out
-        arranged = arrange(headers, settings.kernel)
+        arranged = arrange(headers, settings.kernel, settings.thickness)
         series = arranged.series
         rejected += arranged.rejected
         extra = json.dumps(wanted)
@@ -116,14 +116,16 @@ def _build(
         for _, count in each(client, write_part, ((series[uid], settings, parts, names[uid]) for uid in missing)):
             done += count
             report(done, total)
+        replaced = set[str]()
         for last, spare in arranged.spare.items():  # a series that cannot be decoded does not cost the others that show the same
             for group, members in spare:
-                if is_finished(parts / f"{names[last]}.json", least=1):
+                if is_finished(parts / f"{names[last]}.json", least=max(1, len(series[last]) // 2)):
                     break
                 again = {header.listed for header in members}
                 rejected = [(path, why) for path, why in rejected if path not in again]
                 series[group], names[group] = members, inventory_of(source, [h.path for h in members], secret, extra + group, True)
                 write_part(members, settings, parts, names[group])
+                replaced.add(last)
                 last = group
     synthetic = bool(headers) and all(header.synthetic for header in headers)
     if synthetic:
@@ -142,7 +144,7 @@ def _build(
         return name
 
     truth = _read_truth(source / "factors.csv") if synthetic else {}
-    table, kept, doubled = _table(series, {uid: parts / f"{names[uid]}.json" for uid in series}, truth)
+    table, kept, doubled = _table(series, {uid: parts / f"{names[uid]}.json" for uid in series}, truth, replaced)
     rejected += doubled
     for row in table:
         row["patient"] = shown(row["patient"], "patient-", synthetic or row["patient"] in public)
@@ -229,9 +231,10 @@ def _write_rejected(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def _table(
-    series: dict[str, list[Header]], parts: dict[str, Path], truth: dict[str, dict[str, float]]
+    series: dict[str, list[Header]], parts: dict[str, Path], truth: dict[str, dict[str, float]], replaced: set[str]
 ) -> tuple[list[dict], dict[str, list[int]], list[tuple[Path, str]]]:
-    """Rows of slices.csv; for each series which slices of its part are kept; and what was rejected, in the parts or as a double."""
+    """Rows of slices.csv; for each series which slices of its part are kept; and what was rejected, in the parts, as a double, or since
+    most of its series could not be decoded and another that shows the same took its place (`replaced`)."""
     table: list[dict] = []
     kept: dict[str, list[int]] = {}
     rejected: list[tuple[Path, str]] = []
@@ -242,6 +245,9 @@ def _table(
         kept[uid] = []
         for index, row in enumerate(part["rows"]):
             header = headers[row["index"]]
+            if uid in replaced:
+                rejected.append((header.listed, "repeated series"))
+                continue
             if row["digest"] in seen:
                 rejected.append((header.listed, "same pixels"))
                 continue
@@ -288,11 +294,17 @@ def _join(path: Path, parts: list[tuple[Path, list[int]]], size: int) -> str:
 
 
 def read_slices(
-    source: str | Path, size: Side = 128, window: tuple[float, float] = (-1000.0, 1000.0), folder: str | Path | None = None
+    source: str | Path,
+    size: Side = 128,
+    window: tuple[float, float] = (-1000.0, 1000.0),
+    folder: str | Path | None = None,
+    kernel: str = "soft",
+    thickness: float | None = None,
 ) -> Slices:
     """All usable slices of the files below `source` (DICOM, and what data_manifests/README.md lists besides), at `size` px.
 
-    Values beyond `window` (HU) are clipped to it. What `Slices` holds: `hu` (N, size, size), `table` (a row a slice) and `tensor(rows)`,
+    Values beyond `window` (HU) are clipped to it. Of series that show the same one is taken, by `kernel` (soft, sharp, or a kernel's own
+    name) and by slice `thickness` in mm. What `Slices` holds: `hu` (N, size, size), `table` (a row a slice) and `tensor(rows)`,
     (n, 1, size, size) in [-1, 1], as models take them. The data set is written to `folder` (slices.npy, slices.csv, rejected.csv with a
     reason for each file that is not used) where one is given. What there is to know of the files is printed. UserError where nothing
     can be used.
@@ -301,7 +313,7 @@ def read_slices(
         raise UserError(f"read_slices takes the folder that holds your files, not {source!r}")
     if not isinstance(window, tuple | list) or len(window) != 2:
         raise UserError(f"window must be (lowest, highest) in HU, not {window!r}")
-    settings = DataSettings(size=size, window_low=window[0], window_high=window[1])
+    settings = DataSettings(size=size, window_low=window[0], window_high=window[1], kernel=kernel, thickness=thickness)
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(folder or temporary)
         try:

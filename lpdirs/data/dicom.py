@@ -207,7 +207,7 @@ def rescale_of(ds: Any) -> tuple[float, float]:
     """Slope and intercept to HU; Unusable where there are none, or values are said to be something else (OD, mg/ml, effective Z)."""
     slope, intercept = numbers(ds, "RescaleSlope", 1, "no rescale")[0], numbers(ds, "RescaleIntercept", 1, "no rescale")[0]
     said = re.sub(r"[^a-z/]", "", str(ds.get("RescaleType") or "").lower())
-    if slope == 0 or not re.fullmatch(r"|hu|h[ou]+n[sd]*fi?e?i?ld(units?)?", said):
+    if slope == 0 or not re.fullmatch(r"|(ct)?(hu|h[ou]+n[sd]*fi?e?i?ld(units?)?(hu)?)", said):
         raise Unusable("no rescale")
     return slope, intercept
 

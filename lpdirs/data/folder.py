@@ -80,15 +80,19 @@ def check_kind(path: Path) -> None:
         raise Unusable("not a file")
     with open(path, "rb") as file:
         head = file.read(132)
-    if head[128:] == b"DICM":  # whatever its name says
+    if is_dicom(head):  # whatever its name says
         return
     name = path.name.lower()
     if name.endswith(FORMATS):
         raise Unusable("another format")
     if name.endswith(ARCHIVES) or head.startswith(b"PK\x03\x04"):
         raise Unusable("archive")
-    if head[:2] not in BARE:
-        raise Unusable("not DICOM")
+    raise Unusable("not DICOM")
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether a file's first 132 bytes are those of DICOM, with its preamble or without."""
+    return head[128:] == b"DICM" or head[:2] in BARE
 
 
 @contextmanager

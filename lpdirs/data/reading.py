@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lpdirs.data import volumes
 from lpdirs.data.dicom import Header, frames_of, read_header
-from lpdirs.data.folder import Unusable, quiet_pydicom
+from lpdirs.data.folder import Unusable, is_dicom, quiet_pydicom
 
 HEADED = {".raw": (".mhd", ".nhdr"), ".zraw": (".mhd",)}  # data files, and what their headers are called
 FOLDERS = 3  # so many folders of pictures are taken for patients
@@ -49,7 +49,7 @@ def _is_dicom(path: Path) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return is_dicom(file.read(132))
     except OSError:
         return False
 
@@ -91,7 +91,9 @@ def notes_on_kinds(headers: list[Header], patients_are: str) -> list[str]:
             f"several files are one person's, set patients to folder, or the splits do not keep people apart"
         )
         if masks := len({header.path for header in headers if header.mask}):
-            notes.append(f"{masks} volumes look like a mask, with few whole numbers alone: they were read as images; leave masks out")
+            notes.append(
+                f"{masks} volumes look like a mask, with whole numbers that are few or in patches: read as images; leave masks out"
+            )
         if len({header.kind for header in headers}) > len(kinds):
             notes.append("DICOM and other files lie together: whoever is in both counts as two patients")
     if headers and not all(header.in_hu for header in headers):

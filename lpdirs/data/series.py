@@ -35,6 +35,9 @@ class DataSettings(Settings):
     )
 
     kernel: str = setting("soft", "which of series that show the same: soft, sharp or a kernel's name", min_length=1, max_length=64)
+    thickness: float | None = setting(
+        None, "slice thickness, mm, to which that of series that show the same is to be nearest; null: the longest series", gt=0, le=100
+    )
     patients: Literal["auto", "file", "folder", "image"] = setting(
         "auto", "whose pictures and volumes are: file, folder, or each image its own; auto: of pictures folder, where there are several"
     )

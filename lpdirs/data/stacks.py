@@ -29,13 +29,14 @@ class Arranged(NamedTuple):
     preferred: Counter
 
 
-def arrange(headers: list[Header], kernel: str = "soft") -> Arranged:
+def arrange(headers: list[Header], kernel: str = "soft", thickness: float | None = None) -> Arranged:
     """One stack of each series, ordered from head to feet, patient by patient; and those left out, with the reason.
 
     A series is what patient, study and series UID say together. One that shows several people is refused. Of several stacks in
     one series the one with most slices is taken, of equal ones the first by its marks (`MARKS`), with those that lie wholly beyond
     it as series of their own; the others are named. Of the series of a study that show most of the same positions the longest stays,
-    a supine one before a prone one; of equally long ones that of the `kernel`: soft, sharp, or a kernel's own name.
+    a supine one before a prone one; of equally long ones that of the `kernel`: soft, sharp, or a kernel's own name. With a `thickness` (mm)
+    the one whose slices are nearest to it comes before a longer one.
     """
     series: dict[str, list[Header]] = defaultdict(list)
     ordered: dict[str, list[Header]] = defaultdict(list)
@@ -55,7 +56,7 @@ def arrange(headers: list[Header], kernel: str = "soft") -> Arranged:
         rejected += [(h.listed, "repeated position") for h in doubled] + [(h.listed, why) for h in others]
     spare: dict[str, list[tuple[str, list[Header]]]] = defaultdict(list)
     preferred: Counter = Counter()
-    for group, stays, why in _repeated({group: m for group, m in ordered.items() if m[0].kind != "picture"}, kernel):
+    for group, stays, why in _repeated({group: m for group, m in ordered.items() if m[0].kind != "picture"}, kernel, thickness):
         own, other = ordered.pop(group), ordered[stays]
         rejected += [(header.listed, why) for header in own]
         spare[stays].append((group, own))
@@ -181,8 +182,8 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
         return [stack]
     depth = max(map(len, at.values()))
     even = depth > 1 and all(len(here) == depth for here in at.values())
-    if even and len(numbers) == len(stack) and all(here[-1].number - here[0].number == depth - 1 for here in at.values()):
-        return [list(part) for part in zip(*at.values(), strict=True)]  # numbered position by position
+    if len(numbers) == len(stack) and (by_place := _place_by_place(list(at.values()), depth, even)):
+        return by_place
     if len(numbers) < len(stack):  # each begins to count anew: of each number the first from the head, the second, ...
         seen: Counter = Counter()
         parts: dict[int, list[Header]] = defaultdict(list)
@@ -191,11 +192,27 @@ def _by_number(stack: list[Header]) -> list[list[Header]]:
             seen[header.number] += 1
         return _joined(list(parts.values()))
     runs = _runs(sorted(stack, key=lambda h: h.number))
-    if sum(len(run) > 2 for run in runs) < 2 and not _many(stack):
-        return [stack]  # one, but for a slice or two that are numbered out of turn
+    if not _many(stack):
+        return [stack]  # one, but for a slice or two that repeat
     if len(runs) <= max(2, len(stack) / 4):
         return _joined(runs)
     return [list(part) for part in zip(*at.values(), strict=True)] if even else [stack]
+
+
+def _place_by_place(at: list[list[Header]], depth: int, even: bool) -> list[list[Header]]:
+    """The phases of a stack whose numbers go on from phase to phase at each place; nothing where they do not. `at` are the slices at each
+    place, by number, `depth` the most of them. Where some are missing, numbers say which phase it is."""
+    blocks = sorted((here[0].number, here[-1].number) for here in at)
+    if any(last >= first for (_, last), (first, _) in zip(blocks, blocks[1:], strict=False)):
+        return []
+    if even:
+        return [list(part) for part in zip(*at, strict=True)]
+    for begin in range(depth):
+        block = lambda h, b=begin: (h.number + b) // depth
+        if all(len({block(h) for h in here}) == 1 for here in at) and len({block(here[0]) for here in at}) == len(at):
+            phase: Callable[[Header], Hashable] = lambda h, b=begin: (h.number + b) % depth  # type: ignore[misc]
+            return _grouped([h for here in at for h in here], phase)
+    return []
 
 
 def _runs(stack: list[Header]) -> list[list[Header]]:
@@ -245,7 +262,7 @@ def _choose(stacks: list[list[Header]]) -> tuple[list[list[Header]], list[Header
     return taken, others, "another stack"
 
 
-def _repeated(series: dict[str, list[Header]], kernel: str) -> list[tuple[str, str, str]]:
+def _repeated(series: dict[str, list[Header]], kernel: str, thickness: float | None) -> list[tuple[str, str, str]]:
     """Series of which most positions (to 1 mm) are shown by another that stays, each with that one and the reason."""
     shown: dict[tuple[str, str], list[tuple[set[int], str]]] = defaultdict(list)
     repeated = []
@@ -254,7 +271,8 @@ def _repeated(series: dict[str, list[Header]], kernel: str) -> list[tuple[str, s
         group, headers = item
         name = headers[0].mark("ConvolutionKernel")
         rank = sharpness(name) * (-1 if kernel == "sharp" else 1)
-        return turn(headers[0].orientation)[1], -len(headers), name.lower() != kernel.lower(), rank, name, group  # supine, long, kernel
+        supine, off = turn(headers[0].orientation)[1], 0.0 if thickness is None else _off(headers[0], thickness)
+        return supine, off, -len(headers), name.lower() != kernel.lower(), rank, name, group
 
     for group, headers in sorted(series.items(), key=first):
         positions, study = {round(h.z_mm) for h in headers}, (headers[0].patient, headers[0].study)
@@ -264,6 +282,14 @@ def _repeated(series: dict[str, list[Header]], kernel: str) -> list[tuple[str, s
         else:
             repeated.append((group, stays, "another acquisition" if _another_time(headers, series[stays]) else "repeated series"))
     return repeated
+
+
+def _off(header: Header, thickness: float) -> float:
+    """By how many mm the thickness of a slice differs from what is wanted; far where it is not known."""
+    try:
+        return round(abs(float(header.mark("SliceThickness")) - thickness), 2)
+    except ValueError:
+        return 1000.0
 
 
 def sharpness(kernel: str) -> float:

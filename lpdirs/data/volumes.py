@@ -18,7 +18,7 @@ from lpdirs.data.pixels import is_plausible
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ARRAYS = (".npy", ".npz")
-LABELS = 20  # values that a mask has at most
+LABELS, MANY_LABELS, SMOOTH = 20, 300, 0.9  # values of a mask; of one that lies in patches, and pixels there that are as the next one
 MOST = 2**31  # values, and bytes, of a file once it is inflated
 MAX_SHEAR = 0.05  # of the axes' inner products, as of a DICOM slice
 SAME = 0.02  # share of the spacing by which two accounts of a geometry may differ
@@ -39,7 +39,7 @@ def headers_of(path: Path) -> list[Header]:
     common = {"path": path, "patient": str(path), "study": str(path), "series": str(path), "orientation": AXIAL}
     common |= {"spacing": spacing[:2], "slope": 1.0, "intercept": 0.0, "padding": None, "shape": (rows, columns), "in_hu": in_hu}
     common["kind"] = "volume" if path.name.lower().endswith(VOLUMES) else "picture"
-    common["mask"] = common["kind"] == "volume" and not in_hu and _looks_like_a_mask(stack)
+    common["mask"] = not path.name.lower().endswith(PICTURES) and not in_hu and _looks_like_a_mask(stack)
     return [
         Header(**common, instance=str(i), number=i, position=(0.0, 0.0, origin - i * spacing[2]), frame=i)  # type: ignore[arg-type]
         for i in range(len(stack))
@@ -68,9 +68,13 @@ def holds_a_body(header: Header) -> bool:
 
 
 def _looks_like_a_mask(stack: np.ndarray) -> bool:
-    """Whether a volume holds few whole numbers alone, as label volumes do."""
-    values = np.unique(stack[:: max(1, len(stack) // 16), ::2, ::2])
-    return len(values) <= LABELS and bool((values == np.round(values)).all())
+    """Whether a volume holds whole numbers alone that are few, or that lie in patches in what is mostly 0, as label volumes do."""
+    some = stack[:: max(1, len(stack) // 16)]
+    values, counts = np.unique(some[:, ::2, ::2], return_counts=True)
+    if not (values == np.round(values)).all():
+        return False
+    patches = len(values) <= MANY_LABELS and values[counts.argmax()] == 0 and (some[:, 1:] == some[:, :-1]).mean() > SMOOTH
+    return len(values) <= LABELS or bool(patches)
 
 
 @lru_cache(maxsize=1)
@@ -188,7 +192,8 @@ def _volume(path: str) -> tuple[np.ndarray, tuple[float, float, float], float]:
         raise Unusable("colour")
     if reader.GetDimension() not in (2, 3):
         raise Unusable("several frames")
-    if float(np.prod(np.array(reader.GetSize(), float))) > MOST:
+    widest = 8 if "64" in sitk.GetPixelIDValueAsString(reader.GetPixelID()) else 4  # bytes of a value, at most
+    if widest * float(np.prod(np.array(reader.GetSize(), float))) > MOST:
         raise Unusable("implausible size")
     n, affine = reader.GetDimension(), np.eye(4)
     direction = np.array(reader.GetDirection()).reshape(n, n)

@@ -155,7 +155,10 @@ class Grid(Settings):
         """The grid of a sweep's folder, as grid.json has it."""
         from lpdirs.base.files import read_json
 
-        return cls(**(read_json(folder / "grid.json") | {"name": folder.name}))
+        content = read_json(folder / "grid.json")
+        if not all(isinstance(one.get("settings"), dict) for one in content["configurations"].values()):
+            raise UserError("its configurations are not as a sweep writes them")  # a module that it names is not even looked for
+        return cls(**(content | {"name": folder.name}))
 
     @property
     def trains(self) -> list[str]:

@@ -151,7 +151,13 @@ def data_of(stage: Stage) -> dict | None:
     """What dataset.json says of the run's slices; None for a run of the user's own generators alone, which has none."""
     if not (stage.folder / "data").exists() and kept(stage.folder):
         return None
-    return read_json(stage.need("data/dataset.json"))
+    data = read_json(stage.need("data/dataset.json"))
+    number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+    window, pixel = data.get("window"), data.get("pixel_mm")
+    whole = isinstance(window, list) and len(window) == 2 and all(map(number, window)) and window[0] < window[1]
+    if not (whole and (pixel is None or number(pixel)) and all(isinstance(data.get(name), str) for name in ("fingerprint", "unit"))):
+        raise UserError(f"{stage.folder.name}/data/dataset.json is damaged: run notebook 01 again")
+    return data
 
 
 def measures_of(stage: Stage, generator: Generator) -> Measures:

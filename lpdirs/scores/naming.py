@@ -16,7 +16,7 @@ from lpdirs.discovery.directions import Best, Directions
 from lpdirs.measures.measures import Measures, factor_words
 from lpdirs.models.generators import Generator
 from lpdirs.scores.chance import Chance, random_sets
-from lpdirs.scores.response import MISSING, Responses, best_directions
+from lpdirs.scores.response import MISSING, PIXEL, Responses, best_directions
 
 STEADY = 0.05  # of q, at most: else a direction is not said to move its main factor
 HALF = 0.5  # selectivity that a name takes, however little random directions reach: at least half of what the direction does
@@ -102,6 +102,7 @@ def name_directions(
     units: Mapping[str, str],
     judged: tuple[pd.DataFrame, pd.DataFrame],
     rules: Rules,
+    least: pd.Series | None = None,
 ) -> pd.DataFrame:
     """A row a direction: its main factor with slope and selectivity, `name` ("" if none is earned), `kind`, `same_as`, and `words`.
 
@@ -109,7 +110,7 @@ def name_directions(
     images, but no factor clearly) or dead. `same_as` is an earlier direction that points the same way or makes the same change, else -1.
     Directions that earn the same factor are told apart by a number, the most selective one first. Whether a name is earned is read from
     `judged`, the same measured as random directions were (`Chance.measure`) and its factors placed among these (`Chance.place`), by
-    `rules` (`Rules.beyond`).
+    `rules` (`Rules.beyond`); `least` is by how much of each factor, in its unit, a unit of shift must change it at least.
     """
     change, alike = changes
     main = main_factors(table).reindex(range(len(directions)))
@@ -117,6 +118,8 @@ def name_directions(
     certain = judged[1]["selectivity_corrected"] <= CERTAIN
     beyond = strict["factor"].isin(certain.index[certain])
     named = earned(strict, rules) & (strict["factor"] == main["factor"]) & beyond
+    if least is not None:
+        named &= strict["slope"].abs() >= strict["factor"].map(least).astype(float)
     cosines = _likeness(directions, alike)
     earlier = (cosines >= rules.same) & (np.arange(len(directions))[None] < np.arange(len(directions))[:, None])
     shown = ["factor", "slope", "r", "effect", "selectivity", "selectivity_low", "selectivity_high", "sign_consistency", "q"]
@@ -230,7 +233,8 @@ def judge(
     table, strict = responses.table(seed), chance.measure(generator, directions, measures)
     placed, rules = chance.place(generator, directions, measures, table=strict), rules.beyond(chance)
     changes = image_changes(generator, directions, seed=seed)
-    rows = name_directions(directions, table, changes, measures.units, (strict, placed), rules)
+    least = PIXEL * measures.of_a_pixel(generator.images(generator.draw(8, 0)))
+    rows = name_directions(directions, table, changes, measures.units, (strict, placed), rules, least)
     best = best_of(table, placed)
     placed = placed.assign(direction=pd.Series({factor: one.direction for factor, one in best.items()}, dtype=float))
     order = np.argsort(responses.shifts)

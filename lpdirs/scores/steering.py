@@ -262,7 +262,7 @@ class _Walk:
     def probe(self, which: Tensor, seeds: np.ndarray) -> None:
         """Measure the slopes of some images along what the known ones span, and as many random ways more: 4 images a factor."""
         known = self.steering.jacobian(self.z[which]) + self.correction[which]
-        shape = min(known.shape[1], known.shape[2] - known.shape[1]), known.shape[2]
+        shape = max(0, min(known.shape[1], known.shape[2] - known.shape[1])), known.shape[2]
         more = [torch.randn(shape, generator=stream(0, 9, int(seed))) for seed in seeds]  # the same whatever else is steered beside
         ways = torch.cat([known, torch.stack(more)], 1)
         ways = torch.linalg.qr(ways.transpose(1, 2)).Q.transpose(1, 2)  # (n, m, d), orthonormal

@@ -26,7 +26,9 @@ def stack(folder, numbers=None, n=N, **tags):
         write(folder / f"{i:03d}.dcm", chest((i - 2) / (n - 5)), 100 - 5.0 * i, numbers[i] if numbers else i + 1, **own)
 
 
-@pytest.mark.parametrize("spelt", ["HU", "hu", "HU ", "Houndsfield Unit", "Hounsfield Unit", "HOUNSFIELD UNITS", "Hounsfield"])
+@pytest.mark.parametrize(
+    "spelt", ["HU", "hu", "HU ", "Houndsfield Unit", "Hounsfield Unit", "HOUNSFIELD UNITS", "Hounsfield", "Hounsfield Unit (HU)", "CT HU"]
+)
 def test_hounsfield_units_are_read_however_they_are_spelt(spelt, tmp_path):
     stack(tmp_path / "in", RescaleType=spelt)
     assert built(tmp_path)[0]["slices"] == N
@@ -56,6 +58,32 @@ def test_numbers_decide_nothing_where_no_position_repeats(order, tmp_path):
     }[order]
     stack(tmp_path / "in", numbers=[int(number) for number in numbers])
     assert built(tmp_path)[0]["slices"] == N
+
+
+@pytest.mark.parametrize("order", ["odd and even", "by fours"])
+def test_one_repeated_position_does_not_make_numbers_decide(order, tmp_path):
+    step = {"odd and even": 2, "by fours": 4}[order]
+    numbers = [i // step + 1 + (i % step) * N for i in range(N)]
+    stack(tmp_path / "in", numbers=numbers)
+    write(tmp_path / "in" / "again.dcm", chest((4 - 2) / (N - 5), noise=5), 100 - 5.0 * 4, 100)
+    data, _ = built(tmp_path)
+    assert data["slices"] == N and data["rejected"] == {"repeated position": 1}
+
+
+@pytest.mark.parametrize("case", ["a slice missing", "the first missing", "in steps of ten"])
+@pytest.mark.parametrize("phases", [3, 4])
+def test_phases_by_position_bear_a_gap(case, phases, tmp_path):
+    gap, step = (
+        {"a slice missing": (N // 2, 1), "the first missing": (0, 0), "in steps of ten": (None, None)}[case],
+        10 if "ten" in case else 1,
+    )
+    for i in range(N):
+        for phase in range(phases):
+            if (i, phase) != gap:
+                path = tmp_path / "in" / f"{i:02d}-{phase:02d}.dcm"
+                write(path, chest((i - 2) / (N - 5), noise=phase), 100 - 5.0 * i, step * (i * phases + phase + 1))
+    data, slices = built(tmp_path)
+    assert data["slices"] == N and len(set(slices.table["z_mm"])) == N and set(data["rejected"]) == {"another stack"}
 
 
 @pytest.mark.parametrize("phases", [3, 4, 5, 10])
@@ -114,6 +142,27 @@ def test_a_series_that_cannot_be_decoded_does_not_cost_its_duplicate(tmp_path):
     assert data["slices"] == N and "repeated series" not in data["rejected"]
 
 
+def test_a_longer_series_of_which_hardly_a_slice_is_left_gives_way_to_its_duplicate(tmp_path):
+    series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
+    for path in sorted((tmp_path / "in" / "a").iterdir())[1:]:
+        ds = pydicom.dcmread(path)
+        ds.PixelData = ds.PixelData[:1000]
+        ds.save_as(path)
+    series(tmp_path / "in" / "b", n=N, noise=7, SeriesInstanceUID="1.2.2", StudyInstanceUID="1.2")
+    data, slices = built(tmp_path)
+    assert data["slices"] == N and slices.table["series"].nunique() == 1
+    assert data["rejected"] == {"damaged pixels": N, "repeated series": 1}
+
+
+@pytest.mark.parametrize(("wish", "taken"), [(None, 2.0), (5.0, 5.0), (4.0, 5.0), (1.0, 2.0)])
+def test_of_thin_and_thick_slices_those_are_taken_that_are_asked_for(wish, taken, tmp_path):
+    for name, n, thick in (("thin", N + 2, "2.0"), ("thick", N, "5.0")):
+        uid = {"SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": "1.2", "SliceThickness": thick}
+        series(tmp_path / "in" / name, n=n, noise=n, **uid)
+    _, slices = built(tmp_path, S64.but(thickness=wish))
+    assert set(slices.table["thickness"].astype(float)) == {taken}
+
+
 @pytest.mark.parametrize(("shear", "used"), [(0.0, N), (1e-3, N), (0.3, 0)])
 def test_a_small_shear_is_read_and_a_large_one_named(shear, used, tmp_path):
     nibabel = pytest.importorskip("nibabel")
@@ -144,6 +193,38 @@ def test_a_label_volume_alone_is_said_to_look_like_a_mask(tmp_path):
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.diag([-2.8, -2.8, 5.0, 1.0])), tmp_path / "in" / "mask.nii.gz")
     data, _ = built(tmp_path)
     assert any("look like a mask" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize("kind", ["fifty labels", "an array", "no mask"])
+def test_masks_of_many_labels_and_in_arrays_are_said_and_pictures_are_not(kind, tmp_path):
+    (tmp_path / "in").mkdir()
+    hu = np.stack([chest((i - 2) / (N - 5)) for i in range(N)])
+    rows, columns = np.indices(hu.shape[1:]) // 16
+    patches = np.where(hu > -500, 1 + (rows * 8 + columns) % 54, 0)
+    values = {
+        "fifty labels": patches,
+        "an array": (hu > -500).astype(int),
+        "no mask": np.clip(hu / 16 + 100 + np.random.default_rng(0).integers(0, 60, hu.shape), 0, 255),
+    }[kind]
+    if kind == "fifty labels":
+        nibabel = pytest.importorskip("nibabel")
+        nibabel.save(
+            nibabel.Nifti1Image(values.astype(np.uint8).transpose(2, 1, 0), np.diag([-2.8, -2.8, 5.0, 1.0])), tmp_path / "in" / "m.nii"
+        )
+    else:
+        np.save(tmp_path / "in" / "m.npy", values.astype(np.uint8))
+    data, _ = built(tmp_path)
+    assert any("look like a mask" in note for note in data["notes"]) == (kind != "no mask")
+
+
+@pytest.mark.parametrize("name", ["a.img", "a.gif", "a.h5", "a.png", "a.nii", "a.mha"])
+def test_dicom_without_a_preamble_is_read_whatever_its_name_says(name, tmp_path):
+    stack(tmp_path / "plain")
+    (tmp_path / "in").mkdir()
+    stem, _, suffix = name.partition(".")
+    for i, path in enumerate(sorted((tmp_path / "plain").iterdir())):
+        (tmp_path / "in" / f"{stem}{i}.{suffix}").write_bytes(path.read_bytes()[132:])
+    assert built(tmp_path)[0]["slices"] == N
 
 
 def test_twelve_bits_of_jpeg_are_read_where_gdcm_can(tmp_path):

@@ -45,6 +45,35 @@ def test_motion_finds_what_grows_both_ways_alike(texture):
     assert cosines[1] > 0.9 and cosines[3] > 0.9, cosines
 
 
+def middle(images):
+    """Where the disc lies and how much of it there is."""
+    x = images[:, 0].double() + 1
+    disc = (x > x.amax((1, 2), keepdim=True) / 2).double()
+    along, n = torch.linspace(-1, 1, x.shape[-1], dtype=torch.float64), disc.sum((1, 2)).clamp(min=1)
+    return {
+        "x": (disc.sum(1) @ along / n).numpy(),
+        "y": (disc.sum(2) @ along / n).numpy(),
+        "area": n.numpy(),
+        "bright": x.mean((1, 2)).numpy(),
+    }
+
+
+def test_a_factor_that_moves_by_less_than_a_pixel_earns_no_name():
+    """With texture the outline flickers by a few hundredths of a pixel: y hardly varies, and its SDs make nothing of it."""
+    measures = lp.Measures(middle, {"x": "half widths", "y": "half heights", "area": "px", "bright": ""})
+    generator = lp.as_generator(Disc(0.03), Disc.d, value_range=(0, 1), measures=measures)
+    directions = lp.discover(generator, "motion", 6)
+    responses = lp.respond(generator, directions, samples=48)
+    named = lp.name(generator, directions, responses, rules=lp.Rules(r=0.3, sign_consistency=0.5, selectivity=0.3, movement=0.3))
+    least = 0.1 * measures.of_a_pixel(generator.images(generator.draw(8, 0)))
+    table = responses.table()
+    for k, name in named.info.names.items():
+        factor = name.partition(" ")[0]
+        row = table[(table["direction"] == k) & (table["factor"] == factor)].iloc[0]
+        assert abs(row["slope"]) > 0.8 * least[factor], (name, row["slope"], least[factor])
+    assert "y" not in named.info.names.values()
+
+
 def test_with_one_factor_the_best_direction_is_the_one_that_moves_it_most():
     disc = Disc()
     generator = lp.as_generator(disc, Disc.d, value_range=(0, 1), measures=lp.Measures(area, {"area": "px"}))

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+import lpdirs as lp
 from lpdirs.base.checkpoints import load_checkpoint
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import only_one
@@ -190,6 +191,16 @@ def test_torn_files_are_one_line_at_the_next_use(name, finished, tmp_path, capsy
     with pytest.raises(UserError) as caught:
         start("04_discover_directions", {"profile": "smoke", "run": "tiny", "outputs": str(tmp_path), "seed": 0})
     assert "\n" not in str(caught.value) and name.split("/")[-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{"window": None}, {"window": [5, 5]}, {"pixel_mm": []}, {"fingerprint": []}, {"unit": 1}, None])
+def test_a_data_set_that_says_nonsense_of_itself_is_one_line(changed, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "tiny")
+    described = tmp_path / "tiny" / "data" / "dataset.json"
+    described.write_text(json.dumps(json.loads(described.read_text()) | changed if changed else {}))
+    for opened in (lp.load, lp.explore):
+        with pytest.raises(UserError, match="tiny/data/dataset.json is damaged: run notebook 01 again"):
+            opened(tmp_path / "tiny")
 
 
 def test_a_gan_is_trained_further(finished, tmp_path):

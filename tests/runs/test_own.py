@@ -146,6 +146,21 @@ def test_what_a_run_names_is_not_executed_unless_it_is_trusted(tmp_path, capsys,
         assert "was not run: trust=True opens it" in capsys.readouterr().out
 
 
+def test_a_sweep_of_a_stranger_executes_nothing_either(tmp_path, monkeypatch):
+    """Even to look for a module in a package imports the package."""
+    monkeypatch.chdir(tmp_path)
+    sweep = tmp_path / "theirs"
+    (sweep / "evil").mkdir(parents=True)
+    (sweep / "evil" / "__init__.py").write_text("open('PWNED', 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = {"measures": "theirs.evil.sub:make", "generators": ["theirs.evil.sub:make"]}
+    for one in ({"method": "random"} | named, {"settings": {"method": "random"} | named}):
+        (sweep / "grid.json").write_text(json.dumps({"profile": "smoke", "configurations": {"x": one}, "settings": named}))
+        with contextlib.suppress(UserError):
+            verify(sweep)
+        assert not (tmp_path / "PWNED").exists()
+
+
 def test_it_is_done_again_when_its_file_changes_and_never_opened_with_other_weights(run, factory, home):
     given = GIVEN | {"generators": [factory]}
     from lpdirs.runs.settings import with_hidden_paths

@@ -162,6 +162,14 @@ def test_what_hardly_varies_is_not_steered(fitted):
         fit_steering(generator, faint, samples=10)
 
 
+@pytest.mark.parametrize("d", [4, 6])
+def test_fewer_dimensions_than_twice_the_factors_will_do(d):
+    """There are no random ways left beside those that the factors span."""
+    generator = lp.as_generator(nn.Sequential(nn.Linear(d, 256), nn.Unflatten(1, (1, 16, 16)), nn.Tanh()), d, measures=MEASURES)
+    steered = steer(generator, generator.draw(3, 0), {"a": 0.5}, unit="sd", steering=fit_steering(generator, samples=100), probes=2)
+    assert steered.factors.shape[1:] == (3, 4) and len(steered.why) == 3
+
+
 def test_no_step_leads_away_and_changes_asked_one_after_another_lie_on_one_path(fitted):
     generator, steering = fitted
     z = generator.draw(8, 5)
