@@ -155,7 +155,9 @@ def data_of(stage: Stage) -> dict | None:
     number = lambda value: isinstance(value, int | float) and not isinstance(value, bool)
     window, pixel = data.get("window"), data.get("pixel_mm")
     whole = isinstance(window, list) and len(window) == 2 and all(map(number, window)) and window[0] < window[1]
-    if not (whole and (pixel is None or number(pixel)) and all(isinstance(data.get(name), str) for name in ("fingerprint", "unit"))):
+    if not (
+        whole and (pixel is None or number(pixel)) and isinstance(data.get("fingerprint"), str) and isinstance(data.get("unit", "HU"), str)
+    ):
         raise UserError(f"{stage.folder.name}/data/dataset.json is damaged: run notebook 01 again")
     return data
 
