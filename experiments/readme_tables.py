@@ -5,9 +5,11 @@ import re
 
 import pandas as pd
 
+from experiments import FACTORS
 from experiments.bench_tables import compared, growth, shares, sharing, waits, workers
 from experiments.chest_figures import with_interval
 from experiments.folds import decisions, mean_errors
+from lpdirs.measures.measures import factor_words
 from lpdirs.runs.comparison import collect, sorted_by, tested
 from tests.conftest import ROOT
 
@@ -439,6 +441,19 @@ def precisions() -> list[str]:
     for row in pd.read_csv(REFERENCE / "trainings" / "precision.csv").to_dict("records"):
         ways = [f"{row[f'{way} mean']:.3g} [{row[f'{way} min']:.3g}, {row[f'{way} max']:.3g}]" for way in ("bf16", "fp32")]
         lines.append(f"| {row['model'].upper()}: {row['score']} | {' | '.join(ways)} |")
+    return lines
+
+
+def by_truth() -> list[str]:
+    """A line each model and way: selectivity of each factor on the synthetic thorax, by what it was painted with (`experiments.truth`)."""
+    table = pd.read_csv(REFERENCE / "phantom" / "truth.csv").set_index(["model", "way", "factor"])["selectivity"].unstack()[list(FACTORS)]
+    words = {"steered": "steered by the outline", "label-free": "steered by moments", "motion": "motion", "paper": "the paper's, LeNet"}
+    words |= {"random": "random, median"}
+    lines = [f"| model | directions | {' | '.join(factor_words(f) for f in FACTORS)} | mean |", "|---|---|" + "---|" * (len(FACTORS) + 1)]
+    for model in MODELS:
+        for way, said in words.items():
+            row = table.loc[(model, way)]
+            lines.append(f"| {model.upper()} | {said} | {' | '.join(f'{v:.2f}' for v in row)} | {row.mean():.2f} |")
     return lines
 
 
