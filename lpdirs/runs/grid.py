@@ -156,7 +156,7 @@ class Grid(Settings):
         from lpdirs.base.files import read_json
 
         content = read_json(folder / "grid.json")
-        if not all(isinstance(one.get("settings"), dict) for one in content["configurations"].values()):
+        if any(set(one) - {"generators", "seeds", "settings"} for one in content["configurations"].values()):
             raise UserError("its configurations are not as a sweep writes them")  # a module that it names is not even looked for
         return cls(**(content | {"name": folder.name}))
 

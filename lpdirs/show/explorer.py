@@ -28,8 +28,8 @@ LARGE, SMALL, HIGH = "clamp(232px, 24vw, 480px)", "clamp(114px, 11.7vw, 236px)",
 WRAP = {"flex_flow": "row wrap"}
 TYPES = {"png": "image/png", "gif": "image/gif", "csv": "text/csv", "json": "application/json"}  # of exports
 WHAT = (
-    "<small>A shift is counted in standard deviations of z. Selectivity: the factor's share of all measured change; "
-    "chance: what the best of as many random directions reaches. The curve: how the factor goes along the direction.</small>"
+    "<small style='display:block;line-height:1.2'>A shift is counted in standard deviations of z. Selectivity: the factor's share of all "
+    "measured change; chance: what the best of as many random directions reaches. The curve: how the factor goes along it.</small>"
 )
 GONE = (  # a notebook that is opened again, or whose kernel was restarted, holds no sliders
     "<style>.jp-OutputArea-child:has(.lpdirs-gone):has(+ .jp-OutputArea-child .widget-slider:not(.jupyter-widgets-disconnected)),"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.display import display
 
 import lpdirs as lp
 from lpdirs.data.store import open_dataset
@@ -112,7 +113,7 @@ def test_the_notebooks_run_there(tmp_path, monkeypatch):
     run_notebooks("smoke", "tiny", TINY, outputs=tmp_path, names=SINGLE[:1])
     monkeypatch.setattr(MachineSettings, "chosen", "spy")
     for name in (*SINGLE[1:], "08_your_own_generator"):
-        space: dict = {}
+        space: dict = {"display": display}
         for number, cell in enumerate(nbformat.read(source_of(name), 4).cells):
             if cell.cell_type == "code":
                 exec(compile(cell.source, f"{name}, cell {number}", "exec"), space)
