@@ -29,7 +29,7 @@ class Features:
     network: nn.Module
 
     @torch.no_grad()
-    def __call__(self, slices: Tensor, batch: int = 64) -> np.ndarray:
+    def __call__(self, slices: Tensor, batch: int = 16) -> np.ndarray:
         """Features (N, n) of slices (N, 1, S, S) in [-1, 1]."""
         mean, deviation = (value[:, None, None] for value in IMAGENET)
         parts = []

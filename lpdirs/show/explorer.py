@@ -163,7 +163,7 @@ class Explorer(widgets.VBox):
 
     def steer(self) -> None:
         """Sliders that change one factor, in its unit, while the others hold; it is learned first how factors go with z."""
-        self.message.value = "learning how the factors go with z: a minute at most"
+        self.message.value = "learning how the factors go with z: a minute or two"
         try:
             known = self.scene.steering
         except UserError as error:
