@@ -64,7 +64,7 @@ def main(data: Path) -> None:
     for way, (factors, responses) in scored.items():
         table = responses.table().set_index(["direction", "factor"])
         for k, factor in enumerate(factors):
-            row = table.loc[(k, factor), ["selectivity", "selectivity_low", "selectivity_high", "r", "missing"]]
+            row = table.loc[(k, factor), ["selectivity", "selectivity_low", "selectivity_high", "r", "missing"]].abs()
             found.append({"way": way, "factor": factor, "n": responses.values.shape[2]} | row.to_dict())
     pd.DataFrame(found).to_csv(OUT / "by_hand.csv", index=False, float_format="%.4g")
     print(pd.DataFrame(found).round(3).to_string())

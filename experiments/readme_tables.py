@@ -444,6 +444,14 @@ def precisions() -> list[str]:
     return lines
 
 
+def by_hand() -> list[str]:
+    """Selectivity of real slices that were moved by hand, and of z along patients' own series (`experiments.hand`)."""
+    table = pd.read_csv(REFERENCE / "chest" / "by_hand.csv").set_index("factor")
+    said = " | ".join(f"{row.selectivity:.2f} [{row.selectivity_low:.2f}, {row.selectivity_high:.2f}]" for row in table.itertuples())
+    heads = " | ".join(factor_words(f) + (", along their own series" if f == "z_position" else "") for f in table.index)
+    return [f"| real slices | {heads} |", "|---|" + "---|" * len(table), f"| moved by hand | {said} |"]
+
+
 def by_truth() -> list[str]:
     """A line each model and way: selectivity of each factor on the synthetic thorax, by what it was painted with (`experiments.truth`)."""
     table = pd.read_csv(REFERENCE / "phantom" / "truth.csv").set_index(["model", "way", "factor"])["selectivity"].unstack()[list(FACTORS)]
@@ -589,7 +597,7 @@ TABLES = {
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
     "outputs/reference/chest/README.md": [  # in the order of the page
-        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, chest_second, chest_kid,
+        lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_steering, by_hand, chest_second, chest_kid,
     ],
     "outputs/reference/chest/tables.md": [
         chest_sets, chest_searches, chest_quality, chest_away,
