@@ -1,5 +1,6 @@
 """Are a run's files still those that its run.json speaks of, and would the same come out here?"""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +82,12 @@ def _verify_run(run: Path) -> list[Line]:
             what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
             lines.append(Line(run.name, f"{path} {what}", True))
         executed = run / "notebooks" / f"{notebook}.ipynb"
-        if notebook in NOTEBOOKS and executed.exists() and not read_notebook(executed):
-            lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
+        if notebook in NOTEBOOKS and executed.exists():
+            content = read_notebook(executed)
+            if not content:
+                lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
+            elif "answer" in entry and json.dumps(str(entry["answer"]))[1:-1] not in json.dumps(content):
+                lines.append(Line(run.name, f"run.json has another answer than notebooks/{notebook}.ipynb: run it again", True))
         if not entry.get("files") and notebook in WRITES:
             lines.append(Line(run.name, f"run.json names no files of notebook {notebook}: run it again", True))
     for executed in sorted((run / "notebooks").glob("*.ipynb")):
