@@ -592,8 +592,8 @@ TABLES = {
     "CONTRIBUTING.md": [compared, shares, waits],
     "outputs/reference/README.md": [over_trainings],
     "outputs/reference/methods.md": [
-        claims, against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, rated, peers, planted,
-        animated, mig_bins, kappa_steps,
+        claims, by_truth, against_chance, prediction, chest_sets, purity, straightness, counted, differences_shown, linear, rated, peers,
+        planted, animated, mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
     "outputs/reference/chest/README.md": [  # in the order of the page

@@ -197,6 +197,13 @@ def test_what_was_preregistered_came_out_as_the_results_say():
     assert (found.loc["steered", "holm"] < 0.001).all() and (found.loc["steered", "lowest difference"] > 0.15).all()
 
 
+def test_steering_by_the_truth_is_what_the_pages_say():
+    table = pd.read_csv(METHODS.parent / "phantom" / "truth.csv").groupby(["way", "model"])["selectivity"].mean()
+    steered, motion, random = (f"{table[way, 'gan']:.2f} and {table[way, 'vae']:.2f}" for way in ("steered", "motion", "random"))
+    assert f"by the truth: {steered}, `motion` {motion}, random sets {random} (" in RESULTS
+    assert pd.read_csv(METHODS.parent / "phantom" / "truth_reader.csv")["r2"].min() > 0.97
+
+
 def test_what_others_released_reaches_what_the_page_says():
     table = pd.read_csv(METHODS.parent / "trainings" / "peers.csv").set_index(["way", "model"])["selectivity"]
     released = table[table.index.get_level_values("way").str.contains("released")]
