@@ -116,7 +116,7 @@ def _build(
         for _, count in each(client, write_part, ((series[uid], settings, parts, names[uid]) for uid in missing)):
             done += count
             report(done, total)
-        replaced = set[str]()
+        replaced, slices_of = set[str](), lambda uid: len(read_json(parts / f"{names[uid]}.json")["rows"])
         for last, spare in arranged.spare.items():  # a series that cannot be decoded does not cost the others that show the same
             for group, members in spare:
                 if is_finished(parts / f"{names[last]}.json", least=max(1, len(series[last]) // 2)):
@@ -125,8 +125,8 @@ def _build(
                 rejected = [(path, why) for path, why in rejected if path not in again]
                 series[group], names[group] = members, inventory_of(source, [h.path for h in members], secret, extra + group, True)
                 write_part(members, settings, parts, names[group])
-                replaced.add(last)
-                last = group
+                worse, last = sorted((last, group), key=slices_of)
+                replaced.add(worse)
     synthetic = bool(headers) and all(header.synthetic for header in headers)
     if synthetic:
         rejected = [(path, why) for path, why in rejected if not (path.name in OWN and path.parent == source)]

@@ -154,6 +154,26 @@ def test_a_longer_series_of_which_hardly_a_slice_is_left_gives_way_to_its_duplic
     assert data["rejected"] == {"damaged pixels": N, "repeated series": 1}
 
 
+def test_a_broken_series_stays_where_its_duplicate_has_less(tmp_path):
+    """Four of thirteen slices can be decoded, and a series of three shows the same positions."""
+    series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
+    for path in sorted((tmp_path / "in" / "a").iterdir())[4:]:
+        ds = pydicom.dcmread(path)
+        ds.PixelData = ds.PixelData[:1000]
+        ds.save_as(path)
+    for i in range(3, 6):
+        write(
+            tmp_path / "in" / "b" / f"{i}.dcm",
+            chest((i - 2) / (N - 4), noise=7),
+            100 - 5.0 * i,
+            i + 1,
+            SeriesInstanceUID="1.2.2",
+            StudyInstanceUID="1.2",
+        )
+    data, _ = built(tmp_path)
+    assert data["slices"] == 4 and data["rejected"] == {"damaged pixels": N - 3, "repeated series": 3}
+
+
 @pytest.mark.parametrize(("wish", "taken"), [(None, 2.0), (5.0, 5.0), (4.0, 5.0), (1.0, 2.0)])
 def test_of_thin_and_thick_slices_those_are_taken_that_are_asked_for(wish, taken, tmp_path):
     for name, n, thick in (("thin", N + 2, "2.0"), ("thick", N, "5.0")):
