@@ -47,7 +47,7 @@ from lpdirs.measures.thorax import fit_z, known_z
 from lpdirs.models.files import load_generator, load_model
 from lpdirs.models.networks import VAE, GeneratorNetwork
 from lpdirs.models.training import encode
-from lpdirs.runs.records import digest_of
+from lpdirs.runs.records import digest_of, write_log
 from lpdirs.scores import third_dimension as third
 from lpdirs.scores.chance import Chance, open_chance, random_sets
 from lpdirs.scores.inversion import edit, invert, invert_by_encoder
@@ -292,7 +292,7 @@ def record(trainings: Path | None, about: dict) -> None:
         log = read_json(OUT / "run.json")
         for notebook, pattern in FOLDERS.items():
             log[notebook]["files"] = entry(pattern)["files"]
-        (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
+        write_log(OUT, log)
         return
     log = {
         "01_data_preparation": entry("data/*", seed=0, settings={"cohort": "chest_ct", "size": about["size"]}, results=summary_of(about))
@@ -303,7 +303,7 @@ def record(trainings: Path | None, about: dict) -> None:
         more = {"settings": kept["settings"], "seed": kept["settings"]["seed"], "seconds": round(kept["seconds"], 1), "provenance": gpu}
         log[notebook] = entry(f"{kind}/*", results=results, **more)
     log["04_discover_directions"] = entry("directions/**/*", seed=0, results={"by": "experiments/chest.py; searches.csv has the paper's"})
-    (OUT / "run.json").write_text(json.dumps(log, indent=1) + "\n")
+    write_log(OUT, log)
 
 
 def roll(slices: Slices, pixel_mm: float) -> dict:

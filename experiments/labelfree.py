@@ -1,10 +1,12 @@
-"""Steering without any anatomy: by the moments of the picture, which need no labels and no chest. `python -m experiments.labelfree`
+"""Steering without any anatomy: by the moments of the picture, which need no labels and no chest. `python -m experiments.labelfree [gan]`
 
 Place, size, shape, tilt and brightness of whatever is in the picture (`lpdirs.measures.measures.moments`) are steered one by one while the
 others hold; what that does to the thorax's factors is then measured, and each factor's best path is chosen on one half of the slices and
 judged on the other, as straight directions are, beside random sets of as many.
-Writes steering_labelfree.csv in outputs/reference/chest, a row a model and factor. Ten minutes on two cores.
+Writes steering_labelfree.csv in outputs/reference/chest, a row a model and factor. An hour a model on one core.
 """
+
+import sys
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,11 @@ from lpdirs.scores.steering import fit_steering, steered_ends
 STARTS, SAMPLES = 32, 4000
 
 
-def main() -> None:
-    rows, done = [], set()
+def main(names: list[str]) -> None:
+    done, path = set(), OUT / "steering_labelfree.csv"
     for label, (generator, _) in lp.load(OUT).items():
         name = label.partition("-")[0]
-        if name in done:
+        if name in done or (names and name not in names):
             continue
         done.add(name)
         blind, measures = generator.but(measures=moments()), generator.measures
@@ -43,10 +45,11 @@ def main() -> None:
         placed = pd.concat([against(score, one.iloc[0], bands[score], chance.disjoint) for score, one in found.items()], axis=1)
         best = table.loc[table.assign(m=table["r"].abs() * table["selectivity"]).groupby("factor")["m"].idxmax().dropna()]
         which = best.set_index("factor")["direction"].map(dict(enumerate(factors)))
-        rows += [{"model": name, "factor": f, "by": which.get(f)} | row.to_dict() for f, row in placed.iterrows()]
-        pd.DataFrame(rows).to_csv(OUT / "steering_labelfree.csv", index=False, float_format="%.4g")
-        print(pd.DataFrame(rows).query("model == @name").round(2).to_string(), flush=True)
+        rows = pd.DataFrame([{"model": name, "factor": f, "by": which.get(f)} | row.to_dict() for f, row in placed.iterrows()])
+        before = [pd.read_csv(path).query("model != @name")] if path.exists() else []
+        pd.concat([*before, rows]).to_csv(path, index=False, float_format="%.4g")
+        print(rows.round(2).to_string(), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

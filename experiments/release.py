@@ -19,7 +19,7 @@ from lpdirs.measures.measures import factor_words
 from lpdirs.measures.thorax import UNITS
 from lpdirs.models.files import load_generator
 from lpdirs.runs.models import GENERATORS
-from lpdirs.runs.records import files_of, read_log
+from lpdirs.runs.records import files_of, read_log, write_log
 from lpdirs.scores.response import best_directions
 from lpdirs.show.plots import film_strips, set_style, shift_heads, strip
 from tests.notebooks.refresh import ROOT
@@ -94,7 +94,7 @@ def _copy_run(run: Path, to: Path) -> None:
     log["01_data_preparation"]["files"] = files_of(to, "01_data_preparation", ("data",), {})
     for entry in log.values():
         entry["files"] = {path: value for path, value in entry.get("files", {}).items() if (to / path).exists()}
-    (to / "run.json").write_text(json.dumps(log, indent=1))
+    write_log(to, log)
 
 
 def copy_slices(data: Path, to: Path, most_of: dict[str, int], source: str = "") -> None:

@@ -1,9 +1,13 @@
 """The pixels of a CT file as an upright slice in HU, or the reason why they are none."""
 
+import struct
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.filereader import read_partial
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from scipy import ndimage
@@ -115,6 +119,26 @@ def _pixels(path: Path, most: int = LARGEST) -> np.ndarray:
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     syntax = ds.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax != RLELossless:
+    if syntax == RLELossless:
+        _check_runs(ds)
+    elif syntax.is_encapsulated:
         return decode(path)
     return stored_values(ds)
+
+
+def _check_runs(ds: Dataset) -> None:
+    """Unusable where a segment of RLE data holds more than its frame: decoders inflate it in full, up to 64 times."""
+    most = int(ds.Rows) * int(ds.Columns) + 2**20
+    for frame in generate_frames(ds.PixelData, number_of_frames=int(ds.get("NumberOfFrames") or 1)):
+        if 64 * len(frame) <= 2**26:  # as nearly all: it cannot hold much
+            continue
+        count, *starts = struct.unpack("<16L", frame[:64])
+        for first, end in pairwise([*starts[:count], len(frame)]):
+            held = 0
+            while first < end and held <= most:
+                run = frame[first]
+                literal = run <= 128  # 128 says nothing
+                held += (run + 1) % 129 if literal else 257 - run
+                first += (run + 1) % 129 + 1 if literal else 2
+            if held > most:
+                raise Unusable("implausible size")

@@ -32,6 +32,17 @@ def read_log(folder: Path) -> dict:
     return log
 
 
+def write_log(folder: Path, log: dict) -> None:
+    """Write run.json, each notebook's entry sealed: whoever changes a number in it is found out as one who changes a file."""
+    write_atomic(folder / "run.json", json.dumps({name: sealed(entry) for name, entry in log.items()}, indent=1))
+
+
+def sealed(content: dict) -> dict:
+    """What JSON can hold, with a digest of the rest in it."""
+    rest = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    return rest | {"digest": digest_of_text(rest)}
+
+
 def _is_entry(entry: object) -> bool:
     """Whether a notebook's entry has the shape that `Stage.done` writes."""
     if not isinstance(entry, dict):
@@ -126,10 +137,12 @@ def files_of(folder: Path, notebook: str, parts: tuple[str, ...], log: dict, beg
 
 
 def changed_files(folder: Path, entry: dict, largest: float = float("inf")) -> list[str]:
-    """Files of an entry in run.json that are missing or not as they were written; those above `largest` bytes are only looked for."""
+    """Files of an entry in run.json that are missing or not as they were written, and run.json itself where the entry is not; those above
+    `largest` bytes are only looked for."""
     paths = {name: (folder / name, was) for name, was in entry.get("files", {}).items()}
     whole = lambda path, was: path.is_file() and (path.stat().st_size > largest or digest_of(path) == was)
-    return [name for name, (path, was) in paths.items() if not whole(path, was)]
+    broken = ["run.json"] if entry and entry.get("digest") != sealed(entry)["digest"] else []
+    return broken + [name for name, (path, was) in paths.items() if not whole(path, was)]
 
 
 def log_executed(folder: Path, notebook: str) -> None:
@@ -138,7 +151,7 @@ def log_executed(folder: Path, notebook: str) -> None:
         log, place = read_log(folder), f"notebooks/{notebook}.ipynb"
         if notebook in log:
             log[notebook].setdefault("files", {})[place] = digest_of(folder / place)
-            write_atomic(folder / "run.json", json.dumps(log, indent=1))
+            write_log(folder, log)
 
 
 def entry_of(began: float, folder: Path, notebook: str, parts: tuple[str, ...], log: dict) -> dict:

@@ -1,6 +1,5 @@
 """The executed notebooks of a run as HTML, with an index."""
 
-import json
 import re
 from base64 import b64decode, b64encode
 from html import escape
@@ -14,7 +13,7 @@ from lpdirs.base.files import alone, write_atomic
 from lpdirs.discovery.directions import Directions
 from lpdirs.measures.measures import factor_words
 from lpdirs.runs.models import directions_files
-from lpdirs.runs.records import digest_of, files_of, read_log, read_notebook
+from lpdirs.runs.records import digest_of, files_of, read_log, read_notebook, sealed, write_log
 from lpdirs.runs.stage import REPORT, SINGLE
 from lpdirs.show.plots import light
 
@@ -47,6 +46,7 @@ TOP = """<style>
 body:not(:has(#code:checked)) .jp-CodeCell .jp-Cell-inputWrapper { display: none; }
 @media (max-width: 40rem) { .jp-InputPrompt, .jp-OutputPrompt { display: none; } .jp-Notebook { padding: .4rem; } }
 .jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto; } .jp-Notebook img { max-width: 100%; height: auto; }
+@media (prefers-color-scheme: dark) { html, .jp-Notebook img { filter: invert(1) hue-rotate(180deg); } }
 </style>
 <p style="font: 15px system-ui, sans-serif; margin: .6rem 1rem"><a href="index.html" style="color: #1f5fa8">back to the report</a>
 &nbsp; <label><input type="checkbox" id="code"> show the code</label></p>"""
@@ -98,9 +98,8 @@ def write_report(folder: Path) -> Path:
     with alone(folder):
         log = read_log(folder)
         entry = {"files": files_of(folder, REPORT, ("report",), log), "results": pages}
-        log, before = log | {REPORT: entry}, log.get(REPORT)
-        if entry != before:
-            write_atomic(folder / "run.json", json.dumps(log, indent=1))
+        if sealed(entry) != log.get(REPORT):
+            write_log(folder, log | {REPORT: entry})
     return report / "index.html"
 
 

@@ -18,7 +18,7 @@ from lpdirs.models.files import fingerprint
 from lpdirs.models.generators import Generator
 from lpdirs.models.training import encode
 from lpdirs.runs.models import check_belongs, directions_files, open_generator, open_vae, weights_of
-from lpdirs.runs.records import digest_of, digest_of_text
+from lpdirs.runs.records import digest_of, digest_of_text, sealed
 from lpdirs.runs.stage import Stage, open_run
 from lpdirs.scores.chance import Chance, against, open_chance, random_codes, random_sets
 from lpdirs.scores.naming import Named, Rules, judge
@@ -207,16 +207,14 @@ def _score(path: Path, steps: int, seed: int, trust: bool) -> Path:
         row |= {f"{score}{key}": float(value) for score, values in beside.iterrows() for key, value in values.items()}
         row["beyond_chance"] = sum(best.beyond_chance for best in directions.info.best.values())
         content = known | {"rca_cotrained": directions.info.cotrained_accuracy} | row
-        text = json.dumps(content | {"digest": digest_of_text(json.loads(json.dumps(content)))}, indent=1)
-        write_atomic(target, text)
+        write_atomic(target, json.dumps(sealed(content), indent=1))
     return target
 
 
 def read_scores(path: Path) -> dict:
     """What a scores.json says; UserError where it is not what was written."""
     content = read_json(path)
-    digest = content.pop("digest", None)
-    if digest != digest_of_text(content):
+    if content.pop("digest", None) != sealed(content)["digest"]:
         where = f"{path.parent.parent.parent.name}/directions/{path.parent.name}"
         raise UserError(f"{where}/scores.json is not as it was written: the same sweep makes it again")
     return content

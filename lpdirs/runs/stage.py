@@ -2,7 +2,6 @@
 
 import ast
 import io
-import json
 import re
 import time
 from base64 import b64encode
@@ -17,10 +16,10 @@ from IPython.display import Markdown, display
 
 from lpdirs.base.compute import keep_memory, threads
 from lpdirs.base.errors import MissingInput, UserError
-from lpdirs.base.files import alone, check_name, write_atomic
+from lpdirs.base.files import alone, check_name
 from lpdirs.base.places import home, workspace
 from lpdirs.base.progress import in_kernel, note, note_to
-from lpdirs.runs.records import changed_files, entry_of, read_log
+from lpdirs.runs.records import changed_files, entry_of, read_log, write_log
 from lpdirs.runs.settings import (
     COMMON,
     PLACES,
@@ -116,8 +115,7 @@ class Stage:
         with alone(self.folder):  # GAN and VAE may end at the same moment
             log = read_log(self.folder)
             entry |= entry_of(self.began, self.folder, self.notebook, parts_of(self.notebook), log)
-            log |= {self.notebook: entry}
-            write_atomic(self.folder / "run.json", json.dumps(log, indent=1))
+            write_log(self.folder, log | {self.notebook: entry})
         note("finished", 1, 1)
 
     def __repr__(self) -> str:

@@ -1,6 +1,5 @@
 """Are a run's files still those that its run.json speaks of, and would the same come out here?"""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,17 +76,14 @@ def _verify_run(run: Path) -> list[Line]:
             lines.append(Line(run.name, f"run.json speaks of {notebook!r}, which is no notebook", True))
             continue
         bad = changed_files(run, entry)
-        right += len(entry.get("files", {})) - len(bad)
+        right += len(set(entry.get("files", {})) - set(bad))
         for path in bad:
             what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
             lines.append(Line(run.name, f"{path} {what}", True))
         executed = run / "notebooks" / f"{notebook}.ipynb"
         if notebook in NOTEBOOKS and executed.exists():
-            content = read_notebook(executed)
-            if not content:
+            if not read_notebook(executed):
                 lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
-            elif "answer" in entry and json.dumps(str(entry["answer"]))[1:-1] not in json.dumps(content):
-                lines.append(Line(run.name, f"run.json has another answer than notebooks/{notebook}.ipynb: run it again", True))
         if not entry.get("files") and notebook in WRITES:
             lines.append(Line(run.name, f"run.json names no files of notebook {notebook}: run it again", True))
     for executed in sorted((run / "notebooks").glob("*.ipynb")):

@@ -1,7 +1,9 @@
 """What an attacker of the reader found: stacks and people that alternate, values that padding hides, files that end or fill a process."""
 
 import os
+import struct
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,14 @@ import pandas as pd
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from lpdirs.base.errors import UserError
 from lpdirs.data.build import build_dataset
+from lpdirs.data.dicom import read_header
 from lpdirs.data.folder import Unusable
+from lpdirs.data.pixels import read_hu
 from lpdirs.data.series import DataSettings
 from lpdirs.data.store import open_dataset
 from lpdirs.phantom.cohort import Cohort, write_cohort
@@ -310,3 +315,33 @@ def test_a_file_that_vanishes_during_the_build_is_no_traceback(tmp_path, monkeyp
 
     monkeypatch.setattr(module, "list_files", vanish)
     assert build(tmp_path)[0]["rejected"] == {"cannot be read": 1}
+
+
+def test_run_lengths_that_hold_more_than_their_frame_are_not_inflated(tmp_path):
+    """Two bytes that say 128: 3 MB would be 192 MB, and 50 MB three times a GB."""
+    path = write(tmp_path / "a.dcm", chest(0.5), 0.0)
+    ds = pydicom.dcmread(path)
+    ds.compress(RLELossless)
+    segment = bytes([0x81, 7]) * (3 << 19)
+    frame = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13) + segment + bytes([0x81, 0]) * 256
+    ds.PixelData = encapsulate([frame])
+    ds.save_as(path)
+    tracemalloc.start()
+    with pytest.raises(Unusable, match="implausible size"):
+        read_hu(read_header(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**25
+
+
+def test_run_lengths_of_a_large_frame_are_read(tmp_path):
+    """A frame whose runs are worth counting, since it may hold much: noise of 1,024 pixels a side."""
+    hu = np.kron(chest(0.5), np.ones((8, 8), np.float32))
+    hu += np.random.default_rng(0).integers(-8, 9, hu.shape).astype(np.float32)
+    path = write(tmp_path / "a.dcm", hu, 0.0, PixelSpacing=[0.4, 0.4])
+    plain = read_hu(read_header(path))
+    ds = pydicom.dcmread(path)
+    ds.compress(RLELossless)
+    assert len(ds.PixelData) * 64 > 2**26
+    ds.save_as(path)
+    assert np.array_equal(read_hu(read_header(path)), plain)

@@ -203,14 +203,17 @@ def test_a_data_set_that_says_nonsense_of_itself_is_one_line(changed, finished, 
             opened(tmp_path / "tiny")
 
 
-def test_an_answer_that_is_not_the_notebook_s_is_found(finished, tmp_path, capsys):
+@pytest.mark.parametrize("change", ["answer", "results", "seconds", "digest"])
+def test_whatever_is_changed_in_run_json_is_found(change, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "tiny")
     assert main(["verify", str(tmp_path / "tiny")]) == 0
     log = json.loads((tmp_path / "tiny" / "run.json").read_text())
-    log["04_discover_directions"]["answer"] = log["04_discover_directions"]["answer"].replace("%", "1%", 1)
+    entry = log["04_discover_directions"]
+    entry[change] = {"answer": entry["answer"] + "1", "results": entry["results"] | {"sets": []}, "seconds": 1.0, "digest": ""}[change]
     (tmp_path / "tiny" / "run.json").write_text(json.dumps(log))
     assert main(["verify", str(tmp_path / "tiny")]) == 1
-    assert "run.json has another answer than notebooks/04_discover_directions.ipynb" in capsys.readouterr().out
+    assert "run.json is not what notebook 04_discover_directions wrote" in capsys.readouterr().out
+    assert not is_done("04_discover_directions", "smoke", tmp_path / "tiny", GIVEN)
 
 
 def test_a_gan_is_trained_further(finished, tmp_path):

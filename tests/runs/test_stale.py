@@ -28,7 +28,7 @@ from lpdirs.phantom.cohort import Cohort, write_cohort
 from lpdirs.runs import notebooks
 from lpdirs.runs.models import open_models
 from lpdirs.runs.notebooks import is_done, key
-from lpdirs.runs.records import files_of
+from lpdirs.runs.records import files_of, write_log
 from lpdirs.runs.search import score_run
 from lpdirs.runs.stage import NOTEBOOKS, open_run
 from lpdirs.runs.verify import verify
@@ -60,7 +60,7 @@ def stamp(name, folder, given=None, seed=0):
     log = json.loads((folder / "run.json").read_text()) if (folder / "run.json").exists() else {}
     part = NOTEBOOKS[name]
     log[name] = {"files": files_of(folder, name, (part,), {})}
-    (folder / "run.json").write_text(json.dumps(log))
+    write_log(folder, log)
     notebook.metadata["lpdirs_key"] = key(name, "smoke", folder, given or {}, seed)
     nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
     assert is_done(name, "smoke", folder, given or {}, seed)
