@@ -185,7 +185,7 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
     """The paper's five factors in both models, a row each, and what a unit of shift does to each."""
     shifts, low, high = (-4, -2, 0, 2, 4), *display.grey
     factors = ("rotation", "breast", "thickness", "y_position", "z_position")
-    fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 8.2), width_ratios=[1] * 5 + [0.25] + [1] * 5)
+    fig, axes = plt.subplots(len(factors), 11, figsize=(13.5, 8.6), width_ratios=[1] * 5 + [0.25] + [1] * 5)
     for block, (name, (generator, sets, table)) in enumerate(parts.items()):
         rows, start = table[table["set"] == f"motion{K}"].set_index("factor"), generator.typical()
         for i, factor in enumerate(factors):
@@ -196,17 +196,17 @@ def front(parts: dict[str, tuple], display: lp.Display) -> None:
                 ax = axes[i, 6 * block + j]
                 image = ax.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
                 if i == 0:
-                    ax.set_title(shift_heads(shifts)[j], fontsize=9)
+                    ax.set_title(shift_heads(shifts)[j], fontsize=10)
             moves = f"{abs(row['again_slope']):.2g} {UNITS[factor]} per unit of shift, |r| {with_interval(row, 'r')}"
             pure = f"selectivity {with_interval(row, 'selectivity')}, chance {row['selectivity_chance']:.2f}"
             below = axes[i, 6 * block + 2]
-            below.text(0.5, -0.03, f"{moves}\n{pure}", transform=below.transAxes, ha="center", va="top", fontsize=8)
+            below.text(0.5, -0.03, f"{moves}\n{pure}", transform=below.transAxes, ha="center", va="top", fontsize=10)
             if block == 0:
-                axes[i, 0].text(-0.08, 0.5, factor_words(factor), transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=10)
-        axes[0, 6 * block + 2].text(0.5, 1.22, MODELS[name], transform=axes[0, 6 * block + 2].transAxes, ha="center", fontsize=12)
+                axes[i, 0].text(-0.08, 0.5, factor_words(factor), transform=axes[i, 0].transAxes, ha="right", va="center", fontsize=12)
+        axes[0, 6 * block + 2].text(0.5, 1.22, MODELS[name], transform=axes[0, 6 * block + 2].transAxes, ha="center", fontsize=14)
     for ax in axes.flat:
         ax.axis("off")
-    fig.subplots_adjust(left=0.085, right=0.93, top=0.93, bottom=0.03, wspace=0.03, hspace=0.24)
+    fig.subplots_adjust(left=0.1, right=0.93, top=0.93, bottom=0.05, wspace=0.03, hspace=0.32)
     fig.colorbar(image, cax=fig.add_axes((0.945, 0.25, 0.01, 0.5)), label="HU")
     save_greys(fig, OUT / "directions.png")
 

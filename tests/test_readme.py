@@ -29,6 +29,7 @@ PAGES = (
     "outputs/reference/gallery.md",
     "outputs/reference/cost.md",
     "outputs/reference/chest/README.md",
+    "outputs/reference/chest/steering.md",
     "outputs/reference/chest/tables.md",
     "outputs/reference/demo/README.md",
     "outputs/reference/phantom/README.md",
@@ -81,6 +82,15 @@ def test_files_that_it_links_to_are_there(page):
     assert not missing, missing
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_headings_that_it_links_to_are_there(page):
+    anchor = lambda line: re.sub(r"[^\w -]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line.lstrip("# ").lower())).replace(" ", "-")
+    for path, name in re.findall(r"\]\(([^)#]*)#([^)]*)\)", TEXTS[page]):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if "://" not in path and target.suffix == ".md":
+            assert name in [anchor(line) for line in target.read_text().splitlines() if line.startswith("#")], (path, name)
+
+
 def test_the_front_page_is_two_screens():
     prose = re.sub(r"(?s)```.*?```|^(    |[|#!]).*?$", "", README, flags=re.MULTILINE)
     sentences = re.split(r"(?<=[.:?;])\**\s+|\n\n+|\n- ", re.sub(r"\]\([^)]*\)", "]", prose))
@@ -103,10 +113,15 @@ def test_the_first_findings_are_those_of_the_tables():
     assert (
         f"shape have {read}, straight directions of `motion` {plain(second['motion'])}, random ones {plain(second['random'])}." in RESULTS
     )
-    card = TEXTS["outputs/reference/chest/README.md"]
-    assert steered["selectivity"].min() > 0.7 and f"({plain(of['selectivity'])}), with no factor below 0.7" in card
+    card, more = (TEXTS[f"outputs/reference/chest/{name}.md"] for name in ("README", "steering"))
+    assert steered["selectivity"].min() > 0.7 and f"({plain(of['selectivity'])}), with no factor below 0.7" in more
+    reached = (100 * steered.groupby("model")["reached"].mean()).round().astype(int)
+    assert f"Of what changes, {both(of['selectivity'])} is the factor**, with no factor below 0.7" in card
+    assert f"**{reached['gan']} and {reached['vae']} percent of what is asked is reached**" in card
+    assert f"{fed}, and {read} when it is fed the outline alone, where `motion` has {plain(second['motion'])}." in card
+    assert len(card.splitlines()) <= 80, "two screens"
     kid = pd.read_csv(chest / "steering_kid.csv").pivot_table(index="model", columns="way", values="KID")
-    assert (kid["steered"] < kid["motion"]).all() and "no farther from real ones than slices that are shifted as far" in card
+    assert (kid["steered"] < kid["motion"]).all() and "no farther from real ones than slices that are shifted as far" in more
     found = beyond_random(by_training()).set_index(["data", "method"]).loc["real CT"]
     ours, paper = found.loc["motion"], found.loc["the paper's"]
     assert f"of a factor has {paper['mean']:.2f}, with random directions {ours['random']:.2f}, with `motion` {ours['mean']:.2f}." in README
