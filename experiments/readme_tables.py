@@ -465,6 +465,22 @@ def by_truth() -> list[str]:
     return lines
 
 
+def chest_labelfree() -> list[str]:
+    """A line each factor: the purest path of moments for it, and random sets of as many (`python -m experiments.labelfree`)."""
+    table = pd.read_csv(CHEST / "steering_labelfree.csv").set_index(["model", "factor"])
+    lines = ["| factor | GAN: by | selectivity | random | p | VAE: by | selectivity | random | p |", "|---|" + "---|" * 8]
+    columns = ["selectivity", "selectivity_chance", "selectivity_corrected"]
+    for factor, words in ALL.items():
+        cells = []
+        for model in MODELS:
+            row = table.loc[(model, factor)]
+            cells += [factor_words(str(row["by"])), *(f"{value:.{n}f}" for value, n in zip(row[columns], (2, 2, 3), strict=True))]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    mean = table.groupby("model")[columns[:2]].mean()
+    means = [f" | {mean.loc[model, columns[0]]:.2f} | {mean.loc[model, columns[1]]:.2f} | " for model in MODELS]
+    return [*lines, f"| mean | {' | '.join(means)} |"]
+
+
 def peers() -> list[str]:
     """A line each model and code, released by others or ours, on the same generator (`python -m experiments.peers`)."""
     lines = ["| model | code | seconds | selectivity | \\|r\\| |", "|---|---|---|---|---|"]
