@@ -109,7 +109,7 @@ def test_the_first_findings_are_those_of_the_tables():
     assert f"where `motion` reaches {plain(mean('motion32', 'selectivity'))}." in README
     second = pd.read_csv(chest / "steering_second.csv").groupby(["way", "model"])["selectivity"].mean()
     read, fed = plain(second["steered"]), plain(second["both"])
-    assert f"it has {read}, `motion` {plain(second['motion'])}; measured by both, {fed}." in README
+    assert f"five of the factors have {read}, `motion` {plain(second['motion'])}; fed both readings, {fed}." in README
     assert (
         f"shape have {read}, straight directions of `motion` {plain(second['motion'])}, random ones {plain(second['random'])}." in RESULTS
     )
