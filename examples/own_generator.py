@@ -1,4 +1,4 @@
-"""Your own generator: what its directions do, in numbers. Under a minute on two CPU cores; expected numbers stand beside the calls.
+"""Your own generator: what its directions do, in numbers. About a minute on two CPU cores; expected numbers stand beside the calls.
 
 python examples/own_generator.py
 """
@@ -53,6 +53,11 @@ for k in named.in_order():
 scores = lp.score(generator, named, measures, responses, steps=60)
 print({name: round(scores[name], 2) for name in ("factors_named", "selectivity", "kappa_fresh")})  # 0, 0.7 and 1.0
 
+steering = lp.fit_steering(generator, measures, samples=1000)
+heavier = lp.steer(generator, generator.draw(4, seed=0), {"ink": 60}, measures, steering=steering)  # so much more ink; its centre holds
+print(heavier.table().round(2))
+
 lp.strips(generator, named).savefig("own_generator.png")
-lp.share({"digits": (generator, named)}, "own_generator.html", lp.Display((0, 1), noun="digit"))
+shown = generator.but(measures=measures)
+lp.share({"digits": (shown, named)}, "own_generator.html", lp.Display((0, 1), noun="digit"), steering={"digits": steering})
 # in a notebook: lp.explore({"digits": (generator, named)}, measures)

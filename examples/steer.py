@@ -21,3 +21,5 @@ print(thicker.table().round(1))  # asked, reached, what else moved, and why each
 print(thicker.change.round(1))  # of every factor, in its unit
 lp.strips(generator, thicker, title="the same chest, 20 mm thicker").savefig("thicker.png", dpi=144)
 lp.gif(generator, thicker, "thicker.gif")
+models = {"VAE": (generator.but(measures=measures), lp.discover(generator, "motion", k=8))}
+lp.share(models, "thicker.html", steering={"VAE": steering}, starts={"VAE": z})  # a slider in mm for each factor, beside the directions

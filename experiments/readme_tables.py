@@ -612,7 +612,7 @@ TABLES = {
         planted, animated, mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
-    "outputs/reference/chest/steering.md": [chest_steering, by_hand, chest_second, chest_kid],
+    "outputs/reference/chest/steering.md": [chest_steering, by_hand, chest_second, chest_labelfree, chest_kid],
     "outputs/reference/chest/tables.md": [  # in the order of the page
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_away,
         chest_options, chest_short, chest_short_steps, chest_inversion, chest_kept, chest_edits, chest_third, folds, folds_tested,

@@ -219,6 +219,19 @@ def test_steering_by_the_truth_is_what_the_pages_say():
     assert pd.read_csv(METHODS.parent / "phantom" / "truth_reader.csv")["r2"].min() > 0.97
 
 
+def test_steering_without_anatomy_is_what_the_pages_say():
+    table = pd.read_csv(METHODS.parent / "chest" / "steering_labelfree.csv").set_index(["factor", "model"])
+    found = table["selectivity"].unstack()
+    said = {factor: f"{found.loc[factor, 'gan']:.2f} and {found.loc[factor, 'vae']:.2f}" for factor in found.index}
+    assert (
+        f"for rotation have {said['rotation']}, for x-position {said['x_position']}, for y-position {said['y_position']}, all beyond"
+        in RESULTS
+    )
+    beyond = table["selectivity_corrected"].unstack() <= 0.05
+    assert set(beyond.index[beyond.all(axis=1)]) == {"rotation", "x_position", "y_position"}
+    assert not beyond.loc[["thickness", "width", "z_position"]].any().any()
+
+
 def test_what_others_released_reaches_what_the_page_says():
     table = pd.read_csv(METHODS.parent / "trainings" / "peers.csv").set_index(["way", "model"])["selectivity"]
     released = table[table.index.get_level_values("way").str.contains("released")]

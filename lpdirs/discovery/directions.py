@@ -18,7 +18,7 @@ from lpdirs.base.files import write_atomic
 from lpdirs.discovery.registry import title_of
 from lpdirs.measures.measures import factor_words
 from lpdirs.models.files import read_header
-from lpdirs.models.generators import Generator
+from lpdirs.models.generators import Generator, tensor_of
 
 FORMAT = "lpdirs.directions/4"
 MODELS = {"gan": "GAN", "vae": "VAE"}
@@ -153,8 +153,7 @@ class Directions:
 
         UserError for z of another generator's latent space.
         """
-        z = torch.as_tensor(z)
-        z = z if z.is_floating_point() else z.float()
+        z = z if isinstance(z, Tensor) and z.is_floating_point() else tensor_of(z)
         if z.shape[-1] != self.latent_dim:
             raise UserError(f"directions of {self.latent_dim} dimensions do not fit z of {z.shape[-1]}: they belong to another generator")
         shift = torch.as_tensor(shift, dtype=z.dtype, device=z.device).reshape(-1, 1)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lpdirs.base.checked import brief
 from lpdirs.base.errors import UserError
 from lpdirs.measures.measures import Display, Measures, ct, moments
 from lpdirs.models.priors import Prior
@@ -62,6 +63,14 @@ class GeneratorInfo:
         if self.highest - self.lowest < 0.1 * (high - low):
             return f". Its images fill little of value_range ({low:g}, {high:g}): is that theirs?"
         return ""
+
+
+def tensor_of(values: Any, name: str = "z") -> Tensor:
+    """What a caller gives as numbers (a tensor, an array, lists), float32; UserError for anything else."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{name} must be a tensor or an array of numbers, (N, latent_dim), not {brief(values)}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +137,7 @@ class Generator:
     def images(self, z: Any, batch: int | None = None) -> Tensor:
         """Images (N, C, S, S) in [-1, 1] for z (N, d), float32, on the CPU; UserError for z of another width, or where one gives values
         that are not finite. `batch` at once: by default 16 on a CPU, whose caches hold no more, and 128 elsewhere."""
-        z = torch.as_tensor(z, dtype=torch.float32)
+        z = tensor_of(z)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(f"z must be (N, {self.latent_dim}) for {self.info.name}, not {tuple(z.shape)}")
         batch = batch or (16 if self.device.type == "cpu" else 128)
@@ -145,7 +154,7 @@ class Generator:
 
     def z_of(self, codes: Any) -> Tensor:
         """z (N, d) for latent codes (N, ...) as the user's own module takes them, an encoder's say, torch or NumPy: divided by `unit`."""
-        z = torch.as_tensor(codes, dtype=torch.float32).detach().cpu()
+        z = tensor_of(codes, "codes").detach().cpu()
         if z.ndim < 2 or z[0].numel() != self.latent_dim:
             raise UserError(f"codes must be (N, {self.latent_dim}) for {self.info.name}, not {tuple(z.shape)}")
         return z.flatten(1) / self.unit

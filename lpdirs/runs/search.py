@@ -132,13 +132,14 @@ def steering_of(stage: Stage, generator: Generator, fit: bool = True) -> Steerin
     samples = stage.settings.analysis.steering_samples
     known = [generator.info.fingerprint, _seen(generator), samples, stage.seed, fingerprint_of_code("import lpdirs.scores.steering")]
     path = stage.folder / "analysis" / f"steering-{generator.info.name}-{digest_of_text(known)[:12]}.safetensors"
-    if path.exists():
+    if is_whole(path):
         return Steering.load(path)
     if not fit:
         return None
     steering = fit_steering(generator, samples=samples, seed=stage.seed)
     path.parent.mkdir(exist_ok=True)
     steering.save(path)
+    seal(path)
     return steering
 
 
@@ -155,13 +156,13 @@ def _kept(stage: Stage, generator: Generator, what: str, known: list) -> Path:
 
 
 def seal(path: Path) -> None:
-    """Write a table's digest beside it: many runs of a sweep share it, so that no run.json answers for it."""
+    """Write a file's digest beside it: many runs of a sweep share a table of chance, so that no run.json answers for it."""
     text = json.dumps({path.name: digest_of(path)})
     write_atomic(path.with_suffix(".json"), text)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a table of chance is as it was written; else it is measured again."""
+    """Whether a file that `seal` sealed is as it was written; else it is made again."""
     seal = path.with_suffix(".json")
     return path.is_file() and seal.is_file() and seal.read_text() == json.dumps({path.name: digest_of(path)})
 

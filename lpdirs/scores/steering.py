@@ -20,14 +20,14 @@ from pydantic import InstanceOf
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lpdirs.base.checked import Count, Numbers, Seed, Whole, checked
+from lpdirs.base.checked import Count, Number, Numbers, Seed, Whole, checked
 from lpdirs.base.checkpoints import stream
 from lpdirs.base.errors import UserError
 from lpdirs.base.files import write_atomic
 from lpdirs.base.progress import Progress
 from lpdirs.measures.measures import Measures
 from lpdirs.models.files import read_header
-from lpdirs.models.generators import Generator
+from lpdirs.models.generators import Generator, tensor_of
 from lpdirs.scores.response import Responses, spread_of
 
 LEAST = 20  # samples on which a factor must have been measured
@@ -119,7 +119,7 @@ class Steered:
     def rounds(self) -> np.ndarray:
         """How many rounds each path (N,) took, until it moved no more."""
         moved = (self.z[1:] != self.z[:-1]).any(-1).numpy()
-        return np.where(moved.any(0), len(moved) - moved[::-1].argmax(0), 0)
+        return (moved * np.arange(1, len(moved) + 1)[:, None]).max(0, initial=0)
 
     @property
     def change(self) -> pd.DataFrame:
@@ -127,14 +127,15 @@ class Steered:
         return pd.DataFrame(self.factors[-1] - self.factors[0], columns=list(self.names))
 
     def table(self) -> pd.DataFrame:
-        """A row an image: of each factor that was to change how much was asked and reached, in its unit; `others`, the mean |change| of
-        those that were to hold, in SDs; and why the path ended."""
+        """A row an image: of each factor that was to change how much was asked and reached, in its unit; of those that were to hold the
+        mean |change|, in SDs, and how many could be measured at the start alone; and why the path ended."""
+        lost = np.isfinite(self.factors[0]) & ~np.isfinite(self.factors[-1]) & (self.asked == 0)
         change, asked, rows = self.change, self.asked, pd.DataFrame(index=range(self.factors.shape[1]))
         for i, name in enumerate(self.names):
             if np.nanmax(np.abs(asked[:, i]), initial=0) > 0:
                 rows[f"{name}, asked"], rows[f"{name}, reached"] = asked[:, i], change[name]
         rows["others, SDs"] = pd.DataFrame(np.abs(change.to_numpy()) / self.spread).where(asked == 0).mean(axis=1)
-        return rows.assign(why=self.why)
+        return rows.assign(**{"others, lost": lost.sum(1)}, why=self.why)
 
 
 def _network(d: int, factors: int) -> nn.Sequential:
@@ -193,10 +194,10 @@ def fit_steering(
 def steer(
     generator: InstanceOf[Generator],
     z: Any,
-    changes: Mapping[str, float | tuple[float, ...]],
+    changes: Mapping[str, Number | Numbers],
     measures: InstanceOf[Measures] | None = None,
     *,
-    hold: Literal["others", "none"] | tuple[str, ...] = "others",
+    hold: str | tuple[str, ...] = "others",
     absolute: bool = False,
     unit: Literal["own", "sd"] = "own",
     rounds: Count = ROUNDS,
@@ -211,18 +212,19 @@ def steer(
     that are not changed), "none", or some by name. `steering` is what `fit_steering` gave (else it is fitted first).
     Each of at most `rounds` rounds draws and measures one image a path. A step that comes no nearer is not taken: the next is half as
     long, and after two of these the slopes are measured again, at most `probes` times on the way to each change; a path ends when it has
-    reached its target or makes no progress, cannot be measured or has left the prior. The same arguments give the same paths.
+    reached its target or makes no progress, cannot be measured or has left the prior. One on which a factor that was to hold can no longer
+    be measured has not reached it. The same arguments give the same paths.
     UserError for factors that are not there, or a steering of another generator.
     """
     measures = measures or generator.measures
     steering = steering or fit_steering(generator, measures, seed=seed)
-    _check(generator, measures, steering, changes, hold)
-    z = torch.as_tensor(z, dtype=torch.float32)
-    names, spread = steering.factors, steering._unit
+    amounts = {name: value if isinstance(value, tuple) else (value,) for name, value in changes.items()}
+    hold = (hold,) if isinstance(hold, str) and hold not in ("others", "none") else hold
+    _check(generator, measures, steering, amounts, hold)
+    z, names, spread = tensor_of(z), steering.factors, steering._unit
     walk = _Walk(generator, measures, steering, z[None] if z.ndim == 1 else z, [names.index(name) for name in changes])
     held = [name for name in names if name not in changes] if hold == "others" else () if hold == "none" else hold
-    amounts = {name: (value,) if isinstance(value, float) else value for name, value in changes.items()}
-    asked = np.full((max(map(len, amounts.values())), *walk.start.shape), np.nan)
+    asked = np.full((len(next(iter(amounts.values()))), *walk.start.shape), np.nan)
     asked[..., [names.index(name) for name in held]] = 0.0
     for name, values in amounts.items():
         i = names.index(name)
@@ -308,7 +310,9 @@ class _Walk:
             ended = np.where(~inside, "left the prior", np.where(np.isfinite(there), "no progress", "cannot be measured"))
             why = np.where(going & (own + others < CLOSE), "reached", np.where(going & (refused > 2), ended, why))
         self.stops.append(len(self.path) - 1)
-        return np.where(own + others < REACHED, "reached", np.where(why == "", "no progress", why))
+        lost = (np.isfinite(self.start) & ~np.isfinite(self.now) & (asked == 0)).any(1)  # what was to hold, and nobody knows whether it did
+        why = np.where(own + others < REACHED, "reached", np.where(why == "", "no progress", why))
+        return np.where((why == "reached") & lost, "cannot be measured", why)
 
 
 def steered_ends(
@@ -359,12 +363,16 @@ def respond_steered(
     )
 
 
-def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, Any], hold: Any) -> None:
+def _check(generator: Generator, measures: Measures, steering: Steering, changes: Mapping[str, tuple[float, ...]], hold: Any) -> None:
     if steering.generator and generator.info.fingerprint and steering.generator != generator.info.fingerprint:
         raise UserError(f"this steering was fitted on another generator (fingerprint {steering.generator}): fit it again")
+    if not set(steering.factors) <= set(measures.factors):
+        raise UserError(f"this steering was fitted to {', '.join(steering.factors)}, and the measures have {', '.join(measures.factors)}")
     wrong = [name for name in (*changes, *(hold if isinstance(hold, tuple) else ())) if name not in steering.factors]
-    if wrong or not changes or not set(steering.factors) <= set(measures.factors):
+    if wrong or not changes:
         raise UserError(f"steer changes and holds {', '.join(steering.factors)}, not {', '.join(map(str, wrong)) or 'nothing'}")
+    if len({len(values) for values in changes.values()}) > 1 or not all(changes.values()):
+        raise UserError(f"changes of several factors go together: as many amounts for each, one or more, not {dict(changes)}")
     still = [name for name in changes if name not in steering.can_move]
     if still:
         raise UserError(f"{', '.join(still)} cannot be measured, or does not vary, in samples of this generator")

@@ -54,6 +54,11 @@ def share(
     if frames % 2 == 0:
         raise UserError(f"frames must be odd, so that the unshifted image is among them, not {frames}")
     check_models(models)
+    for name, given in (("steering", steering), ("starts", starts)):
+        if unknown := sorted(set(given or {}) - set(models)):
+            raise UserError(f"{name} is given for {unknown[0]!r}, and the models are {', '.join(models)}")
+    if steering and live is False:
+        raise UserError("steering takes a page in which the generators draw: leave live=False out, or steering")
     if next((part for part in Path(path).parents if part.exists()), Path()).is_file():
         raise UserError(f"{path} cannot be written: a folder of its path is a file")
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,11 @@ def test_what_was_learned_for_steering_is_kept_and_learned_again_for_other_measu
     assert steering_of(stage, generator).r2 == kept.r2
     other = lp.Measures(lambda images: {"dark": -images.mean((1, 2, 3)).numpy()}, {"dark": ""})
     assert steering_of(stage, generator.but(measures=other), fit=False) is None
+    (path,) = (stage.folder / "analysis").glob("steering-*.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert steering_of(stage, generator, fit=False) is None, "a damaged one is learned again"
+    path.write_bytes(content)
 
 
 def test_it_is_opened_shown_and_scored_with_its_own_measures(run):

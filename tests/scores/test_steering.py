@@ -66,7 +66,7 @@ def test_what_is_said_is_what_the_images_show(fitted):
     measured = MEASURES.of(generator, steered.end) - MEASURES.of(generator, steered.start)
     assert np.allclose(measured, steered.change, atol=1e-5)
     table = steered.table()
-    assert list(table) == ["a, asked", "a, reached", "b, asked", "b, reached", "others, SDs", "why"]
+    assert list(table) == ["a, asked", "a, reached", "b, asked", "b, reached", "others, SDs", "others, lost", "why"]
     assert np.allclose(table["a, reached"], measured["a"], atol=1e-5) and (table["a, asked"] == 0.5).all()
 
 
@@ -122,6 +122,21 @@ def test_what_makes_no_sense_is_one_line(fitted):
         (lambda: steer(other, z, {"a": 1.0}, steering=steering), "fitted on another generator"),
         (lambda: steer(generator, z[:, :5], {"a": 1.0}, steering=steering), r"z must be \(N, 8\)"),
         (lambda: steer(generator, z, {"a": "far"}, steering=steering), "changes must be a number"),
+        (lambda: steer(generator, z, {"a": "20"}, steering=steering), "changes must be a number"),
+        (lambda: steer(generator, z, {"a": True}, steering=steering), "changes must be a number"),
+        (lambda: steer(generator, z, {"a": float("nan")}, steering=steering), "changes must be a finite number"),
+        (lambda: steer(generator, z, {"a": float("inf")}, steering=steering), "changes must be a finite number"),
+        (lambda: steer(generator, z, {"a": (1, 2), "b": (1, 2, 3)}, steering=steering), "as many amounts for each"),
+        (lambda: steer(generator, z, {"a": ()}, steering=steering), "as many amounts for each"),
+        (lambda: steer(generator, z, {"a": 1.0}, hold="q", steering=steering), "not q"),
+        (
+            lambda: steer(generator, z, {"a": 1.0}, lp.Measures(lambda x: bands(x)[["a"]], {"a": "mm"}), steering=steering),
+            "measures have a",
+        ),
+        *(
+            (lambda bad=bad: steer(generator, bad, {"a": 1.0}, steering=steering), "z must be")
+            for bad in ("abc", None, [[1], [1, 2]], ["a"])
+        ),
         (lambda: steer(generator, z, {"a": 1.0}, steering=steering, unit="mm"), "unit must be 'own' or 'sd'"),
     ):
         with pytest.raises(UserError, match=message) as caught:
@@ -198,3 +213,23 @@ def test_measured_slopes_lead_where_what_was_learned_does_not(fitted):
     z = generator.draw(12, 4)
     arrived = [steer(generator, z, {"a": 1.0}, steering=ignorant, probes=probes).why.count("reached") for probes in (0, 1, 2)]
     assert arrived[0] < arrived[1] <= arrived[2] and arrived[2] >= 9
+
+
+def test_a_factor_that_was_to_hold_and_is_lost_is_not_reached(fitted):
+    """Where d can be measured no longer nobody knows that it held."""
+    generator, steering = fitted
+    hidden = lp.Measures(lambda x: bands(x).assign(d=lambda t: t["d"].where(t["a"] < 1.5)), dict.fromkeys("abcd", "mm"))
+    z = torch.cat([generator.draw(64, 6), torch.zeros(1, D)])
+    z = z[torch.tensor((hidden.of(generator, z)["a"] < 1.2).to_list())]
+    steered = steer(generator, z, {"a": 2.0}, hidden, steering=steering)
+    table, far = steered.table(), steered.factors[-1][:, 0] > 1.5
+    assert far.any() and (table["others, lost"] == far).all()
+    assert "reached" not in {why for why, lost in zip(steered.why, far, strict=True) if lost}
+    free = steer(generator, z, {"a": 2.0}, hidden, hold=("b", "c"), steering=steering)
+    assert free.why.count("reached") > steered.why.count("reached")
+
+
+def test_no_change_is_a_path_of_one_image(fitted):
+    generator, steering = fitted
+    steered = steer(generator, generator.draw(3, 0), {"a": 0}, steering=steering)
+    assert steered.why == ("reached",) * 3 and steered.rounds.tolist() == [0, 0, 0] and len(steered.z) == 1

@@ -60,6 +60,8 @@ def test_no_middle_or_too_large_is_refused(shared, tmp_path, monkeypatch):
     models, _ = shared
     with pytest.raises(UserError, match="frames must be odd"):
         share(models, tmp_path / "x.html", ct(WINDOW), frames=4, live=False)
+    with pytest.raises(UserError, match="starts is given for 'typo', and the models are"):
+        share(models, tmp_path / "x.html", ct(WINDOW), starts={"typo": []})
     monkeypatch.setattr("lpdirs.show.share.LARGEST", 51_000)
     with pytest.raises(UserError, match="share fewer slices, frames or models"):
         share(models, tmp_path / "x.html", ct(WINDOW), frames=3, live=False)
