@@ -416,7 +416,7 @@ def over_trainings() -> list[str]:
     """A line each claim about models: how far a method lies beyond random sets or straight lines, over trainings, and what that says."""
     words = {
         "motion": "directions of `motion` are purer than random ones", "paper": "the paper's directions are purer than random ones",
-        "steered": "steered paths are purer than the better straight direction of each factor",
+        "steered": "steered paths, by the measures that they are fed, are purer than the better straight direction of each factor",
     }  # fmt: skip
     new = pd.read_csv(REFERENCE / "trainings" / "tested.csv").rename(columns={"of": "method", "mean of the other": "random"})
     old = pd.read_csv(REFERENCE / "by_training.csv").replace({"the paper's": "paper"}).query("method in ['motion', 'paper']")
@@ -462,6 +462,20 @@ def by_truth() -> list[str]:
         for way, said in words.items():
             row = table.loc[(model, way)]
             lines.append(f"| {model.upper()} | {said} | {' | '.join(f'{v:.2f}' for v in row)} | {row.mean():.2f} |")
+    return lines
+
+
+def chest_lost() -> list[str]:
+    """A line each factor: share of what was to hold that is lost, and how typical z is at the end (`python -m experiments.lost`)."""
+    table = pd.read_csv(CHEST / "steering_lost.csv").set_index(["factor", "model", "way"])
+    heads = [f"{model.upper()}: {said}" for model in MODELS for said in ("lost, steered", "lost, straight", "z, steered", "z, straight")]
+    lines = [f"| factor | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for factor, words in ALL.items():
+        cells = []
+        for model in MODELS:
+            rows = [table.loc[(factor, model, way)] for way in ("steered", "motion")]
+            cells += [f"{row['lost'] / row['held']:.0%}" for row in rows] + [f"{row['typicality']:.2g}" for row in rows]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     return lines
 
 
@@ -612,7 +626,7 @@ TABLES = {
         planted, animated, mig_bins, kappa_steps,
     ],
     "outputs/reference/cost.md": [growth, sharing, workers, precisions],
-    "outputs/reference/chest/steering.md": [chest_steering, by_hand, chest_second, chest_labelfree, chest_kid],
+    "outputs/reference/chest/steering.md": [chest_steering, by_hand, chest_second, chest_lost, chest_labelfree, chest_kid],
     "outputs/reference/chest/tables.md": [  # in the order of the page
         lambda: chest_directions("gan"), lambda: chest_directions("vae"), chest_sets, chest_searches, chest_quality, chest_away,
         chest_options, chest_short, chest_short_steps, chest_inversion, chest_kept, chest_edits, chest_third, folds, folds_tested,

@@ -2,9 +2,10 @@
 
 A straight direction moves several factors at once. Here z goes step by step: what is still missing of the target is turned into a step
 by the factors' Jacobian, the image is drawn and measured anew, and what was measured corrects both step and Jacobian. The Jacobian is that
-of a small network that has learned z -> factors from samples of the generator (StyleFlow, Abdal et al. 2021, and IALS, Han et al. 2021,
-learn where to go from z; both need labelled attributes and neither measures what it did), set right by central differences of the measures
-at the start; a rank-one update (Broyden 1965) takes in what each step did. No gradient is needed.
+of a small network that has learned z -> factors from samples, set right by central differences of the measures where a path stalls; a
+rank-one update (Broyden 1965) takes in what each step did. No gradient is needed. StyleFlow (Abdal et al. 2021), IALS (Han et al. 2021) and
+Zhuang et al. (2021) learn where to go from z with labels, and do not measure what they did; Plumerault et al. (2020), Wang and Ponce (2021)
+and Chen et al. (2022) describe how images bend with z.
 """
 
 import json
