@@ -22,7 +22,7 @@ from lpdirs.discovery.closed_form import unit
 from lpdirs.discovery.directions import Best, DirectionsInfo
 from lpdirs.models.files import save_model
 from lpdirs.models.networks import Decoder, GeneratorNetwork
-from lpdirs.runs.records import digest_of, files_of
+from lpdirs.runs.records import digest_of, files_of, write_log
 from lpdirs.runs.search import seal
 from lpdirs.runs.stage import parts_of
 from lpdirs.scores.response import best_directions
@@ -173,7 +173,7 @@ def convert_run(folder: Path) -> None:
             here = files_of(folder, name, parts_of(name), {}) if name == "04_discover_directions" else {}
             names = [*entry.get("files", {}), *(path for path in here if "/chance/" not in path)]
             entry["files"] = {path: digest_of(folder / path) for path in names if (folder / path).exists()}
-        (folder / "run.json").write_text(json.dumps(log, indent=1))
+        write_log(folder, log)
 
 
 def _short(label: str) -> str:

@@ -40,7 +40,7 @@ def test_a_disk_that_takes_no_more_costs_nothing_and_is_one_line(kind, number, s
 
 
 def test_a_limit_met_by_a_checkpoint_is_not_said_in_torch_s_words(tmp_path):
-    ran = subprocess.run([sys.executable, "-c", TORCH, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", TORCH, str(tmp_path)], capture_output=True, text=True, check=True, timeout=600)
     assert "cannot be written: a limit on the size of files is in force (ulimit -f): raise it" in ran.stdout, ran
     assert not os.listdir(tmp_path)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000

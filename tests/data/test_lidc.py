@@ -75,7 +75,7 @@ def server():
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(120)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_killed_in_the_middle_it_goes_on(server, series, tmp_path):
             time.sleep(0.02)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(120)
     half = arrived(series, to)
     assert 0 < half["bytes_here"].sum()
     cut = next(to.rglob("*.dcm"))

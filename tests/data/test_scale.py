@@ -86,7 +86,7 @@ def test_a_build_that_was_killed_goes_on_and_ends_the_same(dicom_folder, dataset
         while len(list(parts.glob("*.json"))) < wanted and time.monotonic() < until:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(120)
         done = {p.name: p.stat().st_mtime_ns for p in parts.glob("*.json")}
         assert wanted <= len(done) < COHORT.patients and not (folder / "dataset.json").exists()
     reported = []

@@ -91,7 +91,7 @@ def test_a_run_that_is_told_to_end_saves_first(number, prepared, tmp_path):
         os.killpg(process.pid, number)  # a terminal's Ctrl-C reaches the kernel by itself
     else:
         process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 130 and "interrupted: what was done is kept" in out and "Traceback" not in out
     assert len(load_checkpoint(checkpoint.parent)["history"]) % 200 or len(load_checkpoint(checkpoint.parent)["history"]) > before
 
@@ -102,7 +102,7 @@ def test_a_killed_kernel_is_one_line_and_the_same_command_goes_on(prepared, tmp_
     until(lambda: (tmp_path / "tiny" / "gan" / "checkpoint.pt").exists(), process)
     for kernel in kernels(process):
         kernel.kill()
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 1 and "Traceback" not in out
     assert out.strip().splitlines()[-1].startswith("error: 02_train_gan: its kernel ended without a word")
 
@@ -131,7 +131,7 @@ def test_a_second_run_in_the_same_folder_says_who_is_there(tmp_path, capsys):
 def test_a_limit_on_files_is_one_line_and_leaves_no_torn_file(prepared, tmp_path):
     """The same path as a full disk: the array of slices does not fit."""
     process = begin(tmp_path, largest=250_000)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     last = out.strip().splitlines()[-1]
     assert process.returncode == 1 and "Traceback" not in last and "cannot be written" in last and "ulimit" in last
     assert not (tmp_path / "tiny" / "data" / "slices.npy").exists()

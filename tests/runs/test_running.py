@@ -70,7 +70,7 @@ def test_papermill_from_the_shell_takes_the_paper_profile_s_file(name, tmp_path)
     source, target = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out.ipynb"
     words = ["-f", str(ROOT / "notebooks" / "profiles" / "paper.yaml"), "-p", "run", "mine", "-p", "outputs", str(tmp_path)]
     words += ["--prepare-only", "--log-level", "ERROR"]
-    assert subprocess.run([sys.executable, "-m", "papermill", source, target, *words], cwd=ROOT, timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "papermill", source, target, *words], cwd=ROOT, timeout=600).returncode == 0
     names, cells = {}, []
     for cell in nbformat.read(target, 4).cells:
         if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):

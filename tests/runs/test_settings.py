@@ -80,7 +80,7 @@ def test_every_other_way_in_checks_too(way, tmp_path, capsys, monkeypatch):
         out = tmp_path / "out.ipynb"
         words = ["-p", "profile", "smoke", "-p", "outputs", str(tmp_path), "-p", "gan_lr", "-1", "--log-level", "CRITICAL", "-k", "python3"]
         source = ROOT / "notebooks" / "02_train_gan.ipynb"
-        ran = subprocess.run([sys.executable, "-m", "papermill", source, out, *words], capture_output=True, text=True, timeout=120)
+        ran = subprocess.run([sys.executable, "-m", "papermill", source, out, *words], capture_output=True, text=True, timeout=600)
         red = [o for c in nbformat.read(out, 4).cells for o in c.get("outputs", []) if o.output_type == "error"]
         assert ran.returncode == 1 and "gan_lr must be greater than 0, not -1" in red[0].evalue and len(red[0].traceback) == 1
     elif way == "python":

@@ -338,7 +338,7 @@ def test_a_run_of_an_earlier_version_is_converted_by_the_example(tmp_path):
     shutil.copytree(ROOT / "tests" / "old" / "run_1", run)
     with pytest.raises(UserError, match="convert it with examples/convert.py"):
         lp.load(run)
-    subprocess.run([sys.executable, ROOT / "examples" / "convert.py", run], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, ROOT / "examples" / "convert.py", run], check=True, capture_output=True, timeout=600)
     (model,) = lp.load(run).values()
     assert len(model[1]) == 3 and model[1].info.generator == "vae" and model[1].id.label == "vae-unit3-lenet"
     assert not [str(line) for line in verify(run) if line.broken]
