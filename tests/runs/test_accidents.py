@@ -20,19 +20,23 @@ from lpdirs.base.files import only_one
 from lpdirs.models.files import load_model
 from lpdirs.runs.cli import main
 from lpdirs.runs.notebooks import is_done, run_notebooks
-from lpdirs.runs.records import read_log
+from lpdirs.runs.records import read_log, write_log
 from lpdirs.runs.stage import SINGLE, start
 from tests.conftest import ROOT
-from tests.runs.test_running import TINY
+from tests.runs.conftest import TINY
 
 GIVEN = dict(yaml.safe_load("{" + word.replace("=", ": ", 1) + "}").popitem() for word in TINY)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run, of which tests damage copies."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    return run_notebooks("smoke", "tiny", GIVEN, outputs=outputs)
+def finished(smoke_run, tmp_path_factory):
+    """A finished run without its report, of which tests damage copies."""
+    run = tmp_path_factory.mktemp("outputs") / "tiny"
+    shutil.copytree(smoke_run[3], run, ignore=shutil.ignore_patterns("report"))
+    log = read_log(run)
+    del log["report"]
+    write_log(run, log)
+    return run
 
 
 @pytest.fixture(scope="module")

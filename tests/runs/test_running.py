@@ -20,6 +20,7 @@ from lpdirs.runs.settings import resolve
 from lpdirs.runs.stage import NOTEBOOKS, SINGLE, start
 from tests.conftest import ROOT
 from tests.notebooks.conftest import near
+from tests.runs.conftest import TINY
 
 COMMON = {"profile": "smoke", "run": "r", "seed": 0}
 
@@ -102,17 +103,10 @@ def test_notebooks_declare_their_parameters():
     assert "gan_steps" in parameter_names(ROOT / "notebooks" / "02_train_gan.ipynb")
 
 
-TINY = ["size=32", "gan_steps=3", "vae_steps=3", "direction_steps=3", "n_directions=2", "response_samples=2"]
-
-
 @pytest.fixture(scope="module")
-def tiny_run(tmp_path_factory):
-    """All six notebooks on a handful of slices, as a user would run them."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    words = ["run", "--profile", "smoke", "--run", "tiny", "--outputs", str(outputs), "--set", *TINY]
-    first = subprocess.run([sys.executable, "-m", "lpdirs", *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert first.returncode == 0, first.stderr[-2000:]
-    return outputs, words, first
+def tiny_run(smoke_run):
+    """The finished run, which these tests run again."""
+    return smoke_run[:3]
 
 
 def test_a_run_ends_with_the_report(tiny_run):
