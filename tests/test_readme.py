@@ -222,11 +222,9 @@ def test_steering_by_the_truth_is_what_the_pages_say():
 def test_what_steering_loses_is_what_its_page_says():
     table = pd.read_csv(METHODS.parent / "chest" / "steering_lost.csv").groupby(["way", "model"])[["lost", "held"]].sum()
     share = (100 * table["lost"] / table["held"]).round().astype(int)
-    steered = (
-        f"{share['steered', 'gan']}% (GAN) and {share['steered', 'vae']}% (VAE) can no longer be measured at the end of a steered path"
-    )
-    straight = f"and {share['motion', 'gan']}% and {share['motion', 'vae']}% at the end of a straight one"
-    assert f"{steered}, {straight}" in TEXTS["outputs/reference/chest/steering.md"]
+    said = "{}% (GAN) and {}% (VAE) can no longer be measured at the end of a steered path, and {}% and {}% at the end of a straight one"
+    said = said.format(*(share[way, model] for way in ("steered", "motion") for model in ("gan", "vae")))
+    assert said in TEXTS["outputs/reference/chest/steering.md"]
 
 
 def test_steering_without_anatomy_is_what_the_pages_say():
