@@ -5,7 +5,7 @@ python -m experiments.room DATA [gan | vae]
 DATA is that of `experiments.chest`.
 
 Measures 2,560 more random directions on each model, with the starting images, shifts and measures of the 640 that are there, and places
-every set among all 3,200. An hour and a half a model on one core; what is measured is kept in outputs/room, and taken up again.
+every set among all 3,200. Two hours a model on one core; what is measured is kept in outputs/reference/room, and taken up again.
 """
 
 import sys
@@ -16,7 +16,7 @@ import torch
 
 from experiments.chest import FILES, SAMPLES, K
 from experiments.chest_figures import OUT
-from lpdirs.base.files import read_json, write_atomic
+from lpdirs.base.files import read_json
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
@@ -28,7 +28,7 @@ from lpdirs.scores.chance import Chance, _sets, open_chance
 from lpdirs.scores.response import HALVES, respond
 
 SETS = 100  # disjoint ones
-KEPT = Path("outputs/room")
+KEPT = OUT.parent / "room"
 AT_A_TIME = 128
 COLUMNS = ["direction", "factor", "missing", *(f"{name}_{half}" for name in ("r", "effect", "selectivity") for half in HALVES)]
 
@@ -51,13 +51,13 @@ def measured(name: str, generator: Generator, measures: Measures) -> Chance:
     before = open_chance(OUT / "directions" / "chance" / f"{name}-{K}.csv", K)
     matrix, tables = matrix_of(generator), [before.table]
     for first in range(before.table["direction"].nunique(), len(matrix), AT_A_TIME):
-        path = KEPT / f"{name}-{first:04}.csv"
+        path = KEPT / f"{name}-{first:04}.csv.gz"
         if not path.exists():
             some = Directions(matrix[first : first + AT_A_TIME])
             table = respond(generator, some, measures, before.shifts, SAMPLES, before.seed).table(0, 2)
             table["direction"] += first
             KEPT.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, table[COLUMNS].to_csv(index=False, float_format="%.5g"))
+            table[COLUMNS].to_csv(path, index=False, float_format="%.5g")
             print(path, flush=True)
         tables.append(pd.read_csv(path))
     table = pd.concat([part[COLUMNS] for part in tables], ignore_index=True)
