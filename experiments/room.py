@@ -8,6 +8,7 @@ Measures 2,560 more random directions on each model, with the starting images, s
 every set among all 3,200. Two hours a model on one core; what is measured is kept in outputs/reference/room, and taken up again.
 """
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 
 from experiments.chest import FILES, SAMPLES, K
 from experiments.chest_figures import OUT
-from lpdirs.base.files import read_json
+from lpdirs.base.files import read_json, write_atomic
 from lpdirs.data.store import open_dataset
 from lpdirs.discovery.closed_form import random
 from lpdirs.discovery.directions import Directions
@@ -57,7 +58,7 @@ def measured(name: str, generator: Generator, measures: Measures) -> Chance:
             table = respond(generator, some, measures, before.shifts, SAMPLES, before.seed).table(0, 2)
             table["direction"] += first
             KEPT.mkdir(parents=True, exist_ok=True)
-            table[COLUMNS].to_csv(path, index=False, float_format="%.5g")
+            write_atomic(path, gzip.compress(table[COLUMNS].to_csv(index=False, float_format="%.5g").encode(), mtime=0))
             print(path, flush=True)
         tables.append(pd.read_csv(path))
     table = pd.concat([part[COLUMNS] for part in tables], ignore_index=True)

@@ -130,6 +130,11 @@ def test_the_first_findings_are_those_of_the_tables():
     assert len(RESULTS.splitlines()) <= 150 and said in RESULTS
     r = searched().query("data == 'real CT'").groupby(["configuration", "generator"])["r"].median()
     by_chance, paper = (r.loc[name].rename({"real CT, GAN": "gan", "real CT, VAE": "vae"}) for name in ("random", "lenet-unit-32"))
+    each = searched().query("data == 'real CT'").groupby(["configuration", "generator"])[["rotation_r", "x_position_r"]].median()
+    gan, vae = (each.xs(f"real CT, {model}", level="generator").loc[["motion", "random"]] for model in ("GAN", "VAE"))
+    turns = [f"{g:.2f} and {v:.2f}" for g, v in zip(gan["rotation_r"], vae["rotation_r"], strict=True)]
+    aside = " and ".join(f"{value:.2f}" for value in vae["x_position_r"])
+    assert f"by rotation ({turns[0]}, random directions {turns[1]}), and in the VAE by x-position ({aside})" in RESULTS
     assert f"are on real CT {both(by_chance)} for random sets, {plain(paper)} for the paper's." in README
 
 

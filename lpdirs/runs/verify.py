@@ -79,11 +79,10 @@ def _verify_run(run: Path) -> list[Line]:
         right += len(set(entry.get("files", {})) - set(bad))
         for path in bad:
             what = f"is not what notebook {notebook} wrote" if (run / path).exists() else f"is missing; notebook {notebook} wrote it"
-            lines.append(Line(run.name, f"{path} {what}", True))
+            lines.append(Line(run.name, f"{path} {what}: run it again", True))
         executed = run / "notebooks" / f"{notebook}.ipynb"
-        if notebook in NOTEBOOKS and executed.exists():
-            if not read_notebook(executed):
-                lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
+        if notebook in NOTEBOOKS and executed.exists() and not read_notebook(executed):
+            lines.append(Line(run.name, f"notebooks/{notebook}.ipynb cannot be read: run it again", True))
         if not entry.get("files") and notebook in WRITES:
             lines.append(Line(run.name, f"run.json names no files of notebook {notebook}: run it again", True))
     for executed in sorted((run / "notebooks").glob("*.ipynb")):

@@ -131,12 +131,17 @@ def test_of_equally_long_reconstructions_all_patients_give_the_same_kernel(wish,
     assert any(taken in note and "kernel" in note for note in data["notes"])
 
 
-def test_a_series_that_cannot_be_decoded_does_not_cost_its_duplicate(tmp_path):
-    series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
-    for path in (tmp_path / "in" / "a").iterdir():
+def cut(folder, first):
+    """Cut the pixels of all slices of a series from the `first` on, so that they cannot be decoded."""
+    for path in sorted(folder.iterdir())[first:]:
         ds = pydicom.dcmread(path)
         ds.PixelData = ds.PixelData[:1000]
         ds.save_as(path)
+
+
+def test_a_series_that_cannot_be_decoded_does_not_cost_its_duplicate(tmp_path):
+    series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
+    cut(tmp_path / "in" / "a", 0)
     series(tmp_path / "in" / "b", n=N, SeriesInstanceUID="1.2.2", StudyInstanceUID="1.2")
     data, _ = built(tmp_path)
     assert data["slices"] == N and "repeated series" not in data["rejected"]
@@ -144,10 +149,7 @@ def test_a_series_that_cannot_be_decoded_does_not_cost_its_duplicate(tmp_path):
 
 def test_a_longer_series_of_which_hardly_a_slice_is_left_gives_way_to_its_duplicate(tmp_path):
     series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
-    for path in sorted((tmp_path / "in" / "a").iterdir())[1:]:
-        ds = pydicom.dcmread(path)
-        ds.PixelData = ds.PixelData[:1000]
-        ds.save_as(path)
+    cut(tmp_path / "in" / "a", 1)
     series(tmp_path / "in" / "b", n=N, noise=7, SeriesInstanceUID="1.2.2", StudyInstanceUID="1.2")
     data, slices = built(tmp_path)
     assert data["slices"] == N and slices.table["series"].nunique() == 1
@@ -157,10 +159,7 @@ def test_a_longer_series_of_which_hardly_a_slice_is_left_gives_way_to_its_duplic
 def test_a_broken_series_stays_where_its_duplicate_has_less(tmp_path):
     """Four of thirteen slices can be decoded, and a series of three shows the same positions."""
     series(tmp_path / "in" / "a", n=N + 1, SeriesInstanceUID="1.2.1", StudyInstanceUID="1.2")
-    for path in sorted((tmp_path / "in" / "a").iterdir())[4:]:
-        ds = pydicom.dcmread(path)
-        ds.PixelData = ds.PixelData[:1000]
-        ds.save_as(path)
+    cut(tmp_path / "in" / "a", 4)
     for i in range(3, 6):
         write(
             tmp_path / "in" / "b" / f"{i}.dcm",
